@@ -1,0 +1,12 @@
+//! The seams between the host, which replicates, and what is replicated: [`StateMachine`] below consensus, [`Service`]
+//! above it.
+//!
+//! A state machine is told committed entries and nothing else: no clock, no randomness, no identity of the replica it
+//! runs on. A service is the part of a front door that must be right under failure; it runs on every node, sees its
+//! node's replicas, and reaches everything else through [`Action`]s.
+
+mod service;
+mod state_machine;
+
+pub use service::{Action, Context, Event, GroupRole, GroupView, Service};
+pub use state_machine::{ApplyError, EntryMeta, LoadError, SnapshotChunks, StateMachine};

@@ -1,0 +1,124 @@
+use bytes::Bytes;
+use settle_base::{GroupId, GroupTime, Mono, NodeId, Term};
+
+use crate::StateMachine;
+
+/// The core of one front door: pure, one per node, driven by the host's loop on the same thread as the replicas.
+pub trait Service {
+    type Machine: StateMachine;
+    /// What the front door (or an operator) asks.
+    type Request;
+    /// What the front door is told to do.
+    type Response;
+
+    fn step(
+        &mut self,
+        event: Event<'_, <Self::Machine as StateMachine>::Effect, Self::Request>,
+        context: &mut Context<'_, Self::Machine, Self::Response>,
+    );
+}
+
+/// What happens to a service.
+#[derive(Debug)]
+pub enum Event<'a, E, R> {
+    Request(R),
+    /// Entries of `group` were applied on this node; their effects in order. The service may drain them.
+    Applied {
+        group: GroupId,
+        effects: &'a mut Vec<E>,
+    },
+    /// This node's replica of `group` changed role, or learned of another leader.
+    Role {
+        group: GroupId,
+        role: GroupRole,
+    },
+    /// This node's replica was replaced by a snapshot: effects in between are not reported.
+    Reloaded {
+        group: GroupId,
+    },
+    /// The read asked by [`Action::Read`] may now be served from this node's replica.
+    ReadReady {
+        group: GroupId,
+        token: u64,
+    },
+    /// That read was lost (no leader, leader changed): ask again.
+    ReadDropped {
+        group: GroupId,
+        token: u64,
+    },
+    /// A connection with this node of the cluster was made; soft state must be sent anew.
+    PeerUp {
+        node: NodeId,
+    },
+    PeerDown {
+        node: NodeId,
+    },
+    /// Another node's service sent this with [`Action::Peer`]. Delivered at most once, in order per connection.
+    Peer {
+        from: NodeId,
+        body: Bytes,
+    },
+    /// Time has passed (every tick, at most 50 ms apart).
+    Tick,
+    /// The loop has no more events for now: propose what was gathered, as few entries as possible.
+    Flush,
+}
+
+/// What this node knows of a group's leadership.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GroupRole {
+    /// The leader's node as far as this replica knows.
+    pub leader: Option<NodeId>,
+    pub term: Term,
+    /// This replica leads and has applied an entry of its own term: its state is complete.
+    pub is_ready_leader: bool,
+}
+
+/// A service's view of one local replica.
+pub struct GroupView<'a, M> {
+    pub machine: &'a M,
+    pub role: GroupRole,
+    /// The group's time now (on a leader it advances; elsewhere it is the last applied entry's).
+    pub time: GroupTime,
+}
+
+/// What a service may look at and where its actions go, during one step.
+pub struct Context<'a, M, Response> {
+    pub now: Mono,
+    pub node: NodeId,
+    /// This node's replica of a group, if it has one.
+    pub group: &'a dyn Fn(GroupId) -> Option<GroupView<'a, M>>,
+    pub actions: &'a mut Vec<Action<Response>>,
+}
+
+impl<'a, M, Response> Context<'a, M, Response> {
+    pub fn group(&self, group: GroupId) -> Option<GroupView<'a, M>> {
+        (self.group)(group)
+    }
+
+    pub fn act(&mut self, action: Action<Response>) {
+        self.actions.push(action);
+    }
+}
+
+/// What a service asks of the host.
+#[derive(Debug)]
+pub enum Action<Response> {
+    /// Propose a command: here when this replica leads, else by way of the leader's node. It may be lost, and it may
+    /// be applied although it seemed lost; a service that proposes again must make its commands idempotent.
+    Propose {
+        group: GroupId,
+        command: Bytes,
+    },
+    /// Ask for a linearizable read of this node's replica; answered by `ReadReady` or `ReadDropped`.
+    Read {
+        group: GroupId,
+        token: u64,
+    },
+    /// Send to the same service on another node; lost when there is no connection.
+    Peer {
+        to: NodeId,
+        body: Bytes,
+    },
+    Respond(Response),
+}
