@@ -1,0 +1,113 @@
+package settle.conformance;
+
+import ${seata.package}.common.DefaultValues;
+import ${seata.package}.core.context.RootContext;
+import ${seata.package}.tm.api.TransactionalExecutor;
+import ${seata.package}.tm.api.TransactionalTemplate;
+import ${seata.package}.tm.api.transaction.TransactionInfo;
+
+import com.alibaba.fastjson.JSONObject;
+
+/**
+ * One global transaction: debit one account, credit another, in AT or TCC mode, through the client's own
+ * {@link TransactionalTemplate} (what {@code @GlobalTransactional} runs). Reports what the business was told.
+ */
+final class Transfer implements Runnable, TransactionalExecutor {
+    private static final TransactionalTemplate TEMPLATE = new TransactionalTemplate();
+
+    private final Bank bank;
+    private final JSONObject command;
+    private final String id;
+    private volatile String xid;
+    /** When the business handed over to the client's commit or rollback. */
+    private volatile long endStartNanos;
+
+    /** Thrown by the business itself: the reason of an ordinary rollback. */
+    static final class BusinessRefused extends Exception {
+        BusinessRefused(String message) {
+            super(message);
+        }
+    }
+
+    Transfer(Bank bank, JSONObject command) {
+        this.bank = bank;
+        this.command = command;
+        this.id = command.getString("id");
+    }
+
+    @Override
+    public TransactionInfo getTransactionInfo() {
+        TransactionInfo info = new TransactionInfo();
+        info.setName("transfer-" + id);
+        if (command.containsKey("timeout_ms")) {
+            info.setTimeOut(command.getIntValue("timeout_ms"));
+        } else {
+            info.setTimeOut(DefaultValues.DEFAULT_GLOBAL_TRANSACTION_TIMEOUT);
+        }
+        return info;
+    }
+
+    @Override
+    public void run() {
+        long start = System.nanoTime();
+        endStartNanos = start;
+        String told;
+        String detail = null;
+        try {
+            TEMPLATE.execute(this);
+            told = "committed";
+        } catch (TransactionalExecutor.ExecutionException e) {
+            told = e.getCode().name();
+            Throwable why = e.getCause() != null ? e.getCause() : e.getOriginalException();
+            detail = chain(why);
+        } catch (Throwable e) {
+            told = "exception";
+            detail = chain(e);
+        }
+        long now = System.nanoTime();
+        Wire.event("done", "id", id, "xid", xid, "told", told, "detail", detail,
+            "total_ms", (now - start) / 1_000_000, "end_ms", (now - endStartNanos) / 1_000_000);
+    }
+
+    @Override
+    public Object execute() throws Throwable {
+        xid = RootContext.getXID();
+        try {
+            pauseAt("begun");
+            int from = command.getIntValue("from");
+            int to = command.getIntValue("to");
+            long amount = command.getLongValue("amount");
+            if ("tcc".equals(command.getString("mode"))) {
+                bank.tccDebit.reserve(null, from, amount);
+                bank.tccCredit.reserve(null, to, amount);
+            } else {
+                bank.atDebit(from, amount);
+                bank.atCredit(to, amount);
+            }
+            pauseAt("registered");
+            if (command.getBooleanValue("refuse")) {
+                throw new BusinessRefused("the business refuses transfer " + id);
+            }
+            return null;
+        } finally {
+            endStartNanos = System.nanoTime();
+        }
+    }
+
+    private void pauseAt(String point) throws Exception {
+        if (command.getJSONArray("pause") == null || !command.getJSONArray("pause").contains(point)) {
+            return;
+        }
+        if ("abort".equals(Gates.pause(id, point, xid))) {
+            throw new BusinessRefused("aborted at " + point);
+        }
+    }
+
+    private static String chain(Throwable e) {
+        StringBuilder text = new StringBuilder();
+        for (int depth = 0; e != null && depth < 5; e = e.getCause(), depth++) {
+            text.append(depth == 0 ? "" : " <- ").append(e.getClass().getSimpleName()).append(": ").append(e.getMessage());
+        }
+        return text.toString();
+    }
+}
