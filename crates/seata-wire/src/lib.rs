@@ -1,0 +1,24 @@
+//! The Seata wire: bytes ⇄ types, for both ends of a connection. No sockets, no clock, no state besides a frame decoder.
+//!
+//! - [`frame`]: the 16-byte head, head map, compression; protocol versions 1 (Seata 0.8 to 2.6, seata-go) and 2 (2.7).
+//! - [`Message`]: every message of the `seata` serializer, one typed struct per layout.
+//! - [`WireError`]: everything that can be wrong, each with a stable code; fatal for the connection it came from.
+//!
+//! Java's codec writes a null and an empty string alike as length 0; strings here are plain `String`s, empty for both.
+//! Where Java ignores what it cannot place (bytes after a message, a body on a heartbeat), this crate refuses it.
+//! The rules were taken from `io.seata:seata-all` 1.8.0 and `org.apache.seata:seata-all` 2.6.0; vectors made by both
+//! jars are under `conformance/seata/vectors`.
+
+mod codec;
+mod compress;
+mod enums;
+mod error;
+pub mod frame;
+mod message;
+mod read;
+mod write;
+
+pub use enums::{BranchStatus, BranchType, ExceptionCode, GlobalStatus};
+pub use error::WireError;
+pub use frame::{Codec, Compressor, Frame, FrameDecoder, HeadMap, MAX_FRAME_BYTES_DEFAULT, MsgType, ProtocolVersion};
+pub use message::*;
