@@ -7,6 +7,7 @@ use syn::{Expr, ExprLit, Lit, visit::Visit};
 
 use super::{
     Findings, Place,
+    error_numbers::{Scope, numbers},
     source::{Index, Meaning, Module, ModuleId, WrittenPath, is_test_only},
     workspace::Workspace,
 };
@@ -31,6 +32,7 @@ pub fn check(workspace: &Workspace, index: &Index, findings: &mut Findings) -> a
             index,
             module,
             id,
+            scopes: Vec::new(),
             found: &mut found,
             findings,
         };
@@ -41,7 +43,7 @@ pub fn check(workspace: &Workspace, index: &Index, findings: &mut Findings) -> a
     for (code, places) in &found {
         if let [_, second, ..] = places.as_slice() {
             let message = format!(
-                "{code} is written a second time: a code is one constant, first at {}",
+                "{code} is written a second time: a code has one meaning; the first is at {}",
                 places[0]
             );
             findings.add(second.clone(), RULE, message);
@@ -119,11 +121,13 @@ struct Reader<'a> {
     index: &'a Index,
     module: &'a Module,
     id: ModuleId,
+    /// The functions around what is being read, outermost first.
+    scopes: Vec<Scope<'a>>,
     found: &'a mut BTreeMap<String, Vec<Place>>,
     findings: &'a mut Findings,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     /// Whether `path` is `ErrorCode::new` under whatever name.
     fn is_constructor(&self, path: &syn::Path) -> bool {
         self.index
@@ -136,25 +140,64 @@ impl Reader<'_> {
                 _ => false,
             })
     }
+
+    /// The codes that a call with these arguments may make.
+    fn codes(&self, arguments: &syn::punctuated::Punctuated<Expr, syn::Token![,]>) -> Option<Vec<String>> {
+        let mut arguments = arguments.iter();
+        let (
+            Expr::Lit(ExprLit {
+                lit: Lit::Str(area), ..
+            }),
+            number,
+        ) = (arguments.next()?, arguments.next()?)
+        else {
+            return None;
+        };
+        let numbers = numbers(number, &self.scopes)?;
+        Some(
+            numbers
+                .iter()
+                .map(|number| format!("{}{number:04}", area.value()))
+                .collect(),
+        )
+    }
+
+    fn function(&mut self, signature: &'a syn::Signature, body: &'a syn::Block) {
+        self.scopes.push(Scope {
+            signature,
+            body,
+            module: &self.module.code,
+        });
+        self.visit_block(body);
+        self.scopes.pop();
+    }
 }
 
-impl<'ast> Visit<'ast> for Reader<'_> {
-    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+impl<'a> Visit<'a> for Reader<'a> {
+    fn visit_item_fn(&mut self, item: &'a syn::ItemFn) {
         if !is_test_only(&item.attrs) {
-            syn::visit::visit_item_fn(self, item);
+            self.function(&item.sig, &item.block);
         }
     }
 
-    fn visit_expr_call(&mut self, call: &'ast syn::ExprCall) {
+    fn visit_impl_item_fn(&mut self, item: &'a syn::ImplItemFn) {
+        self.function(&item.sig, &item.block);
+    }
+
+    fn visit_expr_call(&mut self, call: &'a syn::ExprCall) {
         if let Expr::Path(function) = &*call.func
             && self.is_constructor(&function.path)
         {
             let line = function.path.segments[0].ident.span().start().line;
             let place = Place::line(&self.module.file, line);
-            match literal_code(call.args.iter()) {
-                Some(code) => self.found.entry(code).or_default().push(place),
+            match self.codes(&call.args) {
+                Some(codes) => {
+                    for code in codes {
+                        self.found.entry(code).or_default().push(place.clone());
+                    }
+                }
                 None => {
-                    let message = "a code is written with literals, so that its page can be found".to_string();
+                    let message = "this check cannot list the codes made here: give it literals".to_string();
                     self.findings.add(place, RULE, message);
                 }
             }
@@ -162,7 +205,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         syn::visit::visit_expr_call(self, call);
     }
 
-    fn visit_macro(&mut self, call: &'ast syn::Macro) {
+    fn visit_macro(&mut self, call: &'a syn::Macro) {
         let text = call.tokens.to_string().replace(' ', "");
         if text.contains("ErrorCode::new(") {
             let line = call.path.segments[0].ident.span().start().line;
@@ -170,16 +213,4 @@ impl<'ast> Visit<'ast> for Reader<'_> {
             self.findings.add(Place::line(&self.module.file, line), RULE, message);
         }
     }
-}
-
-/// `TX0007` from the arguments `"TX", 7`.
-fn literal_code<'a>(mut arguments: impl Iterator<Item = &'a Expr>) -> Option<String> {
-    let mut literal = || match arguments.next()? {
-        Expr::Lit(ExprLit { lit, .. }) => Some(lit),
-        _ => None,
-    };
-    let (Lit::Str(area), Lit::Int(number)) = (literal()?, literal()?) else {
-        return None;
-    };
-    Some(format!("{}{:04}", area.value(), number.base10_parse::<u16>().ok()?))
 }

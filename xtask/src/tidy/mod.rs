@@ -15,6 +15,7 @@ use anyhow::Context as _;
 mod bad_input;
 mod dependencies;
 mod error_codes;
+mod error_numbers;
 mod file_length;
 mod generated_pages;
 mod layers;

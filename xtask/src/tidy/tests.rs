@@ -389,7 +389,6 @@ fn error_codes_and_their_pages_agree() {
     ))
     .with(PAGE, GOOD)
     .assert_finds("error-codes", TX, "second time");
-    coded("fn code(n: u16) -> Code { Code::new(\"TX\", n) }").assert_finds("error-codes", TX, "literals");
     coded(one)
         .with(PAGE, &GOOD.replace("Mend it.", ""))
         .assert_finds("error-codes", PAGE, "What to do");
@@ -400,6 +399,37 @@ fn error_codes_and_their_pages_agree() {
         .with(PAGE, GOOD)
         .with("docs/errors/README.md", "")
         .assert_finds("error-codes", PAGE, "link");
+}
+
+#[test]
+fn error_codes_are_listed_through_matches_locals_tuples_and_helpers() {
+    let listed = [
+        "fn code(a: u8) -> Code { Code::new(\"TX\", match a { 0 => 7, _ => { 8 } }) }",
+        "fn code(a: u8) -> Code { let n = if a == 0 { 7 } else { 8 }; Code::new(\"TX\", n) }",
+        "fn code(a: u8) { let (n, _) = match a { 0 => (7, true), _ => (8, false) }; Code::new(\"TX\", n); }",
+        "impl A { fn code(a: u8) { fn tx(n: u16) -> Code { Code::new(\"TX\", n) } match a { 0 => tx(7), _ => tx(8) } } }",
+    ];
+    for code in listed {
+        let text = format!("use settle_base::ErrorCode as Code;\n{code}");
+        let findings = Repository::clean().with(TX, &text).findings();
+        let messages: Vec<&str> = findings.list.iter().map(|finding| finding.message.as_str()).collect();
+        let all = messages.iter().zip(["TX0007 has no page", "TX0008 has no page"]);
+        assert!(
+            messages.len() == 2 && all.into_iter().all(|(message, start)| message.starts_with(start)),
+            "{findings:#?}"
+        );
+    }
+    let unlisted = [
+        "fn code(n: u16) -> Code { Code::new(\"TX\", n) }\nfn all() { code(read()); }",
+        "fn code(area: &'static str) -> Code { Code::new(area, 7) }",
+        "fn code(a: u8) -> Code { let n = 7; let n = n + 1; Code::new(\"TX\", n) }",
+    ];
+    for code in unlisted {
+        let text = format!("use settle_base::ErrorCode as Code;\n{code}");
+        Repository::clean()
+            .with(TX, &text)
+            .assert_finds("error-codes", TX, "cannot list");
+    }
 }
 
 #[test]
