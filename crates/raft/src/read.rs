@@ -1,0 +1,192 @@
+//! Linearizable reads without a log entry (ReadIndex, Raft thesis §6.4).
+//!
+//! The leader notes its commit index and asks for one round of heartbeats; when a quorum (of both halves of a joint
+//! configuration) answered that round or a later one, no later leader had committed anything when the read was asked.
+//! Every heartbeat carries the newest round, so a lost one is asked again by the next.
+
+use std::collections::VecDeque;
+
+use settle_base::{Index, PeerId};
+
+use crate::{
+    message::Body,
+    progress::Progress,
+    raft::{Raft, Role},
+    ready::ReadReady,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("read: no leader is known")]
+    NoLeader,
+    #[error("read: {pending} reads are waiting, which is the limit")]
+    Full { pending: usize },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PendingRead {
+    round: u64,
+    index: Index,
+    from: PeerId,
+    ctx: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    /// At a leader: waiting for a quorum's answers, in the order of their rounds.
+    pending: VecDeque<PendingRead>,
+    /// At a leader that has not committed in its own term yet: its commit index may be behind the truth.
+    waiting: Vec<(PeerId, u64)>,
+    /// At a follower: asked of the leader.
+    forwarded: Vec<u64>,
+    forwarded_elapsed: u32,
+    round: u64,
+    /// The heartbeats of `round` have not left, so another read may join it.
+    round_is_open: bool,
+}
+
+impl Reads {
+    pub fn newest_round(&self) -> u64 {
+        self.round
+    }
+
+    pub fn close_round(&mut self) {
+        self.round_is_open = false;
+    }
+
+    fn len(&self) -> usize {
+        self.pending.len() + self.waiting.len() + self.forwarded.len()
+    }
+}
+
+impl Raft {
+    /// Asks for an index at which a read is linearizable; it comes in [`crate::Ready::reads`], or `ctx` comes back in
+    /// [`crate::Ready::reads_dropped`]. `ctx` must be unique among the reads under way at this peer.
+    pub fn read_index(&mut self, ctx: u64) -> Result<(), ReadError> {
+        if self.reads.len() >= self.config.max_pending_reads {
+            return Err(ReadError::Full {
+                pending: self.reads.len(),
+            });
+        }
+        if self.role == Role::Leader {
+            self.accept_read(self.config.id, ctx);
+        } else if self.leader.is_none() {
+            return Err(ReadError::NoLeader);
+        } else {
+            self.reads.forwarded.push(ctx);
+            self.send(self.leader, self.term, Body::ReadIndex { ctx });
+        }
+        Ok(())
+    }
+
+    fn accept_read(&mut self, from: PeerId, ctx: u64) {
+        if self.log.term_at(self.log.commit) != Some(self.term) {
+            return self.reads.waiting.push((from, ctx));
+        }
+        if !self.reads.round_is_open {
+            self.reads.round_is_open = true;
+            self.reads.round += 1;
+            self.out.heartbeat = true;
+        }
+        let read = PendingRead {
+            round: self.reads.round,
+            index: self.log.commit,
+            from,
+            ctx,
+        };
+        self.reads.pending.push_back(read);
+        // A group of one needs nobody's answer.
+        self.release_reads();
+    }
+
+    pub(crate) fn start_waiting_reads(&mut self) {
+        for (from, ctx) in std::mem::take(&mut self.reads.waiting) {
+            self.accept_read(from, ctx);
+        }
+    }
+
+    pub(crate) fn release_reads(&mut self) {
+        if self.reads.pending.is_empty() {
+            return;
+        }
+        let (id, round) = (self.config.id, self.reads.round);
+        let confirmed = self.conf.quorum_value(|peer| {
+            if peer == id {
+                round
+            } else {
+                self.progress.get(&peer).map_or(0, Progress::counted_read_seq)
+            }
+        });
+        while let Some(&read) = self.reads.pending.front()
+            && read.round <= confirmed
+        {
+            self.reads.pending.pop_front();
+            assert!(read.index <= self.log.commit, "a read index is committed");
+            if read.from == id {
+                self.out.reads.push(ReadReady {
+                    ctx: read.ctx,
+                    index: read.index,
+                });
+            } else {
+                self.send(
+                    read.from,
+                    self.term,
+                    Body::ReadIndexReply {
+                        ctx: read.ctx,
+                        index: read.index,
+                    },
+                );
+            }
+        }
+    }
+
+    pub(crate) fn on_read_index(&mut self, from: PeerId, ctx: u64) {
+        // Beyond the limit the asker asks again later.
+        if self.role == Role::Leader && self.reads.len() < self.config.max_pending_reads {
+            self.accept_read(from, ctx);
+        }
+    }
+
+    pub(crate) fn on_read_index_reply(&mut self, from: PeerId, ctx: u64, index: Index) {
+        if self.leader == from
+            && let Some(at) = self.reads.forwarded.iter().position(|&asked| asked == ctx)
+        {
+            self.reads.forwarded.swap_remove(at);
+            self.out.reads.push(ReadReady { ctx, index });
+        }
+    }
+
+    /// Either message may have been lost: ask again.
+    pub(crate) fn tick_forwarded_reads(&mut self) {
+        if self.reads.forwarded.is_empty() || self.leader.is_none() {
+            self.reads.forwarded_elapsed = 0;
+            return;
+        }
+        self.reads.forwarded_elapsed += 1;
+        if self.reads.forwarded_elapsed >= self.config.election_ticks {
+            self.reads.forwarded_elapsed = 0;
+            let asked = std::mem::take(&mut self.reads.forwarded);
+            for &ctx in &asked {
+                self.send(self.leader, self.term, Body::ReadIndex { ctx });
+            }
+            self.reads.forwarded = asked;
+        }
+    }
+
+    /// The leader that would have answered is gone.
+    pub(crate) fn drop_reads(&mut self) {
+        let id = self.config.id;
+        let Reads {
+            pending,
+            waiting,
+            forwarded,
+            ..
+        } = &mut self.reads;
+        let own_pending = pending.drain(..).filter(|read| read.from == id).map(|read| read.ctx);
+        let own_waiting = waiting.drain(..).filter(|(from, _)| *from == id).map(|(_, ctx)| ctx);
+        self.out
+            .reads_dropped
+            .extend(own_pending.chain(own_waiting).chain(forwarded.drain(..)));
+        self.reads.round_is_open = false;
+    }
+}
