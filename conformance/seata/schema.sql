@@ -36,5 +36,5 @@ CREATE TABLE tcc_fence_log (
   KEY idx_status (status)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
-INSERT INTO account (id, balance) SELECT seq, 1000 FROM seq_1_to_100;
-INSERT INTO tcc_account (id, balance) SELECT seq, 1000 FROM seq_1_to_100;
+INSERT INTO account (id, balance) SELECT seq, 1000 FROM seq_1_to_1000;
+INSERT INTO tcc_account (id, balance) SELECT seq, 1000 FROM seq_1_to_1000;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod conformance;
 mod sim;
 mod tidy;
 
@@ -19,6 +20,8 @@ struct Cli {
 enum Command {
     /// Checks the walls of the design and the pages that must agree with the code.
     Tidy(tidy::Args),
+    /// Runs official clients against a running cluster.
+    Conformance(conformance::Args),
     /// Builds the simulator with optimisation and runs it; every argument is passed on.
     Sim(sim::Args),
 }
@@ -26,6 +29,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Tidy(args) => tidy::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Sim(args) => sim::run(&args),
     };
     outcome.unwrap_or_else(|error| {

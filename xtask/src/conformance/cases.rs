@@ -1,0 +1,148 @@
+//! What is run: the cases, the moments at which the leader dies, and which runs belong to which subset.
+
+use clap::ValueEnum;
+
+/// One story of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Case {
+    AtCommit,
+    AtRollback,
+    AtLockConflict,
+    AtTimeout,
+    TccCommit,
+    TccRollback,
+    AtRollbackRetry,
+    TccCommitRetry,
+    TccRollbackRetry,
+}
+
+impl Case {
+    pub fn name(self) -> &'static str {
+        match self {
+            Case::AtCommit => "at-commit",
+            Case::AtRollback => "at-rollback",
+            Case::AtLockConflict => "at-lock-conflict",
+            Case::AtTimeout => "at-timeout",
+            Case::TccCommit => "tcc-commit",
+            Case::TccRollback => "tcc-rollback",
+            Case::AtRollbackRetry => "at-rollback-retry",
+            Case::TccCommitRetry => "tcc-commit-retry",
+            Case::TccRollbackRetry => "tcc-rollback-retry",
+        }
+    }
+
+    pub fn is_tcc(self) -> bool {
+        matches!(
+            self,
+            Case::TccCommit | Case::TccRollback | Case::TccCommitRetry | Case::TccRollbackRetry
+        )
+    }
+
+    /// True when the business throws after both branches are registered.
+    pub fn refuses(self) -> bool {
+        matches!(
+            self,
+            Case::AtRollback | Case::TccRollback | Case::AtRollbackRetry | Case::TccRollbackRetry
+        )
+    }
+
+    /// True when phase two fails at first.
+    pub fn fails_in_phase_two(self) -> bool {
+        matches!(
+            self,
+            Case::AtRollbackRetry | Case::TccCommitRetry | Case::TccRollbackRetry
+        )
+    }
+}
+
+/// What happens to the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Nothing.
+    Peace,
+    /// Killed with all branches registered and neither commit nor rollback sent.
+    KillRegistered,
+    /// Killed with the decision durable and the first phase-two call unanswered.
+    KillPhase2,
+}
+
+impl Scenario {
+    pub fn name(self) -> &'static str {
+        match self {
+            Scenario::Peace => "peace",
+            Scenario::KillRegistered => "kill-registered",
+            Scenario::KillPhase2 => "kill-phase2",
+        }
+    }
+}
+
+/// Where the client's transaction is: the node whose address its xid carries, and to which the client therefore sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Any,
+    Survivor,
+    Killed,
+}
+
+impl Place {
+    pub fn name(self) -> &'static str {
+        match self {
+            Place::Any => "any",
+            Place::Survivor => "survivor",
+            Place::Killed => "killed",
+        }
+    }
+}
+
+/// How much of the suite to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Subset {
+    /// Every case in every scenario at both places.
+    All,
+    /// Every case in peace; AT and TCC commit and AT rollback through both kills on a surviving node; AT commit on the killed one.
+    Ci,
+}
+
+/// One run.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub case: Case,
+    pub scenario: Scenario,
+    pub place: Place,
+}
+
+/// All runs of `subset`, in the order in which they are run; only peace when the cluster does not survive a kill.
+pub fn plans(subset: Subset, with_kills: bool) -> Vec<Plan> {
+    let cases = Case::value_variants();
+    let mut plans: Vec<Plan> = cases
+        .iter()
+        .map(|case| Plan {
+            case: *case,
+            scenario: Scenario::Peace,
+            place: Place::Any,
+        })
+        .collect();
+    if !with_kills {
+        return plans;
+    }
+    for scenario in [Scenario::KillRegistered, Scenario::KillPhase2] {
+        for place in [Place::Survivor, Place::Killed] {
+            let chosen = cases
+                .iter()
+                .filter(|case| subset == Subset::All || in_ci(**case, place));
+            plans.extend(chosen.map(|case| Plan {
+                case: *case,
+                scenario,
+                place,
+            }));
+        }
+    }
+    plans
+}
+
+fn in_ci(case: Case, place: Place) -> bool {
+    match place {
+        Place::Killed => case == Case::AtCommit,
+        _ => matches!(case, Case::AtCommit | Case::AtRollback | Case::TccCommit),
+    }
+}

@@ -1,0 +1,71 @@
+//! Building the Java side with the pinned versions.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::versions::{Client, Seata};
+
+/// Compiles the bank against `client`; gives the class path to run it with.
+pub fn build_bank(java: &Path, out: &Path, pins: &Seata, client: &Client) -> Result<String> {
+    let out = out.join(format!("bank-{}", client.name));
+    let properties = [
+        ("seata.group", &client.group),
+        ("seata.version", &client.version),
+        ("seata.package", &client.package),
+        ("fence.config", &client.fence_config),
+        ("spring.version", &client.spring),
+        ("mysql.version", &pins.mysql_connector),
+        ("jackson.version", &pins.jackson),
+        ("slf4j.version", &pins.slf4j),
+        ("out", &out.display().to_string()),
+    ];
+    maven(&java.join("worker"), &properties, &["compile"])?;
+    Ok(format!(
+        "{}:{}",
+        out.join("classes").display(),
+        read(&out.join("classpath.txt"))?
+    ))
+}
+
+/// Resolves the original server; gives the class path to run it with.
+pub fn resolve_server(java: &Path, out: &Path, pins: &Seata) -> Result<String> {
+    let list = out.join("server-classpath.txt");
+    std::fs::create_dir_all(out)?;
+    let properties = [
+        ("server.group", &pins.server.group),
+        ("server.version", &pins.server.version),
+        ("slf4j.version", &pins.slf4j),
+        ("mdep.outputFile", &list.display().to_string()),
+    ];
+    maven(
+        &java.join("server"),
+        &properties,
+        &["org.apache.maven.plugins:maven-dependency-plugin:3.8.1:build-classpath"],
+    )?;
+    read(&list)
+}
+
+fn maven(project: &Path, properties: &[(&str, &String)], goals: &[&str]) -> Result<()> {
+    let out = Command::new("mvn")
+        .args(["-q", "-B", "-ntp"])
+        .args(properties.iter().map(|(key, value)| format!("-D{key}={value}")))
+        .args(goals)
+        .current_dir(project)
+        .output()
+        .context("run mvn")?;
+    ensure!(
+        out.status.success(),
+        "mvn failed in {}:\n{}{}",
+        project.display(),
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
+    Ok(())
+}
+
+fn read(path: &PathBuf) -> Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    Ok(text.trim().to_owned())
+}

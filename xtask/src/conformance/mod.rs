@@ -1,0 +1,297 @@
+//! `cargo xtask conformance seata`: unmodified Seata clients against a running cluster.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the driver watches foreign processes: wall clock, files and polling with a deadline are its trade"
+)]
+
+mod bank;
+mod cases;
+mod cluster;
+mod mariadb;
+mod maven;
+mod process;
+mod record;
+mod report;
+mod run;
+mod versions;
+mod wait;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use bank::Bank;
+use cases::{Case, Place, Plan, Scenario, Subset};
+use cluster::{Cluster, Original, Settle};
+use mariadb::MariaDb;
+use report::Row;
+use run::Stage;
+
+/// Runs official clients against this system, or against the original that it replaces.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    suite: Suite,
+}
+
+#[derive(clap::Subcommand)]
+enum Suite {
+    /// Seata's Java clients move money between two MariaDB databases.
+    Seata(SeataArgs),
+}
+
+#[derive(clap::Args)]
+struct SeataArgs {
+    /// The servers under test.
+    #[arg(long, value_enum, default_value_t = Target::Settle)]
+    target: Target,
+    #[arg(long, value_enum, default_value_t = Subset::All)]
+    subset: Subset,
+    /// Only these cases; may be repeated.
+    #[arg(long, value_enum)]
+    case: Vec<Case>,
+    /// Only these client versions, e.g. 1.8.0; may be repeated.
+    #[arg(long)]
+    client: Vec<String>,
+    /// Only these scenarios; may be repeated.
+    #[arg(long, value_enum)]
+    scenario: Vec<Scenario>,
+    /// The settle executable; built with `cargo build --release` when absent.
+    #[arg(long, value_name = "FILE")]
+    settle_bin: Option<PathBuf>,
+    /// Put a proxy in front of the first node, list only that one, and write every frame to this directory.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// Keep the logs and data directories.
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Target {
+    /// Three nodes of this system.
+    Settle,
+    /// One original seata-server from Maven Central; peace only.
+    Original,
+}
+
+const NEEDED: [&str; 5] = ["java", "mvn", "mariadbd", "mariadb-install-db", "mariadb"];
+
+/// Runs the suite: exit code 0 when all passed, 1 when a case failed, 3 when something it needs is missing under CI.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let Suite::Seata(args) = &args.suite;
+    let missing: Vec<&str> = NEEDED
+        .into_iter()
+        .filter(|program| !process::in_path(program))
+        .collect();
+    if !missing.is_empty() {
+        println!("skipped: needs {}", missing.join(", "));
+        let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+        return Ok(ExitCode::from(if ci { 3 } else { 0 }));
+    }
+    seata(args)
+}
+
+fn seata(args: &SeataArgs) -> Result<ExitCode> {
+    let started = Instant::now();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("xtask is in the workspace")?;
+    let pins = versions::read(&root.join("conformance/versions.toml"))?;
+    let unknown: Vec<&String> = args
+        .client
+        .iter()
+        .filter(|name| !pins.client.iter().any(|client| client.name == **name))
+        .collect();
+    ensure!(unknown.is_empty(), "no client {unknown:?} in conformance/versions.toml");
+    let target_dir = target_dir(root)?;
+    let out = target_dir.join("conformance/seata");
+    let java = root.join("conformance/seata/java");
+    let temp = tempfile::Builder::new().prefix("settle-conformance-").tempdir()?;
+    let dir = temp.path().to_owned();
+    let temp = if args.keep {
+        println!("logs and data: {}", temp.keep().display());
+        None
+    } else {
+        Some(temp)
+    };
+
+    println!("Starting MariaDB and the servers …");
+    let db = MariaDb::start(&dir, &root.join("conformance/seata/schema.sql"))?;
+    let mut cluster: Box<dyn Cluster> = match args.target {
+        Target::Settle => {
+            let binary = match &args.settle_bin {
+                Some(file) => file
+                    .canonicalize()
+                    .with_context(|| format!("find {}", file.display()))?,
+                None => build_settle(root, &target_dir)?,
+            };
+            Box::new(Settle::start(&binary, &dir)?)
+        }
+        Target::Original => {
+            let class_path = maven::resolve_server(&java, &out, &pins)?;
+            Box::new(Original::start(&class_path, &pins.server.version, &dir)?)
+        }
+    };
+    println!("{} at {}", cluster.name(), cluster.addresses().join(", "));
+
+    let mut rows = Vec::new();
+    let mut account = 1;
+    for client in &pins.client {
+        if !args.client.is_empty() && !args.client.contains(&client.name) {
+            continue;
+        }
+        println!(
+            "\nBuilding the bank with {}:seata-all:{} …",
+            client.group, client.version
+        );
+        let class_path = maven::build_bank(&java, &out, &pins, client)?;
+        let mut player = Player {
+            class_path,
+            dir: dir.clone(),
+            client: &client.name,
+            db: &db,
+            record: args.record.as_deref(),
+            bank: None,
+            banks_started: 0,
+        };
+        let mut heading_due = true;
+        for plan in cases::plans(args.subset, cluster.survives_a_kill() && args.record.is_none()) {
+            let wanted = (args.case.is_empty() || args.case.contains(&plan.case))
+                && (args.scenario.is_empty() || args.scenario.contains(&plan.scenario));
+            if !wanted {
+                continue;
+            }
+            let outcome = player
+                .play(cluster.as_mut(), plan, account)
+                .map_err(|error| format!("{error:#}"));
+            account += 2;
+            if heading_due {
+                println!("{}", report::heading());
+                heading_due = false;
+            }
+            let row = Row {
+                client: client.name.clone(),
+                case: plan.case.name(),
+                scenario: plan.scenario.name(),
+                place: plan.place.name(),
+                outcome,
+            };
+            println!("{}", report::line(&row));
+            rows.push(row);
+        }
+    }
+    ensure!(!rows.is_empty(), "no run fits the filters");
+
+    println!("\nLongest stall that Java saw (from the kill, or from the call, until the business was told):");
+    report::stalls(&rows).iter().for_each(|line| println!("  {line}"));
+    let whole = check_whole(&db)?;
+    let failed = rows.iter().filter(|row| row.outcome.is_err()).count() + usize::from(!whole);
+    let passed = rows.len() + 1 - failed;
+    println!(
+        "{passed} passed, {failed} failed ({} s; the check over all accounts counts as one)",
+        started.elapsed().as_secs()
+    );
+    drop(cluster);
+    drop(db);
+    drop(temp);
+    Ok(ExitCode::from(u8::from(failed > 0)))
+}
+
+/// Keeps the bank between runs in peace; a run with a kill gets a fresh one, so that no run inherits dead connections.
+struct Player<'a> {
+    class_path: String,
+    dir: PathBuf,
+    client: &'a str,
+    db: &'a MariaDb,
+    record: Option<&'a Path>,
+    bank: Option<Bank>,
+    banks_started: usize,
+}
+
+impl Player<'_> {
+    fn play(&mut self, cluster: &mut dyn Cluster, plan: Plan, account: u32) -> Result<report::Finding> {
+        if plan.place != Place::Any {
+            self.bank = None;
+        }
+        let mut bank = match self.bank.take() {
+            Some(bank) => bank,
+            None => self.start_bank(cluster)?,
+        };
+        let played = Stage {
+            cluster: &mut *cluster,
+            bank: &mut bank,
+            db: self.db,
+            account,
+        }
+        .play(plan);
+        let played = played.map_err(|error| error.context(format!("client log {}", bank.log().display())));
+        cluster.heal().context("after the run")?;
+        if played.is_ok() {
+            self.bank = Some(bank);
+        }
+        played
+    }
+
+    fn start_bank(&mut self, cluster: &dyn Cluster) -> Result<Bank> {
+        self.banks_started += 1;
+        let dir = self.dir.join(format!("bank-{}-{}", self.client, self.banks_started));
+        let servers = match (self.record, cluster.addresses()) {
+            (None, all) => all,
+            (Some(dir), all) => vec![record::proxy(
+                all[0].clone(),
+                dir,
+                &format!("seata-all-{}", self.client),
+            )?],
+        };
+        let bank = Bank::start(&self.class_path, &dir, &servers, self.db)?;
+        if let (1, Some(ready)) = (self.banks_started, bank.ready()) {
+            println!("seata-all {}; its effective configuration:", ready.text("client"));
+            for (key, value) in ready.field("config").as_object().into_iter().flatten() {
+                println!("  {key} = {value}");
+            }
+        }
+        Ok(bank)
+    }
+}
+
+/// Money is neither lost nor made, and nothing is left half done anywhere. Each table was loaded with 1000 accounts of 1000.
+fn check_whole(db: &MariaDb) -> Result<bool> {
+    let at =
+        db.number("SELECT (SELECT SUM(balance) FROM bank_a.account) + (SELECT SUM(balance) FROM bank_b.account)")?;
+    let tcc = db.number("SELECT SUM(balance + frozen) FROM bank_a.tcc_account")?;
+    let undo = db.number(&run::count_undo("log_status = 0"))?;
+    let defence = db.number(&run::count_undo("log_status = 1"))?;
+    let tried = db.number("SELECT COUNT(*) FROM bank_a.tcc_fence_log WHERE status = 1")?;
+    let whole = (at, tcc, undo, tried) == (2_000_000, 1_000_000, 0, 0);
+    println!(
+        "Over all accounts: AT sum {at} (2000000), TCC sum {tcc} (1000000), undo_log rows with log_status 0: {undo} (0), \
+         with log_status 1: {defence} (each explained above), open TCC fence rows: {tried} (0): {}",
+        if whole { "pass" } else { "FAIL" }
+    );
+    Ok(whole)
+}
+
+fn target_dir(root: &Path) -> Result<PathBuf> {
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .current_dir(root)
+        .no_deps()
+        .exec()?;
+    Ok(metadata.target_directory.into_std_path_buf())
+}
+
+fn build_settle(root: &Path, target_dir: &Path) -> Result<PathBuf> {
+    println!("Building settle …");
+    let status = Command::new("cargo")
+        .args(["build", "--release", "--package", "settle"])
+        .current_dir(root)
+        .status()?;
+    if !status.success() {
+        bail!("cargo build failed ({status})");
+    }
+    Ok(target_dir.join("release/settle"))
+}

@@ -1,0 +1,463 @@
+//! Playing one case against the cluster and judging it in SQL.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+
+use super::bank::{Bank, Event, Transfer};
+use super::cases::{Case, Place, Plan, Scenario};
+use super::cluster::Cluster;
+use super::mariadb::{BANKS, MariaDb};
+use super::report::Finding;
+use super::wait;
+
+const AMOUNT: i64 = 10;
+/// The timeout of the transaction that the server is to end by itself.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Java's transaction manager waits 30 s per call and calls at most five times.
+const TOLD_WITHIN: Duration = Duration::from_secs(240);
+/// A transaction that its client gave up lives until its own timeout (60 s by default).
+const CLEAN_WITHIN: Duration = Duration::from_secs(150);
+const CALL_WITHIN: Duration = Duration::from_secs(60);
+/// Phase-two failures played in the retry cases.
+const FAILURES: u32 = 2;
+
+/// Everything a run needs.
+pub struct Stage<'a> {
+    pub cluster: &'a mut dyn Cluster,
+    pub bank: &'a mut Bank,
+    pub db: &'a MariaDb,
+    /// An account that no other run touches; TCC uses the next one too.
+    pub account: u32,
+}
+
+/// A transfer that stands still with both branches registered.
+struct Open {
+    id: String,
+    xid: String,
+    begun: Instant,
+}
+
+/// Which of the two atomic outcomes the databases must show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Expect {
+    Moved,
+    NotMoved,
+    /// The client was told nothing; either, but whole.
+    Either,
+}
+
+/// Two balances, first the debited one.
+type Balances = (i64, i64);
+
+impl Stage<'_> {
+    /// Plays `plan` and judges it. The cluster may be left with a dead node.
+    pub fn play(&mut self, plan: Plan) -> Result<Finding> {
+        let played = match plan.case {
+            Case::AtTimeout => self.timeout(plan),
+            Case::AtLockConflict => self.lock_conflict(plan),
+            _ => self.transfer(plan),
+        };
+        if plan.case == Case::AtRollbackRetry {
+            self.show_undo_log()?;
+        }
+        self.bank.release()?;
+        played
+    }
+
+    fn transfer(&mut self, plan: Plan) -> Result<Finding> {
+        let before = self.balances(plan.case)?;
+        let open = self.register(plan, None)?;
+        match plan.case {
+            Case::AtRollbackRetry => self.hide_undo_log()?,
+            case if case.fails_in_phase_two() => self.bank.fail_next(FAILURES)?,
+            _ => {}
+        }
+        let from = self.end_with_fault(plan, &open)?;
+        if plan.case == Case::AtRollbackRetry {
+            let xid = open.xid.clone();
+            self.bank
+                .wait("a rollback call fails without undo_log", CALL_WITHIN, |event| {
+                    event.name() == "phase2-answer"
+                        && event.text("xid") == xid
+                        && event.text("status").contains("Failed")
+                })?;
+            self.show_undo_log()?;
+        }
+        let done = self.done(&open.id)?;
+        let (expect, mut note) = judge_told(plan, &done)?;
+        let after = self.clean(plan.case, &open.xid, before, expect, 0)?;
+        let settled = from.elapsed();
+        if plan.case.is_tcc() && plan.case.fails_in_phase_two() {
+            let failed = self
+                .bank
+                .all(|event| event.name() == "business-failed" && event.text("xid") == open.xid)
+                .len();
+            ensure!(
+                failed == FAILURES as usize,
+                "the business failed {failed} times, {FAILURES} were asked for"
+            );
+            note = format!("{note} phase two failed {failed} times first")
+                .trim()
+                .to_owned();
+        }
+        let defence_rows = self.check_calls(&open.xid)?;
+        Ok(Finding {
+            told: done.text("told").to_owned(),
+            balances: show(before, after),
+            stall: Some(done.at.saturating_duration_since(from)),
+            settled: Some(settled),
+            defence_rows,
+            note,
+        })
+    }
+
+    /// The first transfer holds the row; a second must fail on the global lock; once the first is decided a third succeeds.
+    fn lock_conflict(&mut self, plan: Plan) -> Result<Finding> {
+        let before = self.balances(plan.case)?;
+        let open = self.register(plan, None)?;
+        let from;
+        if plan.scenario == Scenario::KillRegistered {
+            self.kill_leader(plan, &open)?;
+            self.must_conflict(&open.id)?;
+            from = Instant::now();
+            self.bank.go(&open.id)?;
+        } else {
+            self.must_conflict(&open.id)?;
+            from = self.end_with_fault(plan, &open)?;
+        }
+        let done = self.done(&open.id)?;
+        let (expect, note) = judge_told(plan, &done)?;
+        let third = format!("{}-third", open.id);
+        let tries = self.retry_until(&third, "the row's lock is free again", |event| {
+            Ok(event.text("told") == "committed")
+        })?;
+        let after = self.clean(plan.case, &open.xid, before, expect, AMOUNT)?;
+        let settled = from.elapsed();
+        let defence_rows = self.check_calls(&open.xid)?;
+        Ok(Finding {
+            told: done.text("told").to_owned(),
+            balances: show(before, after),
+            stall: Some(done.at.saturating_duration_since(from)),
+            settled: Some(settled),
+            defence_rows,
+            note: format!("{note} a third transfer committed at try {tries}")
+                .trim()
+                .to_owned(),
+        })
+    }
+
+    /// The business stands still beyond the timeout; the server alone must bring the money back.
+    fn timeout(&mut self, plan: Plan) -> Result<Finding> {
+        let before = self.balances(plan.case)?;
+        if plan.scenario == Scenario::KillPhase2 {
+            self.bank.hold()?;
+        }
+        let open = self.register(plan, Some(SHORT_TIMEOUT))?;
+        let due = open.begun + SHORT_TIMEOUT;
+        let from = match plan.scenario {
+            Scenario::Peace => due,
+            Scenario::KillRegistered => self.kill_leader(plan, &open)?.max(due),
+            Scenario::KillPhase2 => {
+                self.held_call(&open)?;
+                let killed = self.kill_leader(plan, &open)?;
+                self.bank.release()?;
+                killed
+            }
+        };
+        let after = self.clean(plan.case, &open.xid, before, Expect::NotMoved, 0)?;
+        let settled = Instant::now().saturating_duration_since(from);
+        self.bank.go(&open.id)?;
+        let done = self.done(&open.id)?;
+        ensure!(
+            done.text("told") != "committed",
+            "the business was told `committed` after the server timed it out"
+        );
+        let defence_rows = self.check_calls(&open.xid)?;
+        Ok(Finding {
+            told: done.text("told").to_owned(),
+            balances: show(before, after),
+            stall: None,
+            settled: Some(settled),
+            defence_rows,
+            note: format!(
+                "clean/ms counts from the {} s timeout or the kill",
+                SHORT_TIMEOUT.as_secs()
+            ),
+        })
+    }
+
+    /// Begins until the xid is where the plan wants it, then lets the transfer register both branches.
+    fn register(&mut self, plan: Plan, timeout: Option<Duration>) -> Result<Open> {
+        for attempt in 1..=200 {
+            let id = format!(
+                "{}-{}-{}-{attempt}",
+                plan.case.name(),
+                plan.scenario.name(),
+                self.account
+            );
+            self.bank.transfer(&Transfer {
+                id: id.clone(),
+                mode: if plan.case.is_tcc() { "tcc" } else { "at" },
+                account: self.account,
+                amount: AMOUNT,
+                refuse: plan.case.refuses(),
+                timeout_ms: timeout.map(|timeout| timeout.as_millis() as u64),
+                pause: vec!["begun", "registered"],
+            })?;
+            let event = self.bank.wait("the transaction begins", CALL_WITHIN, |event| {
+                event.text("id") == id && (event.name() == "paused" || event.name() == "done")
+            })?;
+            if event.name() == "done" {
+                bail!("begin failed: {} {}", event.text("told"), event.text("detail"));
+            }
+            let xid = event.text("xid").to_owned();
+            if !self.is_placed(plan.place, &xid)? {
+                self.bank.abort(&id)?;
+                self.done(&id)?;
+                continue;
+            }
+            self.bank.go(&id)?;
+            let registered = self.bank.wait("both branches are registered", CALL_WITHIN, |event| {
+                event.text("id") == id && (event.text("at") == "registered" || event.name() == "done")
+            })?;
+            if registered.name() == "done" {
+                bail!(
+                    "phase one failed: {} {}",
+                    registered.text("told"),
+                    registered.text("detail")
+                );
+            }
+            return Ok(Open {
+                id,
+                xid,
+                begun: event.at,
+            });
+        }
+        bail!("in 200 tries no transaction began on a node that fits {:?}", plan.place)
+    }
+
+    fn is_placed(&mut self, place: Place, xid: &str) -> Result<bool> {
+        if place == Place::Any {
+            return Ok(true);
+        }
+        let address = xid.rsplit_once(':').map_or("", |(address, _)| address);
+        let Some(node) = self.cluster.addresses().iter().position(|known| known == address) else {
+            bail!("xid {xid} names no node of {:?}", self.cluster.addresses());
+        };
+        Ok((node == self.cluster.leader()?) == (place == Place::Killed))
+    }
+
+    /// Lets the transfer end, with the leader killed where the plan says; gives the moment from which stalls count.
+    fn end_with_fault(&mut self, plan: Plan, open: &Open) -> Result<Instant> {
+        match plan.scenario {
+            Scenario::Peace => {
+                let from = Instant::now();
+                self.bank.go(&open.id)?;
+                Ok(from)
+            }
+            Scenario::KillRegistered => {
+                let killed = self.kill_leader(plan, open)?;
+                self.bank.go(&open.id)?;
+                Ok(killed)
+            }
+            Scenario::KillPhase2 => {
+                self.bank.hold()?;
+                self.bank.go(&open.id)?;
+                self.held_call(open)?;
+                let killed = self.kill_leader(plan, open)?;
+                self.bank.release()?;
+                Ok(killed)
+            }
+        }
+    }
+
+    fn held_call(&mut self, open: &Open) -> Result<()> {
+        self.bank
+            .wait("the first phase-two call arrives", CALL_WITHIN, |event| {
+                event.name() == "phase2-call" && event.text("xid") == open.xid && event.held()
+            })?;
+        Ok(())
+    }
+
+    /// Kills the leader; gives the moment at which it was gone.
+    fn kill_leader(&mut self, plan: Plan, open: &Open) -> Result<Instant> {
+        ensure!(
+            self.is_placed(plan.place, &open.xid)?,
+            "the leader moved before it could be killed"
+        );
+        let leader = self.cluster.leader()?;
+        self.cluster.kill(leader)?;
+        Ok(Instant::now())
+    }
+
+    fn done(&mut self, id: &str) -> Result<Event> {
+        self.bank.wait(&format!("transfer {id} ends"), TOLD_WITHIN, |event| {
+            event.name() == "done" && event.text("id") == id
+        })
+    }
+
+    /// A second transfer over the same rows must fail on the global lock, and never commit.
+    fn must_conflict(&mut self, holder: &str) -> Result<()> {
+        let id = format!("{holder}-second");
+        self.retry_until(&id, "the global lock is seen", |event| {
+            ensure!(
+                event.text("told") != "committed",
+                "a second transfer committed over a held global lock"
+            );
+            Ok(event.text("detail").to_lowercase().contains("lock"))
+        })?;
+        Ok(())
+    }
+
+    /// Runs transfers over this run's account until `fits` says so; gives the number of tries.
+    fn retry_until(&mut self, id: &str, what: &str, fits: impl Fn(&Event) -> Result<bool>) -> Result<u32> {
+        let deadline = Instant::now() + CLEAN_WITHIN;
+        for attempt in 1.. {
+            let id = format!("{id}-{attempt}");
+            self.bank.transfer(&Transfer {
+                id: id.clone(),
+                mode: "at",
+                account: self.account,
+                amount: AMOUNT,
+                refuse: false,
+                timeout_ms: None,
+                pause: Vec::new(),
+            })?;
+            let done = self.done(&id)?;
+            if fits(&done)? {
+                return Ok(attempt);
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "{what}: not within {} s; last: {}",
+                    CLEAN_WITHIN.as_secs(),
+                    done.text("detail")
+                );
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        unreachable!("the loop ends by a return")
+    }
+
+    fn balances(&self, case: Case) -> Result<Balances> {
+        let account = self.account;
+        if case.is_tcc() {
+            let of = |id: u32| {
+                self.db
+                    .number(&format!("SELECT balance FROM bank_a.tcc_account WHERE id = {id}"))
+            };
+            return Ok((of(account)?, of(account + 1)?));
+        }
+        let of = |bank: &str| {
+            self.db
+                .number(&format!("SELECT balance FROM {bank}.account WHERE id = {account}"))
+        };
+        Ok((of(BANKS[0])?, of(BANKS[1])?))
+    }
+
+    /// Waits until the money is where `expect` says (plus `extra` moved by other transfers), no undo_log row of `xid` with
+    /// log_status 0 is left in either bank, and neither a TCC reservation nor a fence row of it is open.
+    fn clean(&self, case: Case, xid: &str, before: Balances, expect: Expect, extra: i64) -> Result<Balances> {
+        let moved = |amount: i64| (before.0 - amount, before.1 + amount);
+        wait::until("the databases are right and clean", CLEAN_WITHIN, || {
+            let now = self.balances(case)?;
+            let right = match expect {
+                Expect::Moved => now == moved(AMOUNT + extra),
+                Expect::NotMoved => now == moved(extra),
+                Expect::Either => now == moved(AMOUNT + extra) || now == moved(extra),
+            };
+            let undo = self
+                .db
+                .number(&count_undo(&format!("log_status = 0 AND xid = '{xid}'")))?;
+            let open = self.db.number(&format!(
+                "SELECT (SELECT SUM(frozen + incoming) FROM bank_a.tcc_account WHERE id IN ({0}, {0} + 1)) \
+                 + (SELECT COUNT(*) FROM bank_a.tcc_fence_log WHERE status = 1 AND xid = '{xid}')",
+                self.account
+            ))?;
+            if right && undo == 0 && open == 0 {
+                return Ok(Ok(now));
+            }
+            Ok(Err(format!(
+                "balances {}, expected {expect:?}; {undo} undo_log rows with log_status 0; {open} in open TCC reservations",
+                show(before, now)
+            )))
+        })
+    }
+
+    /// No branch of `xid` was told both to commit and to roll back, and each undo_log row with log_status 1 has its reason:
+    /// the client writes one when a rollback call finds no undo row, which a repeated call does. Gives their number.
+    fn check_calls(&mut self, xid: &str) -> Result<usize> {
+        let calls = self
+            .bank
+            .all(|event| event.name() == "phase2-call" && event.text("xid") == xid);
+        let kinds = ["commit", "rollback"].map(|kind| calls.iter().any(|call| call.text("kind") == kind));
+        ensure!(kinds != [true, true], "{xid} was told both to commit and to roll back");
+        let mut explained = 0;
+        for bank in BANKS {
+            let sql = format!("SELECT branch_id FROM {bank}.undo_log WHERE xid = '{xid}' AND log_status = 1");
+            for row in self.db.query(&sql)? {
+                let branch: i64 = row[0].parse()?;
+                let rollbacks = calls.iter().filter(|call| call.branch() == branch).count();
+                ensure!(
+                    rollbacks > 1,
+                    "undo_log of {bank} has log_status 1 for branch {branch}, which got {rollbacks} rollback calls"
+                );
+                explained += 1;
+            }
+        }
+        Ok(explained)
+    }
+
+    fn hide_undo_log(&self) -> Result<()> {
+        self.db
+            .query("RENAME TABLE bank_b.undo_log TO bank_b.undo_log_hidden")?;
+        Ok(())
+    }
+
+    /// Undoes [`Self::hide_undo_log`]; may be called when nothing is hidden.
+    fn show_undo_log(&self) -> Result<()> {
+        let hidden = "SELECT COUNT(*) FROM information_schema.tables \
+                      WHERE table_schema = 'bank_b' AND table_name = 'undo_log_hidden'";
+        if self.db.number(hidden)? == 1 {
+            self.db
+                .query("RENAME TABLE bank_b.undo_log_hidden TO bank_b.undo_log")?;
+        }
+        Ok(())
+    }
+}
+
+/// What the databases must show, given what the business was told; an error when it should have been told otherwise.
+fn judge_told(plan: Plan, done: &Event) -> Result<(Expect, String)> {
+    let told = done.text("told");
+    let detail = done.text("detail");
+    let rolled_back = told == "RollbackDone" || told == "Rollbacking";
+    if plan.case.refuses() {
+        ensure!(told != "committed", "a refused transfer was told `committed`");
+        let may_be_pending = plan.case.fails_in_phase_two() || plan.scenario != Scenario::Peace;
+        let known = told == "RollbackDone" || (may_be_pending && told == "Rollbacking");
+        ensure!(known || plan.place == Place::Killed, "told {told}: {detail}");
+        let note = if known {
+            String::new()
+        } else {
+            format!("the client gave up: {detail}")
+        };
+        return Ok((Expect::NotMoved, note));
+    }
+    if told == "committed" {
+        return Ok((Expect::Moved, String::new()));
+    }
+    ensure!(plan.place == Place::Killed, "told {told}: {detail}");
+    let expect = if rolled_back { Expect::NotMoved } else { Expect::Either };
+    Ok((expect, format!("the client gave up: {detail}")))
+}
+
+/// SQL that counts the undo_log rows of both banks that fit `filter`.
+pub fn count_undo(filter: &str) -> String {
+    let [a, b] = BANKS.map(|bank| format!("(SELECT COUNT(*) FROM {bank}.undo_log WHERE {filter})"));
+    format!("SELECT {a} + {b}")
+}
+
+fn show(before: Balances, after: Balances) -> String {
+    format!("{}/{} → {}/{}", before.0, before.1, after.0, after.1)
+}

@@ -1,0 +1,20 @@
+//! Waiting on a condition with a deadline.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// Asks `ready` every 50 ms until it gives a value; fails with `what` and the last reason after `limit`.
+/// `ready` gives `Ok(Err(reason))` for "not yet" and `Err` to stop at once.
+pub fn until<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<Result<T, String>>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        match ready()? {
+            Ok(value) => return Ok(value),
+            Err(reason) if start.elapsed() >= limit => {
+                bail!("{what}: not within {} s: {reason}", limit.as_secs())
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
