@@ -1,0 +1,208 @@
+//! What the log knows of each group: enough for a checkpoint and to say which segments are still needed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use settle_base::{GroupId, Index};
+use settle_storage::FileName;
+
+use crate::record::{HardState, Record, Snapshot, WalEntry};
+
+/// Whether a recovered group may have lost something it acknowledged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Damage {
+    None,
+    /// The log's last batch was damaged and may have held acknowledged records of this group: it starts recovering, and
+    /// neither votes nor campaigns nor has its acks counted until [`Record::Healed`].
+    LastBatch {
+        file: FileName,
+        offset: u64,
+    },
+}
+
+/// A group as the log has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecoveredGroup {
+    pub group: GroupId,
+    /// The bytes of its `Create`.
+    pub create: Bytes,
+    pub hard_state: Option<HardState>,
+    pub snapshot: Option<Snapshot>,
+    /// All entries after the snapshot, consecutive.
+    pub entries: Vec<WalEntry>,
+    /// Nothing but the fact is left of it.
+    pub destroyed: bool,
+    pub damage: Damage,
+}
+
+impl RecoveredGroup {
+    pub(crate) fn new(group: GroupId) -> RecoveredGroup {
+        RecoveredGroup {
+            group,
+            create: Bytes::new(),
+            hard_state: None,
+            snapshot: None,
+            entries: Vec::new(),
+            destroyed: false,
+            damage: Damage::None,
+        }
+    }
+
+    pub(crate) fn apply(&mut self, record: Record) {
+        match record {
+            Record::Entries { entries, .. } => {
+                let first = entries[0].index;
+                match self.entries.first().map(|e| e.index) {
+                    // A start past the end happens while the oldest segments are gone: what is before the gap is dead,
+                    // and a snapshot that covers the gap follows. `is_contiguous` holds it to that.
+                    Some(start) if first > start && first - start <= self.entries.len() as u64 => {
+                        self.entries.truncate((first - start) as usize);
+                    }
+                    _ => self.entries.clear(),
+                }
+                self.entries.extend(entries);
+            }
+            Record::HardState { state, .. } => self.hard_state = Some(state),
+            Record::Snapshot { snapshot, reset, .. } => {
+                if reset {
+                    self.entries.clear();
+                } else {
+                    let dead = self.entries.partition_point(|e| e.index <= snapshot.index);
+                    self.entries.drain(..dead);
+                }
+                self.snapshot = Some(snapshot);
+            }
+            Record::Create { data, .. } => {
+                // A checkpoint repeats the creation of a group that goes on.
+                if self.destroyed {
+                    *self = RecoveredGroup::new(self.group);
+                }
+                self.create = data;
+            }
+            Record::Destroy { .. } => {
+                *self = RecoveredGroup::new(self.group);
+                self.destroyed = true;
+            }
+            Record::Healed { .. } => {}
+        }
+    }
+
+    /// Whether the entries begin right after the snapshot.
+    pub(crate) fn is_contiguous(&self) -> bool {
+        let after = self.snapshot.as_ref().map_or(0, |s| s.index) + 1;
+        self.entries.first().is_none_or(|e| e.index == after)
+    }
+}
+
+/// The segment of records that are staged and have none yet.
+const STAGED: u64 = u64::MAX;
+
+/// The live state of every group, without entry data.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct GroupIndex {
+    groups: BTreeMap<GroupId, GroupState>,
+}
+
+#[derive(Clone, Default, Debug)]
+struct GroupState {
+    create: Bytes,
+    hard_state: Option<HardState>,
+    snapshot: Option<Snapshot>,
+    destroyed: bool,
+    /// Where live entries are; segments rise, indices are consecutive from run to run.
+    runs: VecDeque<Run>,
+}
+
+#[derive(Clone, Debug)]
+struct Run {
+    segment: u64,
+    first: Index,
+    last: Index,
+}
+
+impl GroupIndex {
+    pub(crate) fn is_live(&self, group: GroupId) -> bool {
+        self.groups.get(&group).is_some_and(|g| !g.destroyed)
+    }
+
+    /// Takes a record that is staged; [`GroupIndex::place`] says later where it went.
+    pub(crate) fn stage(&mut self, record: &Record) {
+        self.apply(record, STAGED);
+    }
+
+    pub(crate) fn apply(&mut self, record: &Record, segment: u64) {
+        let state = self.groups.entry(record.group()).or_default();
+        match record {
+            Record::Entries { entries, .. } => {
+                let (first, last) = (entries[0].index, entries[entries.len() - 1].index);
+                while let Some(run) = state.runs.back_mut() {
+                    if run.first < first {
+                        run.last = run.last.min(first - 1);
+                        break;
+                    }
+                    state.runs.pop_back();
+                }
+                match state.runs.back_mut() {
+                    Some(run) if run.segment == segment && run.last + 1 == first => run.last = last,
+                    _ => state.runs.push_back(Run { segment, first, last }),
+                }
+            }
+            Record::HardState { state: hard_state, .. } => state.hard_state = Some(*hard_state),
+            Record::Snapshot { snapshot, reset, .. } => {
+                let index = snapshot.index;
+                state.runs.retain(|run| !*reset && run.last > index);
+                state.snapshot = Some(snapshot.clone());
+            }
+            Record::Create { data, .. } => {
+                if state.destroyed {
+                    *state = GroupState::default();
+                }
+                state.create = data.clone();
+            }
+            Record::Destroy { .. } => {
+                *state = GroupState {
+                    destroyed: true,
+                    ..GroupState::default()
+                }
+            }
+            Record::Healed { .. } => {}
+        }
+    }
+
+    /// The staged records of `group` are in `segment` now.
+    pub(crate) fn place(&mut self, group: GroupId, segment: u64) {
+        let Some(state) = self.groups.get_mut(&group) else {
+            return;
+        };
+        let staged = state.runs.iter_mut().rev().take_while(|run| run.segment == STAGED);
+        staged.for_each(|run| run.segment = segment);
+    }
+
+    /// Each live entry is in this segment or a later one; `None` without live entries.
+    pub(crate) fn oldest_segment(&self) -> Option<u64> {
+        let fronts = self.groups.values().filter_map(|g| g.runs.front());
+        fronts.map(|run| run.segment).min()
+    }
+
+    /// Calls `emit` with the records that rebuild all of this except entries.
+    pub(crate) fn checkpoint(&self, mut emit: impl FnMut(Record)) {
+        for (&group, state) in &self.groups {
+            if state.destroyed {
+                emit(Record::Destroy { group });
+                continue;
+            }
+            let data = state.create.clone();
+            emit(Record::Create { group, data });
+            if let Some(hard_state) = state.hard_state {
+                emit(Record::HardState {
+                    group,
+                    state: hard_state,
+                });
+            }
+            if let Some(snapshot) = state.snapshot.clone() {
+                let reset = false;
+                emit(Record::Snapshot { group, snapshot, reset });
+            }
+        }
+    }
+}

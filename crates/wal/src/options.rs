@@ -1,0 +1,22 @@
+use settle_base::ByteSize;
+
+/// The bounds of a [`Wal`](crate::Wal).
+#[derive(Clone, Debug)]
+pub struct WalOptions {
+    /// A segment is closed before it would grow past this; a batch that is larger gets a segment of its own.
+    pub segment_bytes: u64,
+    /// Appended and not yet flushed, at most: beyond it `append` answers `Backlog`. Also the largest batch's body.
+    pub max_batch_bytes: usize,
+    /// Flushes whose sync has not completed, at most.
+    pub max_in_flight: usize,
+}
+
+impl Default for WalOptions {
+    fn default() -> WalOptions {
+        WalOptions {
+            segment_bytes: ByteSize::mib(64).bytes(),
+            max_batch_bytes: 32 << 20,
+            max_in_flight: 2,
+        }
+    }
+}

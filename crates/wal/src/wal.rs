@@ -1,0 +1,524 @@
+//! The running log: append, flush, complete, purge.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use settle_base::GroupId;
+use settle_storage::{Act, Completion, Disk, DiskError, DiskErrorKind, DiskRead, Op, Token};
+
+use crate::{
+    LogIdentity, Lsn, RecoveredGroup, RecoveryReport, WalError, WalOptions,
+    format::{BATCH_HEADER_LEN, BatchHeader, SEGMENT_HEADER_LEN, SegmentHeader, VERSION, group_bit, segment_name},
+    groups::GroupIndex,
+    record::Record,
+    recovery,
+};
+
+/// The top byte of every token that the log submits. Others that use the same disk keep off it.
+pub const TOKEN_SPACE: u64 = 0x57 << 56;
+
+/// A batch is staged behind room for both headers, so that a flush never copies it.
+const HEADROOM: usize = SEGMENT_HEADER_LEN + BATCH_HEADER_LEN;
+
+/// What a completion meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WalProgress {
+    /// The token is not of this log.
+    NotMine,
+    /// Nothing new is durable.
+    Pending,
+    /// Everything before this is durable now.
+    Durable(Lsn),
+    /// The disk is full: nothing was lost, and the next `flush` writes the same bytes again.
+    Full,
+}
+
+/// Counts since the log was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct WalStats {
+    pub batches: u64,
+    pub records: u64,
+    pub bytes: u64,
+    pub syncs: u64,
+    pub sync_time_total: Duration,
+    pub sync_time_max: Duration,
+    pub sync_time_last: Duration,
+    /// Flushes refused by a full disk.
+    pub full: u64,
+    /// Segments there are, and their lengths in bytes.
+    pub segments: u64,
+    pub segment_bytes: u64,
+    pub segments_removed: u64,
+}
+
+/// One node's log. See the crate's head for the format and the rules.
+pub struct Wal {
+    options: WalOptions,
+    identity: LogIdentity,
+    index: GroupIndex,
+    marked: BTreeMap<GroupId, bool>,
+    report: RecoveryReport,
+
+    /// Headroom, then records; empty when nothing is staged.
+    staging: BytesMut,
+    staged_records: u32,
+    staged_groups: BTreeSet<GroupId>,
+
+    /// What the next batch starts at.
+    submitted: Lsn,
+    durable: Lsn,
+    in_flight: VecDeque<Flush>,
+    failed: Option<DiskError>,
+
+    /// Segments and their lengths; the last is `current` once this process has made one.
+    segments: BTreeMap<u64, u64>,
+    current: Option<Current>,
+    purge: Purge,
+    next_token: u64,
+    stats: WalStats,
+}
+
+/// The segment that batches go to.
+#[derive(Clone, Copy)]
+struct Current {
+    number: u64,
+    written: u64,
+}
+
+/// One batch on its way to the disk. Its bytes stay until they are durable, since a full disk means writing them again.
+struct Flush {
+    segment: u64,
+    offset: u64,
+    data: Bytes,
+    /// Create the segment first, with this many bytes.
+    create: Option<u64>,
+    end: Lsn,
+    tokens: std::ops::Range<u64>,
+    /// Completions still to come of this attempt.
+    awaited: u32,
+    full: bool,
+    done: bool,
+}
+
+/// Segments go one at a time, the oldest first: a crash must never leave a gap.
+#[derive(Default)]
+struct Purge {
+    /// Segments below the number may go once the Lsn is durable: what made them dead lies before it.
+    waiting: Option<(Lsn, u64)>,
+    allowed_below: u64,
+    removing: Option<(u64, u64)>,
+}
+
+impl Wal {
+    /// Recovers the log of `identity` in this directory, or begins it in an empty one. Blocks. What is returned is durable.
+    ///
+    /// # Errors
+    /// `Corrupt` when something acknowledged is damaged, `Foreign`, `Version`, or `Open` when the disk fails.
+    ///
+    /// # Panics
+    /// When an option is out of its bounds.
+    pub fn open(
+        disk: &mut impl DiskRead,
+        options: WalOptions,
+        identity: LogIdentity,
+    ) -> Result<(Wal, Vec<RecoveredGroup>), WalError> {
+        assert!(options.max_in_flight > 0, "a log that may not flush is no log");
+        assert!(options.max_batch_bytes <= 1 << 30, "a batch's length has 32 bits");
+        assert!(
+            options.segment_bytes > HEADROOM as u64,
+            "a segment holds more than headers"
+        );
+        let recovered = recovery::recover(disk, identity)?;
+        let wal = Wal {
+            options,
+            identity,
+            index: recovered.index,
+            marked: recovered.marked,
+            report: recovered.report,
+            staging: BytesMut::new(),
+            staged_records: 0,
+            staged_groups: BTreeSet::new(),
+            submitted: recovered.end,
+            durable: recovered.end,
+            in_flight: VecDeque::new(),
+            failed: None,
+            segments: recovered.segments,
+            current: None,
+            purge: Purge::default(),
+            next_token: TOKEN_SPACE,
+            stats: WalStats::default(),
+        };
+        Ok((wal, recovered.groups.into_values().collect()))
+    }
+
+    /// What opening found.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// Stages records in memory, all or none. They are durable once [`Wal::durable`] reaches the returned Lsn; records of
+    /// one append never come back without each other.
+    ///
+    /// # Errors
+    /// `Backlog` when more would wait than `max_batch_bytes`; `UnknownGroup` for a group not created, or destroyed;
+    /// `Failed` once the log has failed.
+    ///
+    /// # Panics
+    /// When entries are empty or not consecutive.
+    pub fn append(&mut self, records: &[Record]) -> Result<Lsn, WalError> {
+        self.check_failed()?;
+        let mut size = 0;
+        for (i, record) in records.iter().enumerate() {
+            self.check_record(&records[..i], record)?;
+            size += record.encoded_len();
+        }
+        let staged = self.staged_bytes();
+        if staged + size > self.options.max_batch_bytes {
+            let limit = self.options.max_batch_bytes;
+            return Err(WalError::Backlog { staged, size, limit });
+        }
+        if self.staging.is_empty() && !records.is_empty() {
+            self.staging.reserve(HEADROOM + size);
+            self.staging.resize(HEADROOM, 0);
+        }
+        for record in records {
+            self.stage(record);
+        }
+        Ok(self.appended())
+    }
+
+    /// Where everything appended so far ends, unless the flush that takes it also begins a segment: then it ends a little
+    /// later, and is durable no earlier.
+    pub fn appended(&self) -> Lsn {
+        let staged = self.staging.len().saturating_sub(SEGMENT_HEADER_LEN) as u64;
+        Lsn(self.submitted.0 + staged)
+    }
+
+    /// Bytes of records appended and not flushed.
+    pub fn staged_bytes(&self) -> usize {
+        self.staging.len().saturating_sub(HEADROOM)
+    }
+
+    /// Everything before this survives any crash.
+    pub fn durable(&self) -> Lsn {
+        self.durable
+    }
+
+    /// Whether the disk was full at the last attempt. The host stops accepting, makes room, and calls `flush` now and then.
+    pub fn is_full(&self) -> bool {
+        self.in_flight.iter().any(|flush| flush.full)
+    }
+
+    /// Whether every appended record is durable.
+    pub fn is_idle(&self) -> bool {
+        self.staging.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// Submits everything staged as one batch: one write and one sync, for all groups. Does nothing when nothing is
+    /// staged, when `max_in_flight` batches are on their way (call it again after a completion), or when the log failed.
+    /// After `Full` it writes the refused bytes again instead.
+    pub fn flush(&mut self, disk: &mut impl Disk) {
+        if self.failed.is_some() {
+            return;
+        }
+        if self.is_full() {
+            // Only once every attempt has ended: what is left of one must not be mixed up with the next.
+            if self.in_flight.iter().all(|flush| flush.awaited == 0) {
+                let full: Vec<_> = (0..self.in_flight.len()).filter(|i| self.in_flight[*i].full).collect();
+                full.into_iter().for_each(|i| self.submit(i, disk));
+            }
+            return;
+        }
+        if self.staging.is_empty() || self.in_flight.len() >= self.options.max_in_flight {
+            return;
+        }
+        let flush = self.seal();
+        self.in_flight.push_back(flush);
+        self.submit(self.in_flight.len() - 1, disk);
+    }
+
+    /// Takes a completion of the disk that `flush` and `purge` submitted to.
+    ///
+    /// # Errors
+    /// `Failed` when a write failed other than for space, or a sync failed at all: from then on nothing becomes durable.
+    pub fn complete(&mut self, completion: &Completion, disk: &mut impl Disk) -> Result<WalProgress, WalError> {
+        let token = completion.token.0;
+        if token >> 56 != TOKEN_SPACE >> 56 {
+            return Ok(WalProgress::NotMine);
+        }
+        if let Some((removing, number)) = self.purge.removing
+            && removing == token
+        {
+            self.purge.removing = None;
+            self.removed(number, completion);
+            self.remove_next(disk);
+            return Ok(WalProgress::Pending);
+        }
+        self.check_failed()?;
+        let Some(at) = self.in_flight.iter().position(|flush| flush.tokens.contains(&token)) else {
+            return Ok(WalProgress::NotMine);
+        };
+        let segment = self.in_flight[at].segment;
+        let not_created = self
+            .in_flight
+            .range(..=at)
+            .any(|f| f.full && f.create.is_some() && f.segment == segment);
+        let flush = &mut self.in_flight[at];
+        flush.awaited -= 1;
+        if flush.create.is_some() && token == flush.tokens.start && completion.result.is_ok() {
+            // Another attempt must not empty the segment again.
+            flush.create = None;
+        }
+        let is_sync = token + 1 == flush.tokens.end;
+        if is_sync && completion.result.is_ok() {
+            self.stats.syncs += 1;
+            self.stats.sync_time_last = completion.took;
+            self.stats.sync_time_max = self.stats.sync_time_max.max(completion.took);
+            self.stats.sync_time_total += completion.took;
+        }
+        if let Err(error) = &completion.result {
+            if error.kind == DiskErrorKind::NoSpace && matches!(error.act, Act::Create | Act::Write) {
+                flush.full = true;
+            } else if not_created && error.kind == DiskErrorKind::NotFound {
+                // What was submitted behind a refused creation shares its fate.
+                flush.full = true;
+            } else {
+                let source = error.clone();
+                self.failed = Some(source.clone());
+                return Err(WalError::Failed { source });
+            }
+        }
+        if flush.awaited > 0 {
+            return Ok(WalProgress::Pending);
+        }
+        if flush.full {
+            self.stats.full += 1;
+            return Ok(WalProgress::Full);
+        }
+        flush.done = true;
+        let before = self.durable;
+        while self.in_flight.front().is_some_and(|flush| flush.done) {
+            let flush = self.in_flight.pop_front().expect("it was just seen");
+            assert!(flush.end > self.durable, "durability only grows");
+            self.durable = flush.end;
+        }
+        if self.durable == before {
+            return Ok(WalProgress::Pending);
+        }
+        self.allow_purge();
+        self.remove_next(disk);
+        Ok(WalProgress::Durable(self.durable))
+    }
+
+    /// Removes segments in which nothing lives any more, once what killed it is durable. Cheap: call it after snapshots.
+    pub fn purge(&mut self, disk: &mut impl Disk) {
+        let current = self.current.map_or(0, |current| current.number);
+        let below = self.index.oldest_segment().unwrap_or(u64::MAX).min(current);
+        let first = self.segments.keys().next().copied().unwrap_or(u64::MAX);
+        if self.purge.waiting.is_none() && below > first.max(self.purge.allowed_below) {
+            self.purge.waiting = Some((self.appended(), below));
+            self.allow_purge();
+        }
+        self.remove_next(disk);
+    }
+
+    pub fn stats(&self) -> WalStats {
+        WalStats {
+            segments: self.segments.len() as u64,
+            segment_bytes: self.segments.values().sum(),
+            ..self.stats
+        }
+    }
+
+    fn check_failed(&self) -> Result<(), WalError> {
+        match &self.failed {
+            Some(source) => Err(WalError::Failed { source: source.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_record(&self, before: &[Record], record: &Record) -> Result<(), WalError> {
+        if let Record::Entries { entries, .. } = record {
+            assert!(!entries.is_empty(), "a record of entries has some");
+            let consecutive = entries.windows(2).all(|pair| pair[0].index + 1 == pair[1].index);
+            assert!(consecutive, "entries are consecutive");
+        }
+        let group = record.group();
+        let is_last_word =
+            |r: &&Record| r.group() == group && matches!(r, Record::Create { .. } | Record::Destroy { .. });
+        let known = match before.iter().rev().find(is_last_word) {
+            Some(last) => matches!(last, Record::Create { .. }),
+            None => self.index.is_live(group),
+        };
+        if known || matches!(record, Record::Create { .. } | Record::Destroy { .. }) {
+            Ok(())
+        } else {
+            Err(WalError::UnknownGroup { group })
+        }
+    }
+
+    fn stage(&mut self, record: &Record) {
+        record.encode(&mut self.staging);
+        self.staged_records += 1;
+        self.staged_groups.insert(record.group());
+        match record {
+            Record::Healed { group } => {
+                if let Some(healed) = self.marked.get_mut(group) {
+                    *healed = true;
+                }
+            }
+            _ => self.index.stage(record),
+        }
+    }
+
+    /// Turns what is staged into a batch at the end of the log.
+    fn seal(&mut self) -> Flush {
+        let fits = |current: &Current| {
+            let batch = (self.staging.len() - SEGMENT_HEADER_LEN) as u64;
+            current.written + batch <= self.options.segment_bytes
+        };
+        let current = self.current.filter(fits);
+        if current.is_none() {
+            self.stage_checkpoint();
+        }
+        let number = match current {
+            Some(current) => current.number,
+            None => self.segments.keys().next_back().map_or(1, |last| last + 1),
+        };
+        let mut group_mask = 0;
+        for group in std::mem::take(&mut self.staged_groups) {
+            group_mask |= group_bit(group);
+            self.index.place(group, number);
+        }
+        let body = &self.staging[HEADROOM..];
+        let header = BatchHeader {
+            body_len: u32::try_from(body.len()).expect("staging is bounded far below 4 GiB"),
+            records: std::mem::take(&mut self.staged_records),
+            lsn: self.submitted,
+            durable_to: self.durable,
+            incarnation: self.identity.incarnation,
+            group_mask,
+            body_crc: crc32c::crc32c(body),
+        };
+        self.staging[SEGMENT_HEADER_LEN..HEADROOM].copy_from_slice(&header.encode());
+        let (offset, create, skip) = match current {
+            Some(current) => (current.written, None, SEGMENT_HEADER_LEN),
+            None => {
+                let segment = SegmentHeader {
+                    version: VERSION,
+                    identity: self.identity,
+                    number,
+                    base: self.submitted,
+                };
+                self.staging[..SEGMENT_HEADER_LEN].copy_from_slice(&segment.encode());
+                let reserve = self.options.segment_bytes.max(self.staging.len() as u64);
+                self.segments.insert(number, reserve);
+                (0, Some(reserve), 0)
+            }
+        };
+        let data = self.staging.split().freeze().slice(skip..);
+        let written = offset + data.len() as u64;
+        self.current = Some(Current { number, written });
+        self.submitted = Lsn(self.submitted.0 + header.len());
+        self.stats.batches += 1;
+        self.stats.records += u64::from(header.records);
+        self.stats.bytes += data.len() as u64;
+        Flush {
+            segment: number,
+            offset,
+            data,
+            create,
+            end: self.submitted,
+            tokens: 0..0,
+            awaited: 0,
+            full: false,
+            done: false,
+        }
+    }
+
+    /// Everything known of the groups but their entries, behind the records that made it so, in the same batch.
+    fn stage_checkpoint(&mut self) {
+        let (staging, groups) = (&mut self.staging, &mut self.staged_groups);
+        let mut count = 0;
+        let mut put = |record: Record| {
+            record.encode(staging);
+            groups.insert(record.group());
+            count += 1;
+        };
+        self.index.checkpoint(&mut put);
+        for (&group, _) in self.marked.iter().filter(|(_, healed)| **healed) {
+            put(Record::Healed { group });
+        }
+        self.staged_records += count;
+    }
+
+    fn submit(&mut self, i: usize, disk: &mut impl Disk) {
+        let flush = &mut self.in_flight[i];
+        let file = segment_name(flush.segment);
+        let first = self.next_token;
+        let mut ops = 0..;
+        let mut next = || Token(first + ops.next().expect("the range is endless"));
+        if let Some(reserve) = flush.create {
+            disk.submit(
+                next(),
+                Op::Create {
+                    file: file.clone(),
+                    reserve,
+                },
+            );
+        }
+        let (offset, data) = (flush.offset, flush.data.clone());
+        disk.submit(
+            next(),
+            Op::Write {
+                file: file.clone(),
+                offset,
+                data,
+            },
+        );
+        disk.submit(next(), Op::Sync { file });
+        flush.awaited = if flush.create.is_some() { 3 } else { 2 };
+        flush.full = false;
+        flush.tokens = first..first + u64::from(flush.awaited);
+        self.next_token = flush.tokens.end;
+    }
+
+    fn allow_purge(&mut self) {
+        if let Some((lsn, below)) = self.purge.waiting
+            && self.durable >= lsn
+        {
+            self.purge.allowed_below = below;
+            self.purge.waiting = None;
+        }
+    }
+
+    fn remove_next(&mut self, disk: &mut impl Disk) {
+        let Some(&number) = self.segments.keys().next() else {
+            return;
+        };
+        if self.purge.removing.is_some() || number >= self.purge.allowed_below {
+            return;
+        }
+        let token = self.next_token;
+        self.next_token += 1;
+        self.purge.removing = Some((token, number));
+        let file = segment_name(number);
+        disk.submit(Token(token), Op::Remove { file });
+    }
+
+    fn removed(&mut self, number: u64, completion: &Completion) {
+        match &completion.result {
+            Err(error) if error.kind != DiskErrorKind::NotFound => {
+                // The next purge tries again; nothing depends on it but space.
+                self.purge.allowed_below = 0;
+            }
+            _ => {
+                self.segments.remove(&number);
+                self.stats.segments_removed += 1;
+            }
+        }
+    }
+}
