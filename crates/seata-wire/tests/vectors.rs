@@ -1,5 +1,7 @@
 //! Frames made by Seata's own Java codec, checked in both directions.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod samples;
 
 use bytes::BytesMut;
