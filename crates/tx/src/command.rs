@@ -1,0 +1,291 @@
+//! What is written into the log: batches of commands.
+//!
+//! Format 1: the byte 1, the number of commands, then each command: origin, seq, settled_below, a tag byte, its fields
+//! in the order of [`CommandBody`]. Numbers are LEB128, text is a length and UTF-8.
+
+use bytes::Bytes;
+
+use crate::{
+    BranchId, BranchStatus, BranchType, DecodeError, GlobalStatus, ReqId, Tid,
+    encoding::{Reader, put_str, put_u64},
+};
+
+/// Commands in one batch, at most.
+pub const BATCH_COMMANDS_MAX: usize = 65_536;
+
+const FORMAT: u8 = 1;
+
+/// One request to the transaction machine. `S` is how text is held: borrowed from the log entry when it is decoded,
+/// owned ([`OwnedCommand`]) when it waits to be proposed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Command<S> {
+    pub req: ReqId,
+    /// The origin will never ask again for sequences below this one: their results may be forgotten.
+    pub settled_below: u64,
+    pub body: CommandBody<S>,
+}
+
+pub type OwnedCommand = Command<String>;
+pub type OwnedCommandBody = CommandBody<String>;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CommandBody<S> {
+    /// Begins a transaction whose client-visible xid is `{xid_prefix}:{tid}`.
+    Begin {
+        /// `host:port`; Seata's clients choose their server by it.
+        xid_prefix: S,
+        application: S,
+        service_group: S,
+        name: S,
+        /// Counted in group time from the entry that begins it.
+        timeout_ms: u32,
+    },
+    /// Takes a branch and all its row locks, or nothing.
+    RegisterBranch {
+        tid: Tid,
+        branch_type: BranchType,
+        resource: S,
+        /// `application:ip:port` of the registering client, see [`crate::ClientId`].
+        client: S,
+        /// Seata's lockKey, `table:pk,pk;table2:pk`. Only AT branches lock; others' keys are ignored as Seata does.
+        lock_keys: S,
+        application_data: S,
+    },
+    /// The result of a branch's first phase.
+    ReportBranch {
+        tid: Tid,
+        branch: BranchId,
+        status: BranchStatus,
+        application_data: Option<S>,
+    },
+    /// The linearisation point: takes effect only if the transaction is as expected.
+    Decide {
+        tid: Tid,
+        decision: Decision,
+        expect: Expect,
+    },
+    /// A fact about a branch's second phase, told by its resource manager (or that it could not be reached).
+    BranchDone {
+        tid: Tid,
+        branch: BranchId,
+        status: BranchStatus,
+    },
+    /// Saga's `GlobalReport`, or an operator giving up on a failed transaction.
+    End { tid: Tid, status: GlobalStatus },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    Commit,
+    Rollback,
+    /// A rollback by the server because the transaction's time was up.
+    Timeout,
+}
+
+/// What a decision presupposes. One value today; written in the format so that another one needs no new command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expect {
+    Begin,
+}
+
+/// # Panics
+/// When there are more than [`BATCH_COMMANDS_MAX`] commands.
+pub fn encode_batch<S: AsRef<str>>(commands: &[Command<S>]) -> Bytes {
+    assert!(
+        commands.len() <= BATCH_COMMANDS_MAX,
+        "a batch of {} commands",
+        commands.len()
+    );
+    let mut out = Vec::with_capacity(16 + commands.len() * 96);
+    out.push(FORMAT);
+    put_u64(&mut out, commands.len() as u64);
+    for command in commands {
+        put_command(&mut out, command);
+    }
+    Bytes::from(out)
+}
+
+/// # Errors
+/// When the bytes are no batch of format 1. Nothing is allocated ahead of the bytes that are there.
+pub fn decode_batch(bytes: &[u8]) -> Result<Vec<Command<&str>>, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    if reader.u8()? != FORMAT {
+        return Err(reader.error("an unknown batch format"));
+    }
+    let count = reader.u64()?;
+    if count > BATCH_COMMANDS_MAX as u64 {
+        return Err(reader.error("too many commands"));
+    }
+    // The shortest command has 6 bytes: a claimed count cannot make this larger than what was received.
+    let mut commands = Vec::with_capacity((count as usize).min(bytes.len() / 6));
+    for _ in 0..count {
+        commands.push(get_command(&mut reader)?);
+    }
+    reader.finish()?;
+    Ok(commands)
+}
+
+fn put_command<S: AsRef<str>>(out: &mut Vec<u8>, command: &Command<S>) {
+    put_u64(out, command.req.origin);
+    put_u64(out, command.req.seq);
+    put_u64(out, command.settled_below);
+    match &command.body {
+        CommandBody::Begin {
+            xid_prefix,
+            application,
+            service_group,
+            name,
+            timeout_ms,
+        } => {
+            out.push(1);
+            put_str(out, xid_prefix.as_ref());
+            put_str(out, application.as_ref());
+            put_str(out, service_group.as_ref());
+            put_str(out, name.as_ref());
+            put_u64(out, u64::from(*timeout_ms));
+        }
+        CommandBody::RegisterBranch {
+            tid,
+            branch_type,
+            resource,
+            client,
+            lock_keys,
+            application_data,
+        } => {
+            out.push(2);
+            put_tid(out, *tid);
+            out.push(branch_type.as_u8());
+            put_str(out, resource.as_ref());
+            put_str(out, client.as_ref());
+            put_str(out, lock_keys.as_ref());
+            put_str(out, application_data.as_ref());
+        }
+        CommandBody::ReportBranch {
+            tid,
+            branch,
+            status,
+            application_data,
+        } => {
+            out.push(3);
+            put_tid(out, *tid);
+            put_branch(out, *branch);
+            out.push(status.as_u8());
+            match application_data {
+                None => out.push(0),
+                Some(data) => {
+                    out.push(1);
+                    put_str(out, data.as_ref());
+                }
+            }
+        }
+        CommandBody::Decide { tid, decision, expect } => {
+            out.push(4);
+            put_tid(out, *tid);
+            out.push(match decision {
+                Decision::Commit => 1,
+                Decision::Rollback => 2,
+                Decision::Timeout => 3,
+            });
+            out.push(match expect {
+                Expect::Begin => GlobalStatus::Begin.as_u8(),
+            });
+        }
+        CommandBody::BranchDone { tid, branch, status } => {
+            out.push(5);
+            put_tid(out, *tid);
+            put_branch(out, *branch);
+            out.push(status.as_u8());
+        }
+        CommandBody::End { tid, status } => {
+            out.push(6);
+            put_tid(out, *tid);
+            out.push(status.as_u8());
+        }
+    }
+}
+
+fn get_command<'a>(reader: &mut Reader<'a>) -> Result<Command<&'a str>, DecodeError> {
+    let req = ReqId {
+        origin: reader.u64()?,
+        seq: reader.u64()?,
+    };
+    let settled_below = reader.u64()?;
+    let body = match reader.u8()? {
+        1 => CommandBody::Begin {
+            xid_prefix: reader.str()?,
+            application: reader.str()?,
+            service_group: reader.str()?,
+            name: reader.str()?,
+            timeout_ms: reader.u32()?,
+        },
+        2 => CommandBody::RegisterBranch {
+            tid: get_tid(reader)?,
+            branch_type: get_code(reader)?,
+            resource: reader.str()?,
+            client: reader.str()?,
+            lock_keys: reader.str()?,
+            application_data: reader.str()?,
+        },
+        3 => CommandBody::ReportBranch {
+            tid: get_tid(reader)?,
+            branch: get_branch(reader)?,
+            status: get_code(reader)?,
+            application_data: match reader.u8()? {
+                0 => None,
+                1 => Some(reader.str()?),
+                _ => return Err(reader.error("an unknown option")),
+            },
+        },
+        4 => CommandBody::Decide {
+            tid: get_tid(reader)?,
+            decision: match reader.u8()? {
+                1 => Decision::Commit,
+                2 => Decision::Rollback,
+                3 => Decision::Timeout,
+                _ => return Err(reader.error("an unknown decision")),
+            },
+            expect: match reader.u8()? {
+                code if code == GlobalStatus::Begin.as_u8() => Expect::Begin,
+                _ => return Err(reader.error("an unknown expectation")),
+            },
+        },
+        5 => CommandBody::BranchDone {
+            tid: get_tid(reader)?,
+            branch: get_branch(reader)?,
+            status: get_code(reader)?,
+        },
+        6 => CommandBody::End {
+            tid: get_tid(reader)?,
+            status: get_code(reader)?,
+        },
+        _ => return Err(reader.error("an unknown command")),
+    };
+    Ok(Command {
+        req,
+        settled_below,
+        body,
+    })
+}
+
+pub(crate) fn put_tid(out: &mut Vec<u8>, tid: Tid) {
+    put_u64(out, tid.as_i64() as u64);
+}
+
+pub(crate) fn put_branch(out: &mut Vec<u8>, branch: BranchId) {
+    put_u64(out, branch.as_i64() as u64);
+}
+
+pub(crate) fn get_tid(reader: &mut Reader<'_>) -> Result<Tid, DecodeError> {
+    let id = reader.u64()?;
+    Tid::try_from_i64(id as i64).ok_or(reader.error("no transaction id"))
+}
+
+pub(crate) fn get_branch(reader: &mut Reader<'_>) -> Result<BranchId, DecodeError> {
+    let id = reader.u64()?;
+    BranchId::try_from_i64(id as i64).ok_or(reader.error("no branch id"))
+}
+
+pub(crate) fn get_code<T: TryFrom<u8>>(reader: &mut Reader<'_>) -> Result<T, DecodeError> {
+    let code = reader.u8()?;
+    T::try_from(code).map_err(|_| reader.error("an unknown code"))
+}

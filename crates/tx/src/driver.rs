@@ -1,0 +1,515 @@
+//! Drives the second phase: which branch to call when, and which transaction has timed out.
+//!
+//! Runs on the group's leader only and holds soft state: a new leader starts from the replicated state and calls
+//! everything that is decided at once. Resource managers are idempotent, so a call too many is safe; a call that
+//! contradicts a decision is impossible, because calls are made of decided transactions only.
+//!
+//! Commit: AT branches all at once; the others one after another in registration order, where one that failed waits
+//! its back-off without holding up the next. Rollback: strictly the last registered first, the next only when it is
+//! done. Saga branches are not called: their state machine runs in the client and reports by itself.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use settle_base::{FixedMap, GroupTime, Prng, Term};
+
+use crate::{
+    Branch, BranchId, BranchStatus, BranchType, Decision, Direction, Global, GlobalStatus, Tid, TxEffect, TxMachine,
+};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DriverConfig {
+    /// The wait after the first failure, doubled after each further one. Also the pace at which a branch without a
+    /// channel is tried and a timeout decision is proposed again.
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+    /// A branch that has been retried for so long is reported as stuck, once; it is still retried.
+    pub stuck_after: Duration,
+    /// After so long without an answer a call counts as failed. Longer than the resource manager's own RPC timeout
+    /// (Seata's default is 15 s), so that the node that holds the channel has given up before.
+    pub call_timeout: Duration,
+    /// Calls without an answer, at most; further ones wait for their turn.
+    pub max_calls_in_flight: usize,
+}
+
+impl Default for DriverConfig {
+    fn default() -> DriverConfig {
+        DriverConfig {
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+            stuck_after: Duration::from_secs(600),
+            call_timeout: Duration::from_secs(17),
+            max_calls_in_flight: 4_096,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CallKind {
+    Commit,
+    Rollback,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DriverAction {
+    /// Propose this decision: the transaction's time is up.
+    Decide { tid: Tid, decision: Decision },
+    /// Call the branch's resource manager. `attempt` counts from 1 within this leadership.
+    Call {
+        tid: Tid,
+        branch: BranchId,
+        kind: CallKind,
+        attempt: u32,
+    },
+    /// Propose `BranchDone` with this retryable status, so that the transaction shows that it is being retried.
+    MarkRetrying {
+        tid: Tid,
+        branch: BranchId,
+        status: BranchStatus,
+    },
+    /// The branch has been tried for too long: for the log and the metric.
+    Stuck { tid: Tid, branch: BranchId },
+}
+
+/// Why a call did not succeed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CallFailure {
+    /// No client is connected that could take it. Tried again soon: clients reconnect.
+    NoChannel,
+    Timeout,
+    /// The resource manager answered, and not with success.
+    Refused,
+    /// The connection was lost before the answer.
+    Disconnected,
+}
+
+/// The soft state of one group's driver.
+pub struct Driver {
+    config: DriverConfig,
+    seed: u64,
+    prng: Prng,
+    term: Option<Term>,
+    timers: BTreeSet<(GroupTime, Timer)>,
+    /// When each undecided transaction's timeout is decided (or proposed again).
+    deadlines: FixedMap<Tid, GroupTime>,
+    /// Branches whose call is due and waits for a free place. May name calls that are gone.
+    ready: VecDeque<(Tid, BranchId)>,
+    calls: BTreeMap<(Tid, BranchId), Call>,
+    in_flight: usize,
+    stuck: BTreeSet<(Tid, BranchId)>,
+    pending: Vec<DriverAction>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Timer {
+    /// The transaction's time is up.
+    Deadline(Tid),
+    /// A back-off is over, or a call has had no answer for too long.
+    Branch(Tid, BranchId),
+}
+
+/// A branch that is being driven.
+struct Call {
+    kind: CallKind,
+    state: CallState,
+    attempt: u32,
+    /// Failures that lengthen the back-off.
+    failures: u32,
+    /// When it was first tried, as far as this leader knows.
+    trying_since: Option<GroupTime>,
+    /// It is one of a row of which the next starts when this one has had its first result.
+    holds_up_next: bool,
+    /// The replicated status shows that it is being retried.
+    is_marked: bool,
+    /// A `MarkRetrying` was given whose effect has not come: that effect is no answer to a call.
+    is_mark_pending: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum CallState {
+    Ready,
+    InFlight { until: GroupTime },
+    BackingOff { until: GroupTime },
+}
+
+impl Driver {
+    /// `seed` makes the jitter; give each node and group its own.
+    pub fn new(config: DriverConfig, seed: u64) -> Driver {
+        Driver {
+            config,
+            seed,
+            prng: Prng::new(seed),
+            term: None,
+            timers: BTreeSet::new(),
+            deadlines: FixedMap::default(),
+            ready: VecDeque::new(),
+            calls: BTreeMap::new(),
+            in_flight: 0,
+            stuck: BTreeSet::new(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// The term that it leads; calls carry it.
+    pub fn term(&self) -> Option<Term> {
+        self.term
+    }
+
+    /// This node leads the group and `machine` is complete: drive everything that is decided, at once.
+    pub fn lead(&mut self, term: Term, machine: &TxMachine) {
+        self.resign();
+        self.term = Some(term);
+        self.prng = Prng::from_parts(&[self.seed, term]);
+        for global in machine.globals() {
+            if global.status == GlobalStatus::Begin {
+                self.set_deadline(global.tid, global.deadline());
+            } else {
+                self.drive(global);
+            }
+        }
+    }
+
+    /// This node no longer leads: forget everything.
+    pub fn resign(&mut self) {
+        *self = Driver::new(self.config, self.seed);
+    }
+
+    /// Takes in an effect of an applied entry; `machine` is as of that entry or later.
+    pub fn on_effect(&mut self, machine: &TxMachine, effect: &TxEffect, now: GroupTime) {
+        if self.term.is_none() {
+            return;
+        }
+        match *effect {
+            TxEffect::Begun { tid } => {
+                if let Some(global) = machine
+                    .global(tid)
+                    .filter(|global| global.status == GlobalStatus::Begin)
+                {
+                    self.set_deadline(tid, global.deadline());
+                }
+            }
+            TxEffect::Decided { tid } => {
+                self.clear_deadline(tid);
+                if let Some(global) = machine.global(tid) {
+                    self.drive(global);
+                }
+            }
+            TxEffect::BranchChanged { tid, branch, status } => {
+                self.on_branch_changed(machine.global(tid), tid, branch, status, now);
+            }
+            TxEffect::Ended { tid, .. } => {
+                self.clear_deadline(tid);
+                let ended: Vec<_> = self.calls.range(calls_of(tid)).map(|(key, _)| *key).collect();
+                for (tid, branch) in ended {
+                    self.drop_call(tid, branch);
+                }
+            }
+            TxEffect::BranchRegistered { .. } | TxEffect::Reply { .. } => {}
+        }
+    }
+
+    /// The call of that attempt did not succeed (a success comes as an effect, when its fact is applied).
+    pub fn on_call_failed(
+        &mut self,
+        machine: &TxMachine,
+        tid: Tid,
+        branch: BranchId,
+        attempt: u32,
+        why: CallFailure,
+        now: GroupTime,
+    ) {
+        let call = self.calls.get(&(tid, branch));
+        if call.is_some_and(|call| call.attempt == attempt && matches!(call.state, CallState::InFlight { .. })) {
+            self.fail(machine.global(tid), tid, branch, why, now);
+        }
+    }
+
+    /// Appends what is due.
+    pub fn poll(&mut self, machine: &TxMachine, now: GroupTime, out: &mut Vec<DriverAction>) {
+        if self.term.is_none() {
+            return;
+        }
+        while let Some(&(_, timer)) = self.timers.first().filter(|(at, _)| *at <= now) {
+            self.on_timer(machine, timer, now, out);
+        }
+        while self.in_flight < self.config.max_calls_in_flight
+            && let Some((tid, branch)) = self.ready.pop_front()
+        {
+            self.start(machine, tid, branch, now, out);
+        }
+        out.append(&mut self.pending);
+    }
+
+    /// When `poll` next has something to give; a time in the past (or zero) means now.
+    pub fn next_due(&self) -> Option<GroupTime> {
+        let has_work = !self.ready.is_empty() && self.in_flight < self.config.max_calls_in_flight;
+        if has_work || !self.pending.is_empty() {
+            return Some(GroupTime::ZERO);
+        }
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Branches that have been retried for too long, in order.
+    pub fn stuck(&self) -> impl Iterator<Item = (Tid, BranchId)> {
+        self.stuck.iter().copied()
+    }
+
+    /// Calls without an answer.
+    pub fn calls_in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn on_timer(&mut self, machine: &TxMachine, timer: Timer, now: GroupTime, out: &mut Vec<DriverAction>) {
+        match timer {
+            Timer::Deadline(tid) => {
+                self.clear_deadline(tid);
+                if machine
+                    .global(tid)
+                    .is_some_and(|global| global.status == GlobalStatus::Begin)
+                {
+                    out.push(DriverAction::Decide {
+                        tid,
+                        decision: Decision::Timeout,
+                    });
+                    // A proposal may be lost; a second one finds the first one's decision and changes nothing.
+                    self.set_deadline(tid, now + self.config.backoff_min);
+                }
+            }
+            Timer::Branch(tid, branch) => {
+                let call = self.calls.get(&(tid, branch)).expect("a timer goes with its call");
+                if matches!(call.state, CallState::InFlight { .. }) {
+                    self.fail(machine.global(tid), tid, branch, CallFailure::Timeout, now);
+                } else {
+                    self.set_state(tid, branch, CallState::Ready);
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, machine: &TxMachine, tid: Tid, id: BranchId, now: GroupTime, out: &mut Vec<DriverAction>) {
+        let is_ready = self
+            .calls
+            .get(&(tid, id))
+            .is_some_and(|call| call.state == CallState::Ready);
+        if !is_ready {
+            return;
+        }
+        let Some(branch) = machine
+            .global(tid)
+            .and_then(|global| global.branch(id))
+            .filter(|branch| branch.is_open())
+        else {
+            self.drop_call(tid, id);
+            return;
+        };
+        let until = now + self.config.call_timeout;
+        self.set_state(tid, id, CallState::InFlight { until });
+        let call = self.calls.get_mut(&(tid, id)).expect("it was just looked up");
+        call.attempt += 1;
+        call.trying_since.get_or_insert(branch.retrying_since.unwrap_or(now));
+        out.push(DriverAction::Call {
+            tid,
+            branch: id,
+            kind: call.kind,
+            attempt: call.attempt,
+        });
+    }
+
+    /// Starts what may start of a decided transaction.
+    fn drive(&mut self, global: &Global) {
+        match global.status.direction() {
+            Some(Direction::Commit) => {
+                let at_branches = global
+                    .open_branches()
+                    .filter(|branch| branch.branch_type == BranchType::At);
+                for branch in at_branches.filter(|branch| !branch.status.is_unretryable()) {
+                    self.add_call(global.tid, branch, CallKind::Commit);
+                }
+                self.drive_next_in_commit(global);
+            }
+            Some(Direction::Rollback) => self.drive_rollback(global),
+            None => {}
+        }
+    }
+
+    /// Starts the first branch in the row that has not been started.
+    fn drive_next_in_commit(&mut self, global: &Global) {
+        let next = global.open_branches().find(|branch| {
+            matches!(branch.branch_type, BranchType::Tcc | BranchType::Xa)
+                && !branch.status.is_unretryable()
+                && !self.calls.contains_key(&(global.tid, branch.id))
+        });
+        if let Some(branch) = next {
+            self.add_call(global.tid, branch, CallKind::Commit);
+        }
+    }
+
+    /// Starts the last open branch. One that failed for good holds up those before it, which an operator must know of.
+    fn drive_rollback(&mut self, global: &Global) {
+        let last = global
+            .open_branches()
+            .rfind(|branch| branch.branch_type != BranchType::Saga);
+        if let Some(branch) = last.filter(|branch| !branch.status.is_unretryable()) {
+            self.add_call(global.tid, branch, CallKind::Rollback);
+        }
+    }
+
+    fn add_call(&mut self, tid: Tid, branch: &Branch, kind: CallKind) {
+        if self.calls.contains_key(&(tid, branch.id)) {
+            return;
+        }
+        let holds_up_next = kind == CallKind::Commit && branch.branch_type != BranchType::At;
+        let call = Call {
+            kind,
+            state: CallState::Ready,
+            attempt: 0,
+            failures: 0,
+            trying_since: None,
+            holds_up_next,
+            is_marked: branch.status.is_retryable(),
+            is_mark_pending: false,
+        };
+        self.calls.insert((tid, branch.id), call);
+        self.ready.push_back((tid, branch.id));
+    }
+
+    fn on_branch_changed(
+        &mut self,
+        global: Option<&Global>,
+        tid: Tid,
+        id: BranchId,
+        status: BranchStatus,
+        now: GroupTime,
+    ) {
+        if status.is_retryable() {
+            let Some(call) = self.calls.get_mut(&(tid, id)) else {
+                return;
+            };
+            call.is_marked = true;
+            let is_answer = !std::mem::take(&mut call.is_mark_pending);
+            if is_answer && matches!(call.state, CallState::InFlight { .. }) {
+                self.fail(global, tid, id, CallFailure::Refused, now);
+            }
+        } else if status.done().is_some() || status.is_unretryable() {
+            let held_up_next = self.calls.get(&(tid, id)).is_some_and(|call| call.holds_up_next);
+            self.drop_call(tid, id);
+            let Some(global) = global else { return };
+            match global.status.direction() {
+                Some(Direction::Commit) if held_up_next => self.drive_next_in_commit(global),
+                Some(Direction::Rollback) => self.drive_rollback(global),
+                _ => {}
+            }
+        }
+    }
+
+    fn fail(&mut self, global: Option<&Global>, tid: Tid, id: BranchId, why: CallFailure, now: GroupTime) {
+        let call = self.calls.get_mut(&(tid, id)).expect("only a call in flight can fail");
+        let wait = if why == CallFailure::NoChannel {
+            let min = self.config.backoff_min.as_millis() as u64;
+            self.prng.between(min - min / 5, min + 1)
+        } else {
+            call.failures += 1;
+            backoff_ms(&self.config, call.failures, &mut self.prng)
+        };
+        if !call.is_marked {
+            call.is_mark_pending = true;
+            let status = match call.kind {
+                CallKind::Commit => BranchStatus::PhaseTwoCommitFailedRetryable,
+                CallKind::Rollback => BranchStatus::PhaseTwoRollbackFailedRetryable,
+            };
+            self.pending.push(DriverAction::MarkRetrying {
+                tid,
+                branch: id,
+                status,
+            });
+        }
+        let trying_since = call.trying_since.expect("a call that failed was started");
+        if now.since(trying_since) >= self.config.stuck_after && self.stuck.insert((tid, id)) {
+            self.pending.push(DriverAction::Stuck { tid, branch: id });
+        }
+        let held_up_next = std::mem::take(&mut call.holds_up_next);
+        self.set_state(
+            tid,
+            id,
+            CallState::BackingOff {
+                until: now + Duration::from_millis(wait),
+            },
+        );
+        if let Some(global) = global.filter(|_| held_up_next) {
+            self.drive_next_in_commit(global);
+        }
+    }
+
+    /// The one place where a call changes its state, so that its timer and the count of calls in flight go with it.
+    fn set_state(&mut self, tid: Tid, id: BranchId, state: CallState) {
+        let call = self
+            .calls
+            .get_mut(&(tid, id))
+            .expect("only a call that exists changes its state");
+        let earlier = std::mem::replace(&mut call.state, state);
+        self.leave_state(tid, id, earlier);
+        match state {
+            CallState::Ready => self.ready.push_back((tid, id)),
+            CallState::InFlight { until } => {
+                self.in_flight += 1;
+                self.timers.insert((until, Timer::Branch(tid, id)));
+            }
+            CallState::BackingOff { until } => {
+                self.timers.insert((until, Timer::Branch(tid, id)));
+            }
+        }
+    }
+
+    fn drop_call(&mut self, tid: Tid, id: BranchId) {
+        self.stuck.remove(&(tid, id));
+        if let Some(call) = self.calls.remove(&(tid, id)) {
+            self.leave_state(tid, id, call.state);
+        }
+    }
+
+    fn leave_state(&mut self, tid: Tid, id: BranchId, state: CallState) {
+        let until = match state {
+            CallState::Ready => return,
+            CallState::InFlight { until } => {
+                self.in_flight -= 1;
+                until
+            }
+            CallState::BackingOff { until } => until,
+        };
+        assert!(
+            self.timers.remove(&(until, Timer::Branch(tid, id))),
+            "a call in flight or waiting has a timer"
+        );
+    }
+
+    fn set_deadline(&mut self, tid: Tid, at: GroupTime) {
+        self.clear_deadline(tid);
+        self.deadlines.insert(tid, at);
+        self.timers.insert((at, Timer::Deadline(tid)));
+    }
+
+    fn clear_deadline(&mut self, tid: Tid) {
+        if let Some(at) = self.deadlines.remove(&tid) {
+            assert!(
+                self.timers.remove(&(at, Timer::Deadline(tid))),
+                "a deadline has a timer"
+            );
+        }
+    }
+}
+
+fn calls_of(tid: Tid) -> std::ops::RangeInclusive<(Tid, BranchId)> {
+    (tid, BranchId::MIN)..=(tid, BranchId::MAX)
+}
+
+/// `backoff_min` doubled for each failure after the first, give or take a fifth, at most `backoff_max`.
+fn backoff_ms(config: &DriverConfig, failures: u32, prng: &mut Prng) -> u64 {
+    let (min, max) = (
+        config.backoff_min.as_millis() as u64,
+        config.backoff_max.as_millis() as u64,
+    );
+    let wait = min.saturating_mul(1 << (failures - 1).min(32)).min(max);
+    prng.between(wait - wait / 5, wait + wait / 5 + 1).min(max)
+}

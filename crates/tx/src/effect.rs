@@ -1,0 +1,58 @@
+use std::sync::Arc;
+
+use crate::{BranchId, BranchStatus, GlobalStatus, ReqId, Tid, TxError};
+
+/// What applying a command makes known. Per command: first what changed, then the reply.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TxEffect {
+    Begun {
+        tid: Tid,
+    },
+    BranchRegistered {
+        tid: Tid,
+        branch: BranchId,
+    },
+    /// A fact about the branch was taken in; `status` is the branch's status now.
+    BranchChanged {
+        tid: Tid,
+        branch: BranchId,
+        status: BranchStatus,
+    },
+    /// The transaction was decided; it may have ended in the same command.
+    Decided {
+        tid: Tid,
+    },
+    /// The transaction is gone; its outcome is kept for the retention time.
+    Ended {
+        tid: Tid,
+        status: GlobalStatus,
+    },
+    /// The answer to a request, given anew each time that the request is applied.
+    Reply {
+        req: ReqId,
+        result: Result<Reply, TxError>,
+    },
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    Begun {
+        tid: Tid,
+        xid: Arc<str>,
+    },
+    Branch {
+        branch: BranchId,
+    },
+    Reported,
+    /// The standing status after the request: of this decision, or of an earlier one. Never `Begin`.
+    /// [`GlobalStatus::commit_answer`] and [`GlobalStatus::rollback_answer`] say what the client is told.
+    Decided {
+        status: GlobalStatus,
+    },
+    /// The fact about a branch counts.
+    Done,
+    /// The standing status after an `End`.
+    Ended {
+        status: GlobalStatus,
+    },
+}

@@ -1,0 +1,99 @@
+use std::sync::Arc;
+
+use settle_base::GroupTime;
+
+use crate::{BranchId, BranchStatus, BranchType, GlobalStatus, Tid};
+
+/// A global transaction that has not ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Global {
+    pub tid: Tid,
+    /// `host:port:tid`, as the client knows it; phase-two calls carry it.
+    pub xid: Arc<str>,
+    pub application: Arc<str>,
+    pub service_group: Arc<str>,
+    pub name: Box<str>,
+    pub timeout_ms: u32,
+    pub begun_at: GroupTime,
+    pub status: GlobalStatus,
+    /// When it was decided; `None` while it is `Begin`.
+    pub decided_at: Option<GroupTime>,
+    /// In registration order, which is the order of their ids. Branches that are done stay as tombstones, so that a
+    /// repeated fact is told from one about an unknown branch.
+    pub(crate) branches: Vec<Branch>,
+    pub(crate) open_branches: u32,
+}
+
+/// A branch of a transaction that has not ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Branch {
+    pub id: BranchId,
+    pub branch_type: BranchType,
+    pub resource: Arc<str>,
+    /// `application:ip:port` of the client that registered it, see [`crate::ClientId`].
+    pub client: Arc<str>,
+    pub status: BranchStatus,
+    /// Handed back to the resource manager in phase two. Empty once the branch is closed.
+    pub application_data: Box<str>,
+    /// The rows that the branch keeps locked; empty once they are released.
+    pub lock_keys: Box<str>,
+    /// When its second phase first failed in a retryable way.
+    pub retrying_since: Option<GroupTime>,
+    pub(crate) is_open: bool,
+    /// The resource's number in this replica's lock table; not part of the state.
+    pub(crate) resource_number: u32,
+}
+
+impl Global {
+    /// When the server may decide a rollback by timeout.
+    pub fn deadline(&self) -> GroupTime {
+        GroupTime(self.begun_at.0.saturating_add(u64::from(self.timeout_ms)))
+    }
+
+    /// All branches in registration order, those that are closed too.
+    pub fn branches(&self) -> &[Branch] {
+        &self.branches
+    }
+
+    /// The branches that are still to be ended, in registration order.
+    pub fn open_branches(&self) -> impl DoubleEndedIterator<Item = &Branch> {
+        self.branches.iter().filter(|branch| branch.is_open)
+    }
+
+    pub fn open_branch_count(&self) -> u32 {
+        self.open_branches
+    }
+
+    pub fn branch(&self, id: BranchId) -> Option<&Branch> {
+        self.position(id).map(|at| &self.branches[at])
+    }
+
+    pub(crate) fn position(&self, id: BranchId) -> Option<usize> {
+        self.branches.binary_search_by_key(&id, |branch| branch.id).ok()
+    }
+
+    /// The status that the transaction ends with when all branches are done as decided.
+    pub(crate) fn end_status(&self) -> GlobalStatus {
+        use GlobalStatus::*;
+        match self.status {
+            Committing | CommitRetrying | AsyncCommitting | CommitFailed => Committed,
+            Rollbacking | RollbackRetrying | RollbackFailed => Rollbacked,
+            TimeoutRollbacking | TimeoutRollbackRetrying | TimeoutRollbackFailed => TimeoutRollbacked,
+            other => unreachable!("transaction {} is {other} and has no end to go to", self.tid),
+        }
+    }
+}
+
+impl Branch {
+    /// Its second phase is still to be done. Before the decision every branch is open.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Nothing of it is to be undone or confirmed: its local transaction failed, or an XA resource only read
+    /// (`DefaultCore.doGlobalCommit`, `doGlobalRollback`).
+    pub fn is_skipped_in_phase_two(&self) -> bool {
+        self.status == BranchStatus::PhaseOneFailed
+            || (self.status == BranchStatus::PhaseOneRdonly && self.branch_type == BranchType::Xa)
+    }
+}

@@ -1,0 +1,147 @@
+use std::fmt;
+
+use settle_base::GroupId;
+
+/// Bits of an id that number transactions (or branches) within one group.
+const SEQ_BITS: u32 = 55;
+const SEQ_MASK: u64 = (1 << SEQ_BITS) - 1;
+
+/// The id of a global transaction: 8 bits of group, then 55 bits of sequence; always a positive `i64`, because Seata's
+/// clients parse it as a Java `long` (`org.apache.seata.common.XID`).
+///
+/// Sequences are dense, start at 1 and are assigned when `Begin` is applied, so they are unique across restarts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tid(i64);
+
+/// The id of a branch; the same form as [`Tid`] with a sequence of its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BranchId(i64);
+
+macro_rules! id {
+    ($name:ident) => {
+        impl $name {
+            /// # Panics
+            /// When `seq` is 0 or needs more than 55 bits.
+            pub fn new(group: u8, seq: u64) -> $name {
+                assert!(
+                    seq != 0 && seq <= SEQ_MASK,
+                    "a sequence has 1 to 55 bits, got {seq}"
+                );
+                $name(((u64::from(group) << SEQ_BITS) | seq) as i64)
+            }
+
+            /// `None` when `id` is not of this form: not positive, or of sequence 0.
+            pub fn try_from_i64(id: i64) -> Option<$name> {
+                (id > 0 && id as u64 & SEQ_MASK != 0).then_some($name(id))
+            }
+
+            pub fn as_i64(self) -> i64 {
+                self.0
+            }
+
+            /// The group that owns it.
+            pub fn group(self) -> GroupId {
+                GroupId(self.0 as u64 >> SEQ_BITS)
+            }
+
+            /// Its place among the group's ids, from 1.
+            pub fn seq(self) -> u64 {
+                self.0 as u64 & SEQ_MASK
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}/{}", self.group(), self.seq())
+            }
+        }
+    };
+}
+
+id!(Tid);
+id!(BranchId);
+
+impl BranchId {
+    /// Bounds for ranges of ids; no branch has them.
+    pub(crate) const MIN: BranchId = BranchId(i64::MIN);
+    pub(crate) const MAX: BranchId = BranchId(i64::MAX);
+}
+
+impl Tid {
+    /// The id in an xid of the form `host:port:id`: the last `:`-segment. `None` when that is no transaction id.
+    pub fn from_xid(xid: &str) -> Option<Tid> {
+        let (_, id) = xid.rsplit_once(':')?;
+        id.parse().ok().and_then(Tid::try_from_i64)
+    }
+}
+
+/// The identity of one client request, for answering a repetition with the first answer.
+///
+/// `origin` is the random run id of the gate that proposes, `seq` that gate's counter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ReqId {
+    pub origin: u64,
+    pub seq: u64,
+}
+
+/// The parts of a Seata client id `application:ip:port`, by which phase-two calls are routed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClientId<'a> {
+    pub application: &'a str,
+    pub ip: &'a str,
+    pub port: u16,
+}
+
+impl<'a> ClientId<'a> {
+    /// The application ends at the first colon and the port begins at the last, so that an IPv6 address stays whole.
+    pub fn parse(client: &'a str) -> Option<ClientId<'a>> {
+        let (application, rest) = client.split_once(':')?;
+        let (ip, port) = rest.rsplit_once(':')?;
+        let port = port.parse().ok()?;
+        Some(ClientId { application, ip, port })
+    }
+}
+
+impl fmt::Display for ClientId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.application, self.ip, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_positive_i64_that_gives_back_its_group_and_sequence() {
+        for (group, seq) in [(1, 1), (255, SEQ_MASK), (7, 1 << 54)] {
+            let tid = Tid::new(group, seq);
+            assert!(tid.as_i64() > 0);
+            assert_eq!((tid.group(), tid.seq()), (GroupId(u64::from(group)), seq));
+            assert_eq!(Tid::try_from_i64(tid.as_i64()), Some(tid));
+            assert_eq!(Tid::from_xid(&format!("10.0.0.1:8091:{tid}")), Some(tid));
+        }
+        for bad in [0, -1, i64::MIN, 1 << SEQ_BITS] {
+            assert_eq!(Tid::try_from_i64(bad), None, "{bad}");
+        }
+        for bad in ["", "1", "a:b:c", "h:1:-5", "h:1:99999999999999999999", "h:1:"] {
+            assert_eq!(Tid::from_xid(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_client_id_keeps_an_ipv6_address_whole() {
+        let client = ClientId::parse("orders:fe80::1:5060").expect("it is well formed");
+        assert_eq!(
+            (client.application, client.ip, client.port),
+            ("orders", "fe80::1", 5060)
+        );
+        assert_eq!(ClientId::parse("orders:5060"), None);
+    }
+}

@@ -1,0 +1,41 @@
+//! The transaction coordinator's state machine and the driver of its second phase.
+//!
+//! Both are pure: [`TxMachine`] is told committed commands and the group's time, and gives effects; [`Driver`] runs on
+//! the group's leader, is told those effects, and says which branch to call next and which transaction has timed out.
+//! Neither knows a wire, a clock or a socket. The same commands in the same order give the same state, effects and
+//! hash on every replica.
+//!
+//! The linearisation point of a global transaction is the log entry that holds [`CommandBody::Decide`]: whichever
+//! decision is first in the log stands, every later one is answered with it. Statuses, branch types and lock rules are
+//! those of Apache Seata 2.x (`org.apache.seata.core.model`, `org.apache.seata.server.coordinator`).
+
+mod command;
+mod dedup;
+mod driver;
+mod effect;
+mod encoding;
+mod error;
+mod global;
+mod id;
+mod lock_key;
+mod locks;
+mod machine;
+mod names;
+mod outcome;
+mod snapshot;
+mod status;
+
+pub use command::{
+    BATCH_COMMANDS_MAX, Command, CommandBody, Decision, Expect, OwnedCommand, OwnedCommandBody, decode_batch,
+    encode_batch,
+};
+pub use driver::{CallFailure, CallKind, Driver, DriverAction, DriverConfig};
+pub use effect::{Reply, TxEffect};
+pub use encoding::DecodeError;
+pub use error::{Refusal, TxError};
+pub use global::{Branch, Global};
+pub use id::{BranchId, ClientId, ReqId, Tid};
+pub use lock_key::{LockKeyError, LockRow, lock_rows};
+pub use machine::{MachineConfig, Stats, TxMachine};
+pub use outcome::Outcome;
+pub use status::{BranchStatus, BranchType, Direction, GlobalStatus, UnknownCode};

@@ -1,0 +1,72 @@
+use std::sync::Arc;
+
+use settle_base::FixedMap;
+
+/// Texts that many transactions share (applications, resources, clients), each held once, and a number for each.
+///
+/// The numbers are of this replica only: they depend on what was loaded when, and never leave it.
+#[derive(Default)]
+pub(crate) struct Names {
+    entries: FixedMap<Arc<str>, Entry>,
+    free: Vec<u32>,
+}
+
+struct Entry {
+    number: u32,
+    uses: u32,
+}
+
+impl Names {
+    /// Counts one more use of `text`; each must be given back with [`Names::release`].
+    pub fn take(&mut self, text: &str) -> Arc<str> {
+        if let Some((name, _)) = self.entries.get_key_value(text) {
+            let name = Arc::clone(name);
+            self.entries.get_mut(text).expect("it was just found").uses += 1;
+            return name;
+        }
+        let name: Arc<str> = Arc::from(text);
+        let number = self.free.pop().unwrap_or(self.entries.len() as u32);
+        self.entries.insert(Arc::clone(&name), Entry { number, uses: 1 });
+        name
+    }
+
+    pub fn release(&mut self, name: &str) {
+        let entry = self.entries.get_mut(name).expect("a name in use is in the table");
+        entry.uses -= 1;
+        if entry.uses == 0 {
+            self.free.push(entry.number);
+            self.entries.remove(name);
+        }
+    }
+
+    /// The number of a name in use.
+    pub fn number(&self, name: &str) -> Option<u32> {
+        self.entries.get(name).map(|entry| entry.number)
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_names_in_use_never_share_a_number_and_unused_ones_are_forgotten() {
+        let mut names = Names::default();
+        names.take("a");
+        names.take("b");
+        names.take("a");
+        names.release("a");
+        assert_eq!(names.number("a"), Some(0));
+        names.release("a");
+        assert_eq!((names.number("a"), names.len()), (None, 1));
+        names.take("c");
+        names.take("d");
+        let mut numbers: Vec<_> = ["b", "c", "d"].iter().filter_map(|name| names.number(name)).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [0, 1, 2]);
+    }
+}

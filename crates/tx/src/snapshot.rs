@@ -1,0 +1,614 @@
+//! The machine's snapshot: frames, each a length (u32, little endian) and that many bytes, of which the first is the
+//! kind. One header, the open transactions in id order, the origins in order, the outcome chunks in order, one end.
+//! Locks are not written: they follow from the branches. The state hash covers the same bytes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use settle_base::{GroupTime, fingerprint};
+use settle_machine::{LoadError, SnapshotChunks};
+
+use crate::{
+    Branch, DecodeError, Global, GlobalStatus, LockKeyError, MachineConfig, Reply, TxError, TxMachine,
+    command::{get_branch, get_code, get_tid, put_branch, put_tid},
+    dedup::{ORIGINS_MAX, Origin, RESULTS_MAX},
+    encoding::{Reader, put_str, put_u64},
+    outcome::{CHUNK_LEN, OutcomeChunk},
+};
+
+const FORMAT: u8 = 1;
+const HEADER: u8 = 1;
+const GLOBAL: u8 = 2;
+const ORIGIN: u8 = 3;
+const OUTCOMES: u8 = 4;
+const END: u8 = 5;
+
+/// Frames are gathered into chunks of about this size.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Encodes what changes fast now; the outcomes are shared and encoded as they are asked for.
+pub(crate) fn chunks(machine: &TxMachine) -> SnapshotChunks {
+    let mut resident = Vec::new();
+    let mut chunk = Vec::new();
+    for_each_resident_frame(machine, |frame| {
+        put_frame(&mut chunk, frame);
+        if chunk.len() >= CHUNK_BYTES {
+            resident.push(Bytes::from(std::mem::take(&mut chunk)));
+        }
+    });
+    resident.push(Bytes::from(chunk));
+    let outcomes: Vec<(u64, OutcomeChunk)> = machine
+        .outcomes
+        .chunks()
+        .map(|(index, chunk)| (index, chunk.clone()))
+        .collect();
+    let outcomes = outcomes.into_iter().map(|(index, chunk)| {
+        let mut out = Vec::with_capacity(CHUNK_LEN + 32);
+        put_frame(&mut out, &outcome_frame(index, &chunk));
+        Bytes::from(out)
+    });
+    let end = std::iter::once_with(|| {
+        let mut out = Vec::new();
+        put_frame(&mut out, &[END]);
+        Bytes::from(out)
+    });
+    Box::new(resident.into_iter().chain(outcomes).chain(end))
+}
+
+pub(crate) fn hash(machine: &TxMachine) -> u64 {
+    let mut hash = machine.outcomes.digest();
+    for_each_resident_frame(machine, |frame| {
+        let mut pair = [0; 16];
+        pair[..8].copy_from_slice(&hash.to_le_bytes());
+        pair[8..].copy_from_slice(&fingerprint(frame).to_le_bytes());
+        hash = fingerprint(&pair);
+    });
+    hash
+}
+
+/// # Errors
+/// When the chunks are no snapshot of format 1, or describe a state that cannot be.
+pub(crate) fn load(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<TxMachine, LoadError> {
+    let mut frames = Frames {
+        chunks,
+        bytes: Vec::new(),
+        at: 0,
+    };
+    let header = frames.next()?.ok_or_else(|| broken("it is empty"))?;
+    let mut machine = read(header, HEADER, get_header)?;
+    loop {
+        let frame = frames.next()?.ok_or_else(|| broken("it has no end"))?;
+        match frame.first() {
+            Some(&GLOBAL) => {
+                let global = read(frame, GLOBAL, get_global)?;
+                add_global(&mut machine, global)?;
+            }
+            Some(&ORIGIN) => {
+                let (id, origin) = read(frame, ORIGIN, get_origin)?;
+                let is_new = machine
+                    .dedup
+                    .origins
+                    .last_key_value()
+                    .is_none_or(|(last, _)| *last < id);
+                if !is_new || machine.dedup.origins.len() == ORIGINS_MAX || origin.last_used > machine.index {
+                    return Err(broken("an origin is out of order"));
+                }
+                machine.dedup.load(id, origin);
+            }
+            Some(&OUTCOMES) => {
+                let (index, minute, statuses) = read(frame, OUTCOMES, get_outcomes)?;
+                let last = machine.outcomes.chunks().next_back().map(|(last, _)| last);
+                let is_possible = last.is_none_or(|last| last < index)
+                    && index <= machine.next_tid / CHUNK_LEN as u64
+                    && minute <= machine.time.0 / 60_000;
+                if !is_possible || !machine.outcomes.load(index, minute, statuses) {
+                    return Err(broken("a chunk of outcomes cannot be"));
+                }
+            }
+            Some(&END) => break,
+            _ => return Err(broken("a frame of an unknown kind")),
+        }
+    }
+    if frames.next()?.is_some() {
+        return Err(broken("there is more after its end"));
+    }
+    if machine
+        .globals
+        .keys()
+        .any(|tid| machine.outcomes.get(tid.seq()).is_some())
+    {
+        return Err(broken("a transaction is open and has ended"));
+    }
+    Ok(machine)
+}
+
+fn broken(reason: &str) -> LoadError {
+    LoadError {
+        reason: reason.to_owned(),
+    }
+}
+
+/// Cuts chunks of any size into frames. It holds no more than what was received.
+struct Frames<'c> {
+    chunks: &'c mut dyn Iterator<Item = Bytes>,
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Frames<'_> {
+    fn next(&mut self) -> Result<Option<&[u8]>, LoadError> {
+        self.bytes.drain(..std::mem::take(&mut self.at));
+        if !self.fill(4) {
+            return if self.bytes.is_empty() {
+                Ok(None)
+            } else {
+                Err(broken("it ends within a frame"))
+            };
+        }
+        let len = u32::from_le_bytes(self.bytes[..4].try_into().expect("it has four bytes")) as usize;
+        if !self.fill(4 + len) {
+            return Err(broken("it ends within a frame"));
+        }
+        self.at = 4 + len;
+        Ok(Some(&self.bytes[4..4 + len]))
+    }
+
+    fn fill(&mut self, len: usize) -> bool {
+        while self.bytes.len() < len {
+            match self.chunks.next() {
+                Some(chunk) => self.bytes.extend_from_slice(&chunk),
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+fn read<'a, T>(
+    frame: &'a [u8],
+    kind: u8,
+    get: impl FnOnce(&mut Reader<'a>) -> Result<T, DecodeError>,
+) -> Result<T, LoadError> {
+    let mut reader = Reader::new(frame);
+    let read = match reader.u8() {
+        Ok(found) if found == kind => get(&mut reader).and_then(|read| reader.finish().map(|()| read)),
+        _ => Err(reader.error("a frame of another kind")),
+    };
+    read.map_err(|error| LoadError {
+        reason: format!("frame of kind {kind}: {error}"),
+    })
+}
+
+fn put_frame(out: &mut Vec<u8>, frame: &[u8]) {
+    let len =
+        u32::try_from(frame.len()).expect("a transaction is smaller than 4 GiB: its branches come in bounded frames");
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(frame);
+}
+
+/// Gives every frame but the outcomes' and the end, in order. The slice is reused.
+fn for_each_resident_frame(machine: &TxMachine, mut frame: impl FnMut(&[u8])) {
+    let mut out = Vec::new();
+    put_header(&mut out, machine);
+    frame(&out);
+    for global in machine.globals.values() {
+        out.clear();
+        put_global(&mut out, global);
+        frame(&out);
+    }
+    for (id, origin) in &machine.dedup.origins {
+        out.clear();
+        put_origin(&mut out, *id, origin);
+        frame(&out);
+    }
+}
+
+fn outcome_frame(index: u64, chunk: &OutcomeChunk) -> Vec<u8> {
+    let mut out = Vec::with_capacity(CHUNK_LEN + 24);
+    out.push(OUTCOMES);
+    put_u64(&mut out, index);
+    put_u64(&mut out, chunk.newest_end_minute);
+    out.extend_from_slice(&chunk.statuses[..]);
+    out
+}
+
+fn get_outcomes<'a>(reader: &mut Reader<'a>) -> Result<(u64, u64, &'a [u8; CHUNK_LEN]), DecodeError> {
+    let (index, minute) = (reader.u64()?, reader.u64()?);
+    let statuses = reader.bytes(CHUNK_LEN)?;
+    let statuses = statuses
+        .try_into()
+        .map_err(|_| reader.error("a chunk of another size"))?;
+    Ok((index, minute, statuses))
+}
+
+fn put_header(out: &mut Vec<u8>, machine: &TxMachine) {
+    out.extend_from_slice(&[HEADER, FORMAT, machine.config.group]);
+    for n in [
+        machine.config.sessions_max,
+        u64::from(machine.config.branches_max),
+        machine.config.lock_bytes_max,
+        machine.config.outcome_retention_ms,
+        machine.config.outcome_bytes_max,
+        machine.index,
+        machine.time.0,
+        machine.next_tid,
+        machine.next_branch,
+    ] {
+        put_u64(out, n);
+    }
+}
+
+fn get_header(reader: &mut Reader<'_>) -> Result<TxMachine, DecodeError> {
+    if reader.u8()? != FORMAT {
+        return Err(reader.error("an unknown snapshot format"));
+    }
+    let group = reader.u8()?;
+    if group == 0 {
+        return Err(reader.error("group 0 has no transactions"));
+    }
+    let config = MachineConfig {
+        group,
+        sessions_max: reader.u64()?,
+        branches_max: reader.u32()?,
+        lock_bytes_max: reader.u64()?,
+        outcome_retention_ms: reader.u64()?,
+        outcome_bytes_max: reader.u64()?,
+    };
+    let mut machine = TxMachine::new(config);
+    machine.index = reader.u64()?;
+    machine.time = GroupTime(reader.u64()?);
+    machine.next_tid = reader.u64()?;
+    machine.next_branch = reader.u64()?;
+    if machine.next_tid == 0 || machine.next_branch == 0 || (machine.next_tid | machine.next_branch) >> 55 != 0 {
+        return Err(reader.error("a sequence out of its range"));
+    }
+    Ok(machine)
+}
+
+fn put_global(out: &mut Vec<u8>, global: &Global) {
+    out.push(GLOBAL);
+    put_tid(out, global.tid);
+    put_str(out, &global.xid);
+    put_str(out, &global.application);
+    put_str(out, &global.service_group);
+    put_str(out, &global.name);
+    put_u64(out, u64::from(global.timeout_ms));
+    put_u64(out, global.begun_at.0);
+    out.push(global.status.as_u8());
+    put_time(out, global.decided_at);
+    put_u64(out, global.branches.len() as u64);
+    for branch in &global.branches {
+        put_branch(out, branch.id);
+        out.push(branch.branch_type.as_u8());
+        put_str(out, &branch.resource);
+        put_str(out, &branch.client);
+        out.push(branch.status.as_u8());
+        put_str(out, &branch.application_data);
+        put_str(out, &branch.lock_keys);
+        put_time(out, branch.retrying_since);
+        out.push(u8::from(branch.is_open));
+    }
+}
+
+fn get_global(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
+    let mut global = Global {
+        tid: get_tid(reader)?,
+        xid: Arc::from(reader.str()?),
+        application: Arc::from(reader.str()?),
+        service_group: Arc::from(reader.str()?),
+        name: reader.str()?.into(),
+        timeout_ms: reader.u32()?,
+        begun_at: GroupTime(reader.u64()?),
+        status: get_code(reader)?,
+        decided_at: get_time(reader)?,
+        branches: Vec::new(),
+        open_branches: 0,
+    };
+    for _ in 0..reader.u64()? {
+        let branch = Branch {
+            id: get_branch(reader)?,
+            branch_type: get_code(reader)?,
+            resource: Arc::from(reader.str()?),
+            client: Arc::from(reader.str()?),
+            status: get_code(reader)?,
+            application_data: reader.str()?.into(),
+            lock_keys: reader.str()?.into(),
+            retrying_since: get_time(reader)?,
+            is_open: get_bool(reader)?,
+            resource_number: 0,
+        };
+        let may_hold_locks = branch.is_open && global.status.direction() != Some(crate::Direction::Commit);
+        if global.branches.last().is_some_and(|last| last.id >= branch.id) {
+            return Err(reader.error("branches out of order"));
+        }
+        if (!may_hold_locks && !branch.lock_keys.is_empty()) || (branch.is_open && branch.status.done().is_some()) {
+            return Err(reader.error("a branch that cannot be"));
+        }
+        global.open_branches += u32::from(branch.is_open);
+        global.branches.push(branch);
+    }
+    let is_begin = global.status == GlobalStatus::Begin;
+    let is_open = is_begin || (global.status.direction().is_some() && !global.status.is_ended());
+    let is_retry_timeout = matches!(
+        global.status,
+        GlobalStatus::CommitRetryTimeout | GlobalStatus::RollbackRetryTimeout
+    );
+    if !is_open || is_retry_timeout || is_begin != global.decided_at.is_none() {
+        return Err(reader.error("a status that no open transaction has"));
+    }
+    Ok(global)
+}
+
+/// Takes in a transaction and locks its rows again.
+fn add_global(machine: &mut TxMachine, mut global: Global) -> Result<(), LoadError> {
+    let tid = global.tid;
+    let of_group = |group: settle_base::GroupId| group.0 == u64::from(machine.config.group);
+    let is_next = machine.globals.last_key_value().is_none_or(|(last, _)| *last < tid);
+    if !is_next || !of_group(tid.group()) || tid.seq() >= machine.next_tid {
+        return Err(LoadError {
+            reason: format!("transaction {tid} is out of order"),
+        });
+    }
+    global.application = machine.names.take(&global.application);
+    global.service_group = machine.names.take(&global.service_group);
+    for branch in &mut global.branches {
+        if !of_group(branch.id.group()) || branch.id.seq() >= machine.next_branch {
+            return Err(LoadError {
+                reason: format!("branch {} of {tid} was never given", branch.id),
+            });
+        }
+        branch.resource = machine.names.take(&branch.resource);
+        branch.client = machine.names.take(&branch.client);
+        branch.resource_number = machine.names.number(&branch.resource).expect("it was just taken");
+        if machine
+            .locks
+            .check(Some(branch.resource_number), &branch.lock_keys, Some(tid))
+            .is_err()
+        {
+            return Err(LoadError {
+                reason: format!("branch {} of {tid} cannot hold its locks", branch.id),
+            });
+        }
+        machine.locks.take(branch.resource_number, &branch.lock_keys, tid);
+    }
+    machine.open_branches += u64::from(global.open_branches);
+    machine.globals.insert(tid, Box::new(global));
+    Ok(())
+}
+
+fn put_origin(out: &mut Vec<u8>, id: u64, origin: &Origin) {
+    out.push(ORIGIN);
+    put_u64(out, id);
+    put_u64(out, origin.last_used);
+    put_u64(out, origin.floor);
+    put_u64(out, origin.results.len() as u64);
+    for (seq, result) in &origin.results {
+        put_u64(out, *seq);
+        match result {
+            Ok(reply) => put_reply(out, reply),
+            Err(error) => put_error(out, error),
+        }
+    }
+}
+
+fn get_origin(reader: &mut Reader<'_>) -> Result<(u64, Origin), DecodeError> {
+    let id = reader.u64()?;
+    let mut origin = Origin {
+        last_used: reader.u64()?,
+        floor: reader.u64()?,
+        ..Origin::default()
+    };
+    let count = reader.u64()?;
+    if count > RESULTS_MAX as u64 {
+        return Err(reader.error("too many results"));
+    }
+    for _ in 0..count {
+        let seq = reader.u64()?;
+        let is_next = origin.results.last_key_value().is_none_or(|(last, _)| *last < seq);
+        if seq < origin.floor || !is_next {
+            return Err(reader.error("a result out of order"));
+        }
+        origin.results.insert(seq, get_result(reader)?);
+    }
+    Ok((id, origin))
+}
+
+fn put_reply(out: &mut Vec<u8>, reply: &Reply) {
+    match reply {
+        Reply::Begun { tid, xid } => {
+            out.push(1);
+            put_tid(out, *tid);
+            put_str(out, xid);
+        }
+        Reply::Branch { branch } => {
+            out.push(2);
+            put_branch(out, *branch);
+        }
+        Reply::Reported => out.push(3),
+        Reply::Decided { status } => out.extend_from_slice(&[4, status.as_u8()]),
+        Reply::Done => out.push(5),
+        Reply::Ended { status } => out.extend_from_slice(&[6, status.as_u8()]),
+    }
+}
+
+fn put_error(out: &mut Vec<u8>, error: &TxError) {
+    let (tag, tid) = match error {
+        TxError::UnknownXid { tid } => (32, tid),
+        TxError::NotActive { tid, .. } => (33, tid),
+        TxError::LockConflict { holder, .. } => (34, holder),
+        TxError::UnknownBranch { tid, .. } => (35, tid),
+        TxError::BadLockKey { tid, .. } => (36, tid),
+        TxError::TooManyTransactions { open, limit } => {
+            out.push(37);
+            put_u64(out, *open);
+            return put_u64(out, *limit);
+        }
+        TxError::TooManyBranches { tid, .. } => (38, tid),
+        TxError::LockTableFull { tid, .. } => (39, tid),
+        TxError::BadBranchStatus { tid, .. } => (40, tid),
+        TxError::Contradiction { tid, .. } => (41, tid),
+        TxError::NotDecided { tid, .. } => (42, tid),
+        TxError::IllegalEnd { tid, .. } => (43, tid),
+        TxError::OutcomeEvicted { tid } => (44, tid),
+        TxError::RequestExpired => return out.push(45),
+    };
+    out.push(tag);
+    put_tid(out, *tid);
+    match error {
+        TxError::NotActive { status, .. } => out.push(status.as_u8()),
+        TxError::LockConflict {
+            row,
+            holder_xid,
+            fail_fast,
+            ..
+        } => {
+            put_str(out, row);
+            put_str(out, holder_xid);
+            out.push(u8::from(*fail_fast));
+        }
+        TxError::UnknownBranch { branch, .. } => put_branch(out, *branch),
+        TxError::BadLockKey { reason, .. } => {
+            let (tag, part) = match reason {
+                LockKeyError::NoColon { part } => (1, part),
+                LockKeyError::NoTable { part } => (2, part),
+            };
+            out.push(tag);
+            put_u64(out, u64::from(*part));
+        }
+        TxError::TooManyBranches { limit, .. } => put_u64(out, u64::from(*limit)),
+        TxError::LockTableFull { limit, .. } => put_u64(out, *limit),
+        TxError::BadBranchStatus { branch, status, .. } => {
+            put_branch(out, *branch);
+            out.push(status.as_u8());
+        }
+        TxError::Contradiction {
+            branch, fact, status, ..
+        } => {
+            put_branch(out, *branch);
+            out.extend_from_slice(&[fact.as_u8(), status.as_u8()]);
+        }
+        TxError::NotDecided { branch, fact, .. } => {
+            put_branch(out, *branch);
+            out.push(fact.as_u8());
+        }
+        TxError::IllegalEnd { from, to, .. } => out.extend_from_slice(&[from.as_u8(), to.as_u8()]),
+        TxError::UnknownXid { .. }
+        | TxError::OutcomeEvicted { .. }
+        | TxError::TooManyTransactions { .. }
+        | TxError::RequestExpired => {}
+    }
+}
+
+fn get_result(reader: &mut Reader<'_>) -> Result<Result<Reply, TxError>, DecodeError> {
+    Ok(Ok(match reader.u8()? {
+        1 => Reply::Begun {
+            tid: get_tid(reader)?,
+            xid: Arc::from(reader.str()?),
+        },
+        2 => Reply::Branch {
+            branch: get_branch(reader)?,
+        },
+        3 => Reply::Reported,
+        4 => Reply::Decided {
+            status: get_code(reader)?,
+        },
+        5 => Reply::Done,
+        6 => Reply::Ended {
+            status: get_code(reader)?,
+        },
+        tag => return get_error(reader, tag).map(Err),
+    }))
+}
+
+fn get_error(reader: &mut Reader<'_>, tag: u8) -> Result<TxError, DecodeError> {
+    match tag {
+        37 => {
+            return Ok(TxError::TooManyTransactions {
+                open: reader.u64()?,
+                limit: reader.u64()?,
+            });
+        }
+        45 => return Ok(TxError::RequestExpired),
+        _ => {}
+    }
+    let tid = get_tid(reader)?;
+    Ok(match tag {
+        32 => TxError::UnknownXid { tid },
+        33 => TxError::NotActive {
+            tid,
+            status: get_code(reader)?,
+        },
+        34 => TxError::LockConflict {
+            row: Arc::from(reader.str()?),
+            holder: tid,
+            holder_xid: Arc::from(reader.str()?),
+            fail_fast: get_bool(reader)?,
+        },
+        35 => TxError::UnknownBranch {
+            tid,
+            branch: get_branch(reader)?,
+        },
+        36 => {
+            let reason = match (reader.u8()?, reader.u32()?) {
+                (1, part) => LockKeyError::NoColon { part },
+                (2, part) => LockKeyError::NoTable { part },
+                _ => return Err(reader.error("an unknown lock key error")),
+            };
+            TxError::BadLockKey { tid, reason }
+        }
+        38 => TxError::TooManyBranches {
+            tid,
+            limit: reader.u32()?,
+        },
+        39 => TxError::LockTableFull {
+            tid,
+            limit: reader.u64()?,
+        },
+        40 => TxError::BadBranchStatus {
+            tid,
+            branch: get_branch(reader)?,
+            status: get_code(reader)?,
+        },
+        41 => TxError::Contradiction {
+            tid,
+            branch: get_branch(reader)?,
+            fact: get_code(reader)?,
+            status: get_code(reader)?,
+        },
+        42 => TxError::NotDecided {
+            tid,
+            branch: get_branch(reader)?,
+            fact: get_code(reader)?,
+        },
+        43 => TxError::IllegalEnd {
+            tid,
+            from: get_code(reader)?,
+            to: get_code(reader)?,
+        },
+        44 => TxError::OutcomeEvicted { tid },
+        _ => return Err(reader.error("an unknown result")),
+    })
+}
+
+fn put_time(out: &mut Vec<u8>, time: Option<GroupTime>) {
+    out.push(u8::from(time.is_some()));
+    if let Some(time) = time {
+        put_u64(out, time.0);
+    }
+}
+
+fn get_time(reader: &mut Reader<'_>) -> Result<Option<GroupTime>, DecodeError> {
+    Ok(if get_bool(reader)? {
+        Some(GroupTime(reader.u64()?))
+    } else {
+        None
+    })
+}
+
+fn get_bool(reader: &mut Reader<'_>) -> Result<bool, DecodeError> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(reader.error("neither true nor false")),
+    }
+}
