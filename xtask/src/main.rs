@@ -34,6 +34,6 @@ fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
-        ExitCode::from(3)
+        ExitCode::FAILURE
     })
 }

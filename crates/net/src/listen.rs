@@ -143,6 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[allow(clippy::disallowed_methods, reason = "the test joins its one task itself")]
     async fn a_connection_over_the_limit_is_closed_and_counted_and_the_stop_joins_the_rest() {
         let listener = bind("127.0.0.1:0".parse().expect("an address"), "test", 1).await.expect("a free port");
         let (address, refused) = (listener.address(), listener.refused());
