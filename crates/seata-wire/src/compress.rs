@@ -169,6 +169,24 @@ mod tests {
     }
 
     #[test]
+    fn a_gzip_bomb_is_left_before_its_end() {
+        let mut packed = compress(Compressor::Gzip, &vec![0; 4 * MAX]).unwrap();
+        // Whoever inflates all of it meets the broken length at the end and tells of that instead.
+        *packed.last_mut().unwrap() ^= 1;
+        assert_eq!(
+            run(Compressor::Gzip, &packed, MAX),
+            Err(WireError::DecompressedTooLong {
+                compressor: Compressor::Gzip,
+                max: MAX
+            })
+        );
+        assert!(matches!(
+            run(Compressor::Gzip, &packed, 4 * MAX),
+            Err(WireError::Decompress { .. })
+        ));
+    }
+
+    #[test]
     fn our_zstd_frames_carry_their_content_size() {
         let packed = compress(Compressor::Zstd, b"hello").unwrap();
         assert_eq!(get_frame_content_size(&packed).unwrap(), Some(5));
