@@ -1,0 +1,84 @@
+use std::time::Duration;
+
+use settle_base::{GroupId, NodeId};
+use settle_wal::WalOptions;
+
+/// How one node's host works. Every bound has its field here.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// This node.
+    pub node: NodeId,
+    /// All configured nodes with their peer addresses, this one included. They are who a new cluster is founded of.
+    pub nodes: Vec<(NodeId, String)>,
+    /// The groups a new cluster is founded with.
+    pub groups: Vec<GroupId>,
+    /// Decides election jitter, stream ids and, when this node founds one, the cluster id: random for each process.
+    pub seed: u64,
+    /// How often the owner sends [`HostEvent::Tick`](crate::HostEvent::Tick).
+    pub tick: Duration,
+    pub election_ticks: u32,
+    pub heartbeat_ticks: u32,
+    /// A group takes a snapshot when it has applied this many bytes of log since its last one.
+    pub snapshot_after_bytes: u64,
+    pub snapshot_chunk_bytes: usize,
+    /// Entries before a snapshot that stay in memory for followers that are a little behind.
+    pub keep_tail_entries: u64,
+    /// Whether a node that comes back with an empty disk is replaced without an operator.
+    pub auto_replace: bool,
+    /// A learner is promoted when it lacks at most this many entries.
+    pub promote_within_entries: u64,
+    /// A leader whose oldest write has waited this long for the disk hands leadership over.
+    pub slow_disk: Duration,
+    pub limits: Limits,
+    pub wal: WalOptions,
+}
+
+/// What may be held at once.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The longest command, in bytes. Longer ones are refused.
+    pub proposal_bytes_max: usize,
+    /// Log bytes staged but not yet handed to the disk. Proposals are dropped beyond.
+    pub staged_bytes_max: u64,
+    /// Linearizable reads waiting, per group. Further ones are dropped.
+    pub reads_in_flight_max: usize,
+    /// A snapshot being received is given up beyond this size, in bytes.
+    pub snapshot_bytes_max: u64,
+    /// Raft messages to one peer are cut into batches of about this many bytes.
+    pub peer_batch_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            proposal_bytes_max: 8 << 20,
+            staged_bytes_max: 64 << 20,
+            reads_in_flight_max: 65_536,
+            snapshot_bytes_max: 4 << 30,
+            peer_batch_bytes: 1 << 20,
+        }
+    }
+}
+
+impl HostConfig {
+    /// The defaults of a node of a cluster of `nodes`.
+    pub fn new(node: NodeId, nodes: Vec<(NodeId, String)>, seed: u64) -> HostConfig {
+        HostConfig {
+            node,
+            nodes,
+            groups: vec![GroupId(1)],
+            seed,
+            tick: Duration::from_millis(50),
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            snapshot_after_bytes: 64 << 20,
+            snapshot_chunk_bytes: 64 << 10,
+            keep_tail_entries: 1_000,
+            auto_replace: true,
+            promote_within_entries: 64,
+            slow_disk: Duration::from_secs(2),
+            limits: Limits::default(),
+            wal: WalOptions::default(),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The one checker of the durability rule: no message leaves and no entry is applied before what it rests on is on disk.
+//!
+//! It is fed by the log's completions alone, never by what consensus believes, and judges every send and every apply,
+//! in production as in simulation. A violation stops the node with the evidence.
+
+use std::collections::BTreeMap;
+
+use settle_base::{GroupId, Index, PeerId, Term};
+use settle_raft::{HardState, Message, Standing};
+
+use crate::HostError;
+
+/// What one group's log holds for certain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Durable {
+    pub term: Term,
+    /// In `term`; 0 is nobody.
+    pub vote: u64,
+    /// The last entry.
+    pub index: Index,
+}
+
+/// What one batch of a group's log makes durable once it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Change {
+    pub(crate) hard_state: Option<HardState>,
+    /// The log's last index afterwards, when this batch changes the log.
+    pub(crate) last: Option<Index>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CheckerCounters {
+    pub sends_checked: u64,
+    /// Messages dropped since a later term had become durable meanwhile.
+    pub sends_stale: u64,
+    pub applies_checked: u64,
+}
+
+#[derive(Debug, Default)]
+pub struct DurabilityChecker {
+    groups: BTreeMap<GroupId, Durable>,
+    counters: CheckerCounters,
+}
+
+impl DurabilityChecker {
+    /// A group found in the log at start-up, or just created durably.
+    pub(crate) fn restored(&mut self, group: GroupId, hard_state: HardState, last: Index) {
+        let durable = Durable {
+            term: hard_state.term,
+            vote: hard_state.vote.0,
+            index: last,
+        };
+        self.groups.insert(group, durable);
+    }
+
+    /// A batch is on its way that replaces every entry after `keep`: a crash may leave the old ones or the new, so
+    /// neither counts until the batch is durable.
+    pub(crate) fn truncating(&mut self, group: GroupId, keep: Index) {
+        let durable = self.groups.entry(group).or_default();
+        durable.index = durable.index.min(keep);
+    }
+
+    pub(crate) fn became_durable(&mut self, group: GroupId, change: Change) {
+        let durable = self.groups.entry(group).or_default();
+        if let Some(hard_state) = change.hard_state {
+            assert!(
+                hard_state.term >= durable.term,
+                "a group's term never falls: {hard_state:?} after {durable:?}"
+            );
+            durable.term = hard_state.term;
+            durable.vote = hard_state.vote.0;
+        }
+        if let Some(last) = change.last {
+            durable.index = last;
+        }
+    }
+
+    pub fn durable(&self, group: GroupId) -> Durable {
+        self.groups.get(&group).copied().unwrap_or_default()
+    }
+
+    pub fn counters(&self) -> CheckerCounters {
+        self.counters
+    }
+
+    /// Whether `message` is to leave (`true`), or is out of date and to be dropped (`false`).
+    ///
+    /// # Errors
+    /// When it would promise what a crash could take back.
+    pub fn check_send(&mut self, message: &Message) -> Result<bool, HostError> {
+        self.counters.sends_checked += 1;
+        let Some(rests_on) = message.rests_on() else {
+            return Ok(true);
+        };
+        let durable = self.durable(message.group);
+        match rests_on.standing(durable.term, PeerId(durable.vote), durable.index) {
+            Standing::Met => Ok(true),
+            Standing::Stale => {
+                self.counters.sends_stale += 1;
+                Ok(false)
+            }
+            Standing::Missing => Err(HostError::SentBeforeDurable {
+                group: message.group,
+                message: format!("{message:?}"),
+                durable,
+            }),
+        }
+    }
+
+    /// # Errors
+    /// When the entry at `index` could still be lost here.
+    pub fn check_apply(&mut self, group: GroupId, index: Index) -> Result<(), HostError> {
+        self.counters.applies_checked += 1;
+        let durable = self.durable(group);
+        if index > durable.index {
+            return Err(HostError::AppliedBeforeDurable { group, index, durable });
+        }
+        Ok(())
+    }
+}

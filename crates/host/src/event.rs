@@ -1,0 +1,146 @@
+//! What goes into a host and what comes out.
+
+use std::time::Duration;
+
+use settle_base::{GroupId, Index, NodeId, PeerId, Term};
+use settle_raft::ConfState;
+
+use crate::{ClusterId, Hello, HostError, Lane, PeerError, PeerMessage};
+
+#[derive(Debug)]
+pub enum HostEvent<R> {
+    /// Every [`HostConfig::tick`](crate::HostConfig::tick).
+    Tick,
+    /// The disk may have completions.
+    DiskReady,
+    /// A connection with `node` is up and these were its first words. Nothing of an older connection with that node may
+    /// be stepped afterwards.
+    PeerUp {
+        node: NodeId,
+        hello: Hello,
+    },
+    PeerDown {
+        node: NodeId,
+    },
+    Peer {
+        from: NodeId,
+        message: PeerMessage,
+    },
+    Request(R),
+    Operator(OperatorRequest),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OperatorRequest {
+    /// The node's data directory is lost for good; let its new, empty one in.
+    ReplaceMember {
+        node: NodeId,
+    },
+    TransferLeader {
+        group: GroupId,
+        to: NodeId,
+    },
+    TakeSnapshot {
+        group: GroupId,
+    },
+}
+
+#[derive(Debug)]
+pub enum HostAction<Response> {
+    Send {
+        to: NodeId,
+        lane: Lane,
+        message: PeerMessage,
+    },
+    Respond(Response),
+    /// The peer lied or does not belong here: close its connection.
+    ClosePeer {
+        node: NodeId,
+        reason: PeerError,
+    },
+    /// For logs and metrics.
+    Note(HostNote),
+    /// Stop the process and keep the evidence. Nothing comes out of this host any more.
+    Fatal(HostError),
+}
+
+/// Something happened that an operator may want to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HostNote {
+    Founded {
+        cluster: ClusterId,
+    },
+    /// `as_founder`: this directory was one of those that the cluster was founded of; else it waits to be let in.
+    Adopted {
+        cluster: ClusterId,
+        as_founder: bool,
+    },
+    BecameLeader {
+        group: GroupId,
+        term: Term,
+    },
+    FollowsLeader {
+        group: GroupId,
+        term: Term,
+        leader: Option<NodeId>,
+    },
+    MembersChanged {
+        group: GroupId,
+        index: Index,
+        conf: ConfState,
+    },
+    ReplacementProposed {
+        group: GroupId,
+        node: NodeId,
+        peer: PeerId,
+    },
+    SnapshotTaken {
+        group: GroupId,
+        index: Index,
+        bytes: u64,
+    },
+    /// It is tried again later.
+    SnapshotGivenUp {
+        group: GroupId,
+        index: Index,
+    },
+    SnapshotSent {
+        group: GroupId,
+        to: NodeId,
+        index: Index,
+        ok: bool,
+    },
+    SnapshotInstalled {
+        group: GroupId,
+        index: Index,
+    },
+    /// The log's last batch was damaged: the replica votes again once it has caught up.
+    Recovering {
+        group: GroupId,
+    },
+    Recovered {
+        group: GroupId,
+    },
+    DiskFull,
+    DiskHasSpace,
+    /// Leadership is handed over since the disk is too slow or full.
+    HandsOver {
+        group: GroupId,
+        to: NodeId,
+        waited: Duration,
+    },
+    OperatorRefused {
+        request: OperatorRequest,
+    },
+}
+
+/// Why a proposal came to nothing. The service proposes again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum DropReason {
+    NoLeader,
+    NotLeader,
+    TooLong,
+    Full,
+    DiskFull,
+    UnknownGroup,
+}

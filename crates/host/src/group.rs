@@ -1,0 +1,140 @@
+//! One group on this node: its consensus, its machine, and what waits between the two.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use settle_base::{GroupId, GroupTime, Index, Mono, PeerId, Term};
+use settle_machine::{GroupRole, GroupView, StateMachine};
+use settle_raft::{Raft, Role, SnapshotMeta};
+use settle_storage::FileName;
+
+use crate::{
+    members::Book,
+    snapshots::{Received, Receiving, Sending, Taking},
+};
+
+pub(crate) struct Group<M: StateMachine> {
+    pub(crate) id: GroupId,
+    pub(crate) raft: Raft,
+    pub(crate) machine: M,
+    pub(crate) effects: Vec<M::Effect>,
+    /// As of the last applied entry.
+    pub(crate) book: Book,
+    pub(crate) applied: Applied,
+    pub(crate) office: Option<Office>,
+    /// What the service was told last.
+    pub(crate) role: GroupRole,
+    /// Asked of consensus, by their number there.
+    pub(crate) reads: BTreeMap<u64, PendingRead>,
+    /// Confirmed, but this replica has not applied up to there.
+    pub(crate) reads_confirmed: BTreeMap<(Index, u64), u64>,
+    pub(crate) was_recovering: bool,
+
+    /// Applied since the last snapshot, in bytes.
+    pub(crate) log_bytes: u64,
+    pub(crate) snapshot_file: Option<FileName>,
+    pub(crate) snapshot_retry_at: Mono,
+    pub(crate) taking: Option<Taking>,
+    pub(crate) sending: BTreeMap<PeerId, Sending>,
+    pub(crate) receiving: Option<Receiving>,
+    /// Handed to consensus; installed once the log says so durably.
+    pub(crate) received: Option<Received>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Applied {
+    pub(crate) index: Index,
+    pub(crate) term: Term,
+    pub(crate) time: GroupTime,
+}
+
+/// A leader's clock: the group's time when it took office, and when that was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Office {
+    pub(crate) term: Term,
+    base: GroupTime,
+    since: Mono,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PendingRead {
+    pub(crate) token: u64,
+    pub(crate) asked: Mono,
+}
+
+impl Office {
+    pub(crate) fn take(term: Term, base: GroupTime, now: Mono) -> Office {
+        Office { term, base, since: now }
+    }
+
+    fn time(&self, now: Mono) -> GroupTime {
+        self.base + Duration::from_millis(now.since(self.since).as_millis() as u64)
+    }
+}
+
+impl<M: StateMachine> Group<M> {
+    pub(crate) fn new(
+        raft: Raft,
+        id: GroupId,
+        machine: M,
+        book: Book,
+        meta: &SnapshotMeta,
+        file: Option<FileName>,
+    ) -> Group<M> {
+        Group {
+            id,
+            was_recovering: raft.is_recovering(),
+            raft,
+            machine,
+            effects: Vec::new(),
+            book,
+            applied: Applied {
+                index: meta.index,
+                term: meta.term,
+                time: meta.time,
+            },
+            office: None,
+            role: GroupRole::default(),
+            reads: BTreeMap::new(),
+            reads_confirmed: BTreeMap::new(),
+            log_bytes: 0,
+            snapshot_file: file,
+            snapshot_retry_at: Mono::ZERO,
+            taking: None,
+            sending: BTreeMap::new(),
+            receiving: None,
+            received: None,
+        }
+    }
+
+    /// The group's time: on a leader it runs, elsewhere it is the last applied entry's.
+    pub(crate) fn time(&self, now: Mono) -> GroupTime {
+        match &self.office {
+            Some(office) => office.time(now).max(self.raft.last_time()),
+            None => self.applied.time,
+        }
+    }
+
+    pub(crate) fn view(&self, now: Mono) -> GroupView<'_, M> {
+        GroupView {
+            machine: &self.machine,
+            role: self.role,
+            time: self.time(now),
+        }
+    }
+
+    /// Leads, and has applied an entry of its own term: everything committed before is in the machine.
+    pub(crate) fn is_ready_leader(&self) -> bool {
+        self.raft.role() == Role::Leader && self.applied.term == self.raft.term()
+    }
+
+    /// What a snapshot of the machine as it is now stands for.
+    pub(crate) fn snapshot_meta(&self) -> SnapshotMeta {
+        SnapshotMeta {
+            index: self.applied.index,
+            term: self.applied.term,
+            conf: self.raft.conf().clone(),
+            time: self.applied.time,
+            context: self.book.encode(),
+        }
+    }
+}

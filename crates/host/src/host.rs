@@ -1,0 +1,421 @@
+//! The host's frame: what it owns, one event in, actions out.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use settle_base::{GroupId, Mono, NodeId, PeerId, Prng};
+use settle_machine::{Action, Context, Event, GroupView, Service, StateMachine};
+use settle_raft::{Message, ProposeError, Role};
+use settle_storage::{Disk, DiskRead};
+use settle_wal::Wal;
+
+use crate::{
+    DurabilityChecker, Hello, HostAction, HostConfig, HostCounters, HostError, HostEvent, HostNote, Identity,
+    OperatorRequest, PeerMessage,
+    event::DropReason,
+    group::{Group, PendingRead},
+    order::{Staged, Unstaged},
+    peer_codec::PROTOCOL_VERSION,
+    snapshot_file::Tokens,
+};
+
+pub(crate) type MakeMachine<M> = Box<dyn Fn(GroupId) -> M + Send>;
+
+/// All of one node's groups and its service, over one disk. Pure: see the crate's head.
+pub struct Host<S: Service, D> {
+    pub(crate) config: HostConfig,
+    pub(crate) identity: Identity,
+    pub(crate) disk: D,
+    /// `None` until the node belongs to a cluster.
+    pub(crate) wal: Option<Wal>,
+    pub(crate) service: S,
+    pub(crate) make_machine: MakeMachine<S::Machine>,
+    pub(crate) groups: BTreeMap<GroupId, Group<S::Machine>>,
+    pub(crate) peers: BTreeMap<NodeId, Peer>,
+    pub(crate) checker: DurabilityChecker,
+    /// In the log, not known to be durable.
+    pub(crate) staged: VecDeque<Staged>,
+    /// The log's staging area was full; nothing may overtake these.
+    pub(crate) unstaged: VecDeque<Unstaged>,
+    pub(crate) disk_is_full: bool,
+    pub(crate) outbox: BTreeMap<NodeId, Vec<Message>>,
+    pub(crate) tokens: Tokens,
+    pub(crate) prng: Prng,
+    pub(crate) next_read: u64,
+    pub(crate) ticks: u64,
+    /// Operators said that these nodes' directories are lost.
+    pub(crate) replace_allowed: BTreeSet<NodeId>,
+    pub(crate) counters: HostCounters,
+    pub(crate) sync_last: std::time::Duration,
+    actions: Vec<Action<S::Response>>,
+    reads_lost: Vec<(GroupId, u64)>,
+    pub(crate) is_dead: bool,
+}
+
+/// A node that a connection is up with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    pub(crate) hello: Hello,
+    /// Belongs to our cluster, as we do; the service knows of it.
+    pub(crate) is_linked: bool,
+}
+
+impl<S: Service, D: Disk + DiskRead> Host<S, D> {
+    pub(crate) fn new(
+        config: HostConfig,
+        identity: Identity,
+        disk: D,
+        service: S,
+        make_machine: MakeMachine<S::Machine>,
+    ) -> Host<S, D> {
+        let node = u64::from(config.node.0);
+        let mut prng = Prng::from_parts(&[config.seed, node, identity.incarnation.0]);
+        // Answers to an earlier run's reads may still be on their way; they must not fit this run's.
+        let next_read = prng.next_u64();
+        Host {
+            config,
+            identity,
+            disk,
+            wal: None,
+            service,
+            make_machine,
+            groups: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            checker: DurabilityChecker::default(),
+            staged: VecDeque::new(),
+            unstaged: VecDeque::new(),
+            disk_is_full: false,
+            outbox: BTreeMap::new(),
+            tokens: Tokens::default(),
+            prng,
+            next_read,
+            ticks: 0,
+            replace_allowed: BTreeSet::new(),
+            counters: HostCounters::default(),
+            sync_last: std::time::Duration::ZERO,
+            actions: Vec::new(),
+            reads_lost: Vec::new(),
+            is_dead: false,
+        }
+    }
+
+    /// What the transport says first on every connection.
+    pub fn hello(&self) -> Hello {
+        Hello {
+            protocol: PROTOCOL_VERSION,
+            cluster: self.identity.cluster,
+            node: self.config.node,
+            incarnation: self.identity.incarnation,
+        }
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub fn config(&self) -> &HostConfig {
+        &self.config
+    }
+
+    pub fn service(&self) -> &S {
+        &self.service
+    }
+
+    pub fn service_mut(&mut self) -> &mut S {
+        &mut self.service
+    }
+
+    pub fn machine(&self, group: GroupId) -> Option<&S::Machine> {
+        self.groups.get(&group).map(|g| &g.machine)
+    }
+
+    pub fn raft(&self, group: GroupId) -> Option<&settle_raft::Raft> {
+        self.groups.get(&group).map(|g| &g.raft)
+    }
+
+    /// A group as its service sees it.
+    pub fn view(&self, group: GroupId, now: Mono) -> Option<GroupView<'_, S::Machine>> {
+        self.groups.get(&group).map(|g| g.view(now))
+    }
+
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    pub fn disk_mut(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// Whether a [`HostAction::Fatal`] was given: nothing happens any more.
+    pub fn is_dead(&self) -> bool {
+        self.is_dead
+    }
+
+    /// Takes one event. Follow a burst of them by one [`Host::flush`].
+    pub fn step(&mut self, event: HostEvent<S::Request>, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        if self.is_dead {
+            return;
+        }
+        if let Err(error) = self.take(event, now, out) {
+            self.die(error, out);
+        }
+    }
+
+    /// Lets everything happen that the events so far made possible: proposes what the service gathered, writes one batch
+    /// for all groups, sends what rests on nothing that is not durable, applies what is committed.
+    pub fn flush(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        if self.is_dead {
+            return;
+        }
+        self.serve(Event::Flush, now, out);
+        let result = self.settle(now, out);
+        self.send_outbox(out);
+        if let Err(error) = result {
+            self.die(error, out);
+        }
+    }
+
+    fn die(&mut self, error: HostError, out: &mut Vec<HostAction<S::Response>>) {
+        self.is_dead = true;
+        out.push(HostAction::Fatal(error));
+    }
+
+    fn take(
+        &mut self,
+        event: HostEvent<S::Request>,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> Result<(), HostError> {
+        match event {
+            HostEvent::Tick => self.tick(now, out),
+            HostEvent::DiskReady => self.poll_disk(now, out).map(drop),
+            HostEvent::PeerUp { node, hello } => self.peer_up(node, hello, now, out),
+            HostEvent::PeerDown { node } => {
+                self.peer_down(node, now, out);
+                Ok(())
+            }
+            HostEvent::Peer { from, message } => self.peer_message(from, message, now, out),
+            HostEvent::Request(request) => {
+                self.serve(Event::Request(request), now, out);
+                Ok(())
+            }
+            HostEvent::Operator(request) => {
+                self.operator(request, now, out);
+                Ok(())
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) -> Result<(), HostError> {
+        self.ticks += 1;
+        for group in self.groups.values_mut() {
+            group.raft.tick();
+        }
+        self.try_found(now, out)?;
+        if self.ticks.is_multiple_of(u64::from(self.config.election_ticks)) {
+            self.replace_lost_members(now, out);
+            self.hand_over_from_slow_disk(now, out);
+            self.drop_old_reads(now);
+        }
+        self.tick_snapshots(now, out);
+        self.serve(Event::Tick, now, out);
+        Ok(())
+    }
+
+    fn peer_message(
+        &mut self,
+        from: NodeId,
+        message: PeerMessage,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> Result<(), HostError> {
+        let Some(peer) = self.peers.get(&from) else {
+            self.counters.messages_ignored += 1;
+            return Ok(());
+        };
+        let incarnation = peer.hello.incarnation;
+        if let PeerMessage::Join(join) = message {
+            return self.on_join(from, join, now, out);
+        }
+        if !peer.is_linked {
+            self.counters.messages_ignored += 1;
+            return Ok(());
+        }
+        match message {
+            PeerMessage::Raft(messages) => self.step_raft(from, incarnation, messages, out),
+            PeerMessage::SnapshotChunk(chunk) => self.on_chunk(from, incarnation, chunk, now, out)?,
+            PeerMessage::SnapshotAck { group, stream, next } => {
+                self.on_snapshot_ack(incarnation, group, stream, next, now, out);
+            }
+            PeerMessage::SnapshotReject { group, stream } => self.on_snapshot_reject(incarnation, group, stream, out),
+            PeerMessage::Propose { group, command } => {
+                let is_leader = self.groups.get(&group).is_some_and(|g| g.raft.role() == Role::Leader);
+                if is_leader {
+                    self.counters.proposals_taken_over += 1;
+                    self.propose(group, command, now, out);
+                } else {
+                    // Not passed on: two nodes that each believe in the other would play for ever.
+                    self.counters.drop_proposal(DropReason::NotLeader);
+                }
+            }
+            PeerMessage::Service(body) => self.serve(Event::Peer { from, body }, now, out),
+            PeerMessage::Join(_) => unreachable!("taken above"),
+        }
+        Ok(())
+    }
+
+    /// Lets the service see `event`, and does what it then asks for.
+    pub(crate) fn serve(
+        &mut self,
+        event: Event<'_, <S::Machine as StateMachine>::Effect, S::Request>,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) {
+        let groups = &self.groups;
+        let group = |id| groups.get(&id).map(|g| g.view(now));
+        let mut context = Context {
+            now,
+            node: self.config.node,
+            group: &group,
+            actions: &mut self.actions,
+        };
+        self.service.step(event, &mut context);
+        if self.actions.is_empty() {
+            return;
+        }
+        let mut actions = std::mem::take(&mut self.actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Respond(response) => out.push(HostAction::Respond(response)),
+                Action::Propose { group, command } => self.propose(group, command, now, out),
+                Action::Read { group, token } => self.read(group, token, now),
+                Action::Peer { to, body } => {
+                    if self.peers.get(&to).is_some_and(|p| p.is_linked) {
+                        send(out, to, PeerMessage::Service(body));
+                    }
+                }
+            }
+        }
+        self.actions = actions;
+    }
+
+    fn propose(&mut self, group: GroupId, command: Bytes, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        self.counters.proposals += 1;
+        if let Err(reason) = self.try_propose(group, command, now, out) {
+            self.counters.drop_proposal(reason);
+        }
+    }
+
+    fn try_propose(
+        &mut self,
+        group: GroupId,
+        command: Bytes,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> Result<(), DropReason> {
+        if command.len() > self.config.limits.proposal_bytes_max {
+            return Err(DropReason::TooLong);
+        }
+        let g = self.groups.get_mut(&group).ok_or(DropReason::UnknownGroup)?;
+        if g.raft.role() != Role::Leader {
+            let leader = g.raft.leader();
+            let to = self.node_of(leader).ok_or(DropReason::NoLeader)?;
+            self.counters.proposals_forwarded += 1;
+            send(out, to, PeerMessage::Propose { group, command });
+            return Ok(());
+        }
+        if self.disk_is_full {
+            return Err(DropReason::DiskFull);
+        }
+        if !self.unstaged.is_empty() {
+            return Err(DropReason::Full);
+        }
+        let time = g.time(now);
+        match g.raft.propose(command, time, None) {
+            Ok(_) => Ok(()),
+            Err(ProposeError::Full { .. }) => Err(DropReason::Full),
+            Err(_) => Err(DropReason::NotLeader),
+        }
+    }
+
+    fn read(&mut self, group: GroupId, token: u64, now: Mono) {
+        self.counters.reads += 1;
+        let limit = self.config.limits.reads_in_flight_max;
+        let Some(g) = self.groups.get_mut(&group) else {
+            return self.reads_lost.push((group, token));
+        };
+        self.next_read = self.next_read.wrapping_add(1);
+        let ctx = self.next_read;
+        if g.reads.len() + g.reads_confirmed.len() >= limit || g.raft.read_index(ctx).is_err() {
+            return self.reads_lost.push((group, token));
+        }
+        g.reads.insert(ctx, PendingRead { token, asked: now });
+    }
+
+    /// Tells the service of reads that were lost since the last time.
+    pub(crate) fn report_lost_reads(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        // One pass: what the service asks in answer waits for the next.
+        for (group, token) in std::mem::take(&mut self.reads_lost) {
+            self.counters.reads_dropped += 1;
+            self.serve(Event::ReadDropped { group, token }, now, out);
+        }
+    }
+
+    pub(crate) fn lose_read(&mut self, group: GroupId, token: u64) {
+        self.reads_lost.push((group, token));
+    }
+
+    /// Consensus asks again by itself; this is for answers that will never come.
+    fn drop_old_reads(&mut self, now: Mono) {
+        let patience = self.config.tick * self.config.election_ticks * 4;
+        for (&id, group) in &mut self.groups {
+            let lost = &mut self.reads_lost;
+            group.reads.retain(|_, read| {
+                let is_waiting = now.since(read.asked) < patience;
+                if !is_waiting {
+                    lost.push((id, read.token));
+                }
+                is_waiting
+            });
+        }
+    }
+
+    fn operator(&mut self, request: OperatorRequest, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        let done = match &request {
+            OperatorRequest::ReplaceMember { node } => {
+                self.replace_allowed.insert(*node);
+                self.replace_lost_members(now, out);
+                true
+            }
+            OperatorRequest::TransferLeader { group, to } => {
+                let peer = match self.peers.get(to) {
+                    Some(peer) => Some(peer.hello.incarnation),
+                    None => (*to == self.config.node).then_some(self.identity.incarnation),
+                };
+                let group = self.groups.get_mut(group);
+                match (peer, group) {
+                    (Some(peer), Some(group)) => group.raft.transfer_leader(peer).is_ok(),
+                    _ => false,
+                }
+            }
+            OperatorRequest::TakeSnapshot { group } => self.begin_snapshot(*group, now),
+        };
+        if !done {
+            out.push(HostAction::Note(HostNote::OperatorRefused { request }));
+        }
+    }
+
+    /// The node that a replica lives on, when it is this one or one that we are connected to.
+    pub(crate) fn node_of(&self, peer: PeerId) -> Option<NodeId> {
+        if peer == self.identity.incarnation {
+            return Some(self.config.node);
+        }
+        let mut linked = self.peers.iter().filter(|(_, p)| p.is_linked);
+        linked.find(|(_, p)| p.hello.incarnation == peer).map(|(node, _)| *node)
+    }
+}
+
+pub(crate) fn send<R>(out: &mut Vec<HostAction<R>>, to: NodeId, message: PeerMessage) {
+    let lane = message.lane();
+    out.push(HostAction::Send { to, lane, message });
+}

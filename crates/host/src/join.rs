@@ -1,0 +1,373 @@
+//! How a node comes to belong to a cluster, and how a lost replica is replaced.
+//!
+//! A new cluster is founded only when every configured node is connected and none has a cluster; then by the lowest.
+//! So a node whose directory was wiped can never found a second one: somebody remembers the first, and while that
+//! somebody is away, it waits. Until then a node has no group and so nothing to vote with.
+
+use settle_base::{GroupId, GroupTime, Mono, NodeId};
+use settle_machine::{Event, Service};
+use settle_raft::{ConfState, Config, HardState, ProgressState, Raft, Restored, Role, SnapshotMeta};
+use settle_storage::{Disk, DiskError, DiskErrorKind, DiskRead, Op};
+use settle_wal::{LogIdentity, Record, Wal};
+
+use crate::{
+    ClusterId, Hello, Host, HostAction, HostConfig, HostError, HostNote, Identity, JoinMessage, Member, PeerError,
+    PeerMessage,
+    group::Group,
+    host::{Peer, send},
+    identity::identity_file,
+    members::{Book, encode_conf, next_change},
+};
+
+/// A founded group starts as if from a snapshot at this index, of this term: so a replica that is let in later can only
+/// start from a snapshot, which tells it the membership.
+pub(crate) const FOUNDED: (u64, u64) = (1, 1);
+
+/// Syncs that creating a group may take before the disk is called broken.
+const CREATE_SYNCS_MAX: u32 = 1_000;
+
+impl<S: Service, D: Disk + DiskRead> Host<S, D> {
+    pub(crate) fn peer_up(
+        &mut self,
+        node: NodeId,
+        hello: Hello,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> Result<(), HostError> {
+        if self.peers.contains_key(&node) {
+            self.peer_down(node, now, out);
+        }
+        if let Err(reason) = self.check_hello(node, &hello) {
+            out.push(HostAction::ClosePeer { node, reason });
+            return Ok(());
+        }
+        let is_linked = false;
+        self.peers.insert(node, Peer { hello, is_linked });
+        match (self.identity.cluster, hello.cluster) {
+            (Some(cluster), None) => {
+                let founders = self.identity.founders.clone();
+                send(out, node, PeerMessage::Join(JoinMessage::Found { cluster, founders }));
+            }
+            (Some(_), Some(_)) => self.link(node, now, out),
+            (None, _) => self.try_found(now, out)?,
+        }
+        Ok(())
+    }
+
+    fn check_hello(&self, node: NodeId, hello: &Hello) -> Result<(), PeerError> {
+        if hello.node != node || node == self.config.node {
+            let (expected, said) = (node, hello.node);
+            return Err(PeerError::OtherNode { expected, said });
+        }
+        let is_member = self.groups.values().any(|g| g.book.knows_node(node));
+        if !is_member && !self.config.nodes.iter().any(|(n, _)| *n == node) {
+            return Err(PeerError::UnknownNode { node });
+        }
+        let incarnation = hello.incarnation;
+        if incarnation == self.identity.incarnation {
+            return Err(PeerError::SameIncarnation { node, incarnation });
+        }
+        match (self.identity.cluster, hello.cluster) {
+            (Some(ours), Some(theirs)) if ours != theirs => Err(PeerError::OtherCluster { node, ours, theirs }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn peer_down(&mut self, node: NodeId, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        let Some(peer) = self.peers.remove(&node) else { return };
+        self.outbox.remove(&node);
+        self.drop_transfers(peer.hello.incarnation, out);
+        if peer.is_linked {
+            for group in self.groups.values_mut() {
+                group.raft.report_unreachable(peer.hello.incarnation);
+            }
+            self.serve(Event::PeerDown { node }, now, out);
+            self.update_roles(now, out);
+        }
+    }
+
+    /// The peer and we belong to the same cluster now.
+    fn link(&mut self, node: NodeId, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        let Some(peer) = self.peers.get_mut(&node).filter(|p| !p.is_linked) else {
+            return;
+        };
+        peer.is_linked = true;
+        let incarnation = peer.hello.incarnation;
+        for group in self.groups.values_mut() {
+            // What went to it before did not arrive.
+            group.raft.report_unreachable(incarnation);
+        }
+        self.serve(Event::PeerUp { node }, now, out);
+        self.update_roles(now, out);
+    }
+
+    fn update_roles(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        for id in ids {
+            self.update_role(id, now, out);
+        }
+    }
+
+    pub(crate) fn on_join(
+        &mut self,
+        from: NodeId,
+        message: JoinMessage,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> Result<(), HostError> {
+        let (JoinMessage::Found { cluster: theirs, .. } | JoinMessage::Adopted { cluster: theirs }) = message;
+        match self.identity.cluster {
+            Some(ours) if ours != theirs => {
+                let node = from;
+                let reason = PeerError::OtherCluster { node, ours, theirs };
+                out.push(HostAction::ClosePeer { node, reason });
+                return Ok(());
+            }
+            _ => {}
+        }
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.hello.cluster = Some(theirs);
+        }
+        if let (JoinMessage::Found { cluster, founders }, None) = (message, self.identity.cluster) {
+            self.adopt(cluster, founders, now, out)?;
+        }
+        if self.identity.cluster.is_some() {
+            self.link(from, now, out);
+        }
+        Ok(())
+    }
+
+    /// Founds the cluster when it is certain that there is none and it is this node's turn.
+    pub(crate) fn try_found(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) -> Result<(), HostError> {
+        if self.identity.cluster.is_some() {
+            return Ok(());
+        }
+        let me = (self.config.node, self.identity.incarnation);
+        let mut founders = Vec::with_capacity(self.config.nodes.len());
+        for (node, address) in &self.config.nodes {
+            let peer = match self.peers.get(node) {
+                _ if *node == me.0 => me.1,
+                Some(peer) if *node > me.0 && peer.hello.cluster.is_none() => peer.hello.incarnation,
+                _ => return Ok(()),
+            };
+            let (node, address) = (*node, address.clone());
+            founders.push(Member { peer, node, address });
+        }
+        let cluster = ClusterId((u128::from(self.prng.next_u64()) << 64 | u128::from(self.prng.next_u64())).max(1));
+        self.adopt(cluster, founders.clone(), now, out)?;
+        out.push(HostAction::Note(HostNote::Founded { cluster }));
+        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in nodes {
+            let founders = founders.clone();
+            send(out, node, PeerMessage::Join(JoinMessage::Found { cluster, founders }));
+        }
+        Ok(())
+    }
+
+    /// Makes this directory the cluster's: first the log with its groups, then the identity, each durable; and only then
+    /// anything is said. Blocks, once in a directory's life.
+    fn adopt(
+        &mut self,
+        cluster: ClusterId,
+        founders: Vec<Member>,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> Result<(), HostError> {
+        let mut identity = self.identity.clone();
+        identity.cluster = Some(cluster);
+        identity.founders = founders;
+        let as_founder = identity.is_founder();
+        let meta = if as_founder {
+            founding_meta(&identity.founders)
+        } else {
+            SnapshotMeta::default()
+        };
+        self.wal = Some(create_log(&mut self.disk, &self.config, &identity, &meta)?);
+        identity
+            .write(&mut self.disk)
+            .map_err(|source| HostError::Disk { source })?;
+        self.identity = identity;
+        for id in self.config.groups.clone() {
+            let hard_state = founding_hard_state(&meta);
+            let restored = Restored {
+                hard_state,
+                snapshot: meta.clone(),
+                ..Restored::default()
+            };
+            let raft = Raft::restore(raft_config(&self.config, &self.identity, id), restored)
+                .map_err(|source| HostError::Start { group: id, source })?;
+            let book = if as_founder {
+                Book::new(self.identity.founders.clone())
+            } else {
+                Book::default()
+            };
+            let machine = (self.make_machine)(id);
+            self.checker.restored(id, hard_state, meta.index);
+            self.groups.insert(id, Group::new(raft, id, machine, book, &meta, None));
+        }
+        out.push(HostAction::Note(HostNote::Adopted { cluster, as_founder }));
+        let nodes: Vec<(NodeId, bool)> = self
+            .peers
+            .iter()
+            .map(|(node, p)| (*node, p.hello.cluster == Some(cluster)))
+            .collect();
+        for (node, is_same) in nodes {
+            send(out, node, PeerMessage::Join(JoinMessage::Adopted { cluster }));
+            if is_same {
+                self.link(node, now, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// At each leader: lets in connected nodes of the cluster that lost their disk, and promotes those that caught up.
+    pub(crate) fn replace_lost_members(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        let nodes: Vec<(NodeId, Hello)> = self
+            .peers
+            .iter()
+            .filter(|(_, p)| p.is_linked)
+            .map(|(node, p)| (*node, p.hello))
+            .collect();
+        for group in self.groups.values_mut().filter(|g| g.is_ready_leader()) {
+            for (node, hello) in &nodes {
+                let (node, peer) = (*node, hello.incarnation);
+                let is_allowed = self.config.auto_replace || self.replace_allowed.contains(&node);
+                if !is_allowed || !group.book.knows_node(node) || group.raft.conf().voters.contains(&peer) {
+                    continue;
+                }
+                let address = self
+                    .config
+                    .nodes
+                    .iter()
+                    .find(|(n, _)| *n == node)
+                    .map(|(_, a)| a.clone());
+                let known = group.book.iter().find(|m| m.node == node).map(|m| m.address.clone());
+                let address = address.or(known).unwrap_or_default();
+                let status = group.raft.status();
+                let caught_up = status.progress.iter().any(|p| {
+                    p.peer == peer
+                        && p.state == ProgressState::Replicate
+                        && p.recent_active
+                        && !p.recovering
+                        && p.matched + self.config.promote_within_entries >= status.last_index
+                });
+                let member = Member { peer, node, address };
+                let Some(change) = next_change(group.raft.conf(), &group.book, &member, caught_up) else {
+                    continue;
+                };
+                let time = group.time(now);
+                if group.raft.propose_conf_change(change, time).is_ok() {
+                    let group = group.id;
+                    out.push(HostAction::Note(HostNote::ReplacementProposed { group, node, peer }));
+                }
+                // One change at a time.
+                break;
+            }
+        }
+        let is_replaced = |node: &NodeId| {
+            let peer = self.peers.get(node).map(|p| p.hello.incarnation);
+            let groups = || self.groups.values();
+            let leads_all = groups().all(|g| g.raft.role() == Role::Leader);
+            leads_all && peer.is_some_and(|p| groups().all(|g| g.raft.conf().voters.contains(&p)))
+        };
+        self.replace_allowed.retain(|node| !is_replaced(node));
+    }
+}
+
+pub(crate) fn raft_config(config: &HostConfig, identity: &Identity, group: GroupId) -> Config {
+    let defaults = Config::new(group, identity.incarnation, config.seed);
+    Config {
+        election_ticks: config.election_ticks,
+        heartbeat_ticks: config.heartbeat_ticks,
+        // One persist must fit the log's staging area.
+        max_uncommitted_bytes: defaults.max_uncommitted_bytes.min(config.wal.max_batch_bytes / 2),
+        max_inflight_bytes: defaults.max_inflight_bytes.min(config.wal.max_batch_bytes / 4),
+        max_pending_reads: config.limits.reads_in_flight_max,
+        ..defaults
+    }
+}
+
+fn founding_meta(founders: &[Member]) -> SnapshotMeta {
+    let (index, term) = FOUNDED;
+    SnapshotMeta {
+        index,
+        term,
+        conf: ConfState::of_voters(founders.iter().map(|m| m.peer)),
+        time: GroupTime::ZERO,
+        context: Book::new(founders.iter().cloned()).encode(),
+    }
+}
+
+fn founding_hard_state(meta: &SnapshotMeta) -> HardState {
+    HardState {
+        term: meta.term,
+        commit: meta.index,
+        ..HardState::default()
+    }
+}
+
+pub(crate) fn log_identity(identity: &Identity, cluster: ClusterId) -> LogIdentity {
+    LogIdentity {
+        cluster: cluster.0,
+        incarnation: identity.incarnation.0,
+    }
+}
+
+/// The log of a directory that joins a cluster, with its groups, durably. A joiner's groups are empty: no membership, so
+/// no vote, until the leader's snapshot tells.
+fn create_log(
+    disk: &mut (impl Disk + DiskRead),
+    config: &HostConfig,
+    identity: &Identity,
+    meta: &SnapshotMeta,
+) -> Result<Wal, HostError> {
+    let failed = |source| HostError::Log { source };
+    let cluster = identity.cluster.expect("adopting sets it");
+    let opened = Wal::open(disk, config.wal.clone(), log_identity(identity, cluster)).map_err(failed)?;
+    let (mut wal, groups) = opened;
+    assert!(
+        groups.is_empty(),
+        "a directory without a cluster has no log; leftovers were removed at start"
+    );
+    let mut records = Vec::new();
+    for &group in &config.groups {
+        let data = bytes::Bytes::new();
+        records.push(Record::Create { group, data });
+        if meta.index > 0 {
+            let state = settle_wal::HardState {
+                term: meta.term,
+                vote: settle_base::PeerId::NONE,
+                commit: meta.index,
+            };
+            records.push(Record::HardState { group, state });
+            let snapshot = settle_wal::Snapshot {
+                index: meta.index,
+                term: meta.term,
+                time: meta.time,
+                conf: encode_conf(&meta.conf, &meta.context),
+                file: None,
+            };
+            let reset = true;
+            records.push(Record::Snapshot { group, snapshot, reset });
+        }
+    }
+    let end = wal.append(&records).map_err(failed)?;
+    for _ in 0..CREATE_SYNCS_MAX {
+        wal.flush(disk);
+        // Comes after all that was submitted before it.
+        let file = identity_file();
+        disk.run(Op::Sync { file })
+            .map_err(|source| HostError::Disk { source })?;
+        while let Some(completion) = disk.poll() {
+            wal.complete(&completion, disk).map_err(failed)?;
+        }
+        if wal.durable() >= end {
+            return Ok(wal);
+        }
+        if wal.is_full() {
+            break;
+        }
+    }
+    let source = DiskError::new(DiskErrorKind::NoSpace, settle_storage::Act::Write, &identity_file());
+    Err(HostError::Disk { source })
+}

@@ -1,0 +1,41 @@
+//! Many groups on one node, and the one place that orders persist, send, apply and reply.
+//!
+//! [`Host`] is pure: [`Host::step`] takes one [`HostEvent`] with the time it happened, [`Host::flush`] lets follow what can
+//! follow, and both only return [`HostAction`]s. The disk is a [`settle_storage::Disk`], peers are actions, the front door
+//! is a [`settle_machine::Service`] that the host drives. The node's loop and the simulator drive exactly this object.
+//!
+//! The rule that everything here serves: nothing is promised before what it rests on is durable. Consensus hands out
+//! what to write and what may follow; `order.rs` writes one batch for all groups and lets follow only what the log's
+//! completion allows; `durability.rs` judges each send and each apply by those completions alone.
+//!
+//! What is deliberately absent: sockets, threads, clocks, the bytes of a connection (the transport's), any knowledge of
+//! what the commands mean (the machine's) or who asks (the service's).
+
+mod config;
+mod durability;
+mod error;
+mod event;
+mod group;
+mod host;
+mod identity;
+mod join;
+mod members;
+mod message;
+mod open;
+mod order;
+pub mod peer_codec;
+mod snapshot_file;
+mod snapshots;
+mod status;
+mod wire;
+
+pub use config::{HostConfig, Limits};
+pub use durability::{CheckerCounters, DurabilityChecker, Durable};
+pub use error::{HostError, OpenError, PeerError, SnapshotFileError};
+pub use event::{HostAction, HostEvent, HostNote, OperatorRequest};
+pub use host::Host;
+pub use identity::{ClusterId, Identity, Member};
+pub use members::Book;
+pub use message::{ChunkContent, Hello, JoinMessage, Lane, PeerMessage, SnapshotChunk};
+pub use status::{GroupStatus, HostCounters, HostStatus};
+pub use wire::Malformed;

@@ -1,0 +1,113 @@
+//! The membership book: which node each replica of a group lives on. Replicated with the configuration (in a change's
+//! context and a snapshot's), so that every replica can name the others.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use settle_base::{NodeId, PeerId};
+use settle_raft::{ConfChange, ConfChangeKind, ConfState};
+
+use crate::{
+    identity::{Member, members, put_members},
+    wire::{Decoded, Reader},
+};
+
+const BOOK_VERSION: u8 = 1;
+
+/// The known members of one group.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Book {
+    members: BTreeMap<PeerId, Member>,
+}
+
+impl Book {
+    pub(crate) fn new(members: impl IntoIterator<Item = Member>) -> Book {
+        Book {
+            members: members.into_iter().map(|m| (m.peer, m)).collect(),
+        }
+    }
+
+    pub fn get(&self, peer: PeerId) -> Option<&Member> {
+        self.members.get(&peer)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    pub fn knows_node(&self, node: NodeId) -> bool {
+        self.members.values().any(|m| m.node == node)
+    }
+
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = vec![BOOK_VERSION];
+        let members: Vec<_> = self.members.values().cloned().collect();
+        put_members(&mut out, &members);
+        out.into()
+    }
+
+    pub(crate) fn decode(bytes: Bytes) -> Decoded<Book> {
+        let mut reader = Reader::new(bytes, "a membership book");
+        if reader.u8()? != BOOK_VERSION {
+            return reader.malformed();
+        }
+        let book = Book::new(members(&mut reader)?);
+        reader.finish()?;
+        Ok(book)
+    }
+
+    /// Follows an applied change: learns who it brings and forgets who is in no part of the configuration any more.
+    pub(crate) fn apply(&mut self, brought: Book, conf: &ConfState) {
+        self.members.extend(brought.members);
+        self.members.retain(|peer, _| is_in(conf, *peer));
+    }
+}
+
+pub(crate) fn is_in(conf: &ConfState, peer: PeerId) -> bool {
+    [&conf.voters, &conf.outgoing, &conf.learners, &conf.learners_next]
+        .iter()
+        .any(|list| list.contains(&peer))
+}
+
+/// What the leader proposes next so that `member`, connected now under its node's id, becomes a voter in the place of
+/// every earlier incarnation of that node. First a learner; a voter only once it has `caught_up`, in the same change
+/// that removes the lost one: so the quorum never grows on account of a replica that cannot help yet.
+pub(crate) fn next_change(conf: &ConfState, book: &Book, member: &Member, caught_up: bool) -> Option<ConfChange> {
+    if conf.is_joint() || conf.voters.contains(&member.peer) {
+        return None;
+    }
+    let others = || book.iter().filter(|m| m.node == member.node && m.peer != member.peer);
+    let changes = if !conf.learners.contains(&member.peer) {
+        let stale = others().filter(|m| conf.learners.contains(&m.peer));
+        let mut changes: Vec<_> = stale.map(|m| ConfChangeKind::Remove(m.peer)).collect();
+        changes.push(ConfChangeKind::AddLearner(member.peer));
+        changes
+    } else if caught_up {
+        let mut changes: Vec<_> = others().map(|m| ConfChangeKind::Remove(m.peer)).collect();
+        changes.push(ConfChangeKind::AddVoter(member.peer));
+        changes
+    } else {
+        return None;
+    };
+    let context = Book::new([member.clone()]).encode();
+    Some(ConfChange { changes, context })
+}
+
+/// A configuration and its book, as they are kept beside a snapshot record in the log.
+pub(crate) fn encode_conf(conf: &ConfState, book: &Bytes) -> Bytes {
+    let mut out = vec![BOOK_VERSION];
+    crate::peer_codec::put_conf(&mut out, conf);
+    crate::wire::put_bytes(&mut out, book);
+    out.into()
+}
+
+pub(crate) fn decode_conf(bytes: Bytes) -> Decoded<(ConfState, Bytes)> {
+    let mut reader = Reader::new(bytes, "a configuration record");
+    if reader.u8()? != BOOK_VERSION {
+        return reader.malformed();
+    }
+    let conf = crate::peer_codec::conf(&mut reader)?;
+    let book = reader.bytes()?;
+    reader.finish()?;
+    Ok((conf, book))
+}

@@ -1,0 +1,92 @@
+//! What nodes say to each other. The bytes are made by [`crate::peer_codec`].
+
+use bytes::Bytes;
+use settle_base::{GroupId, NodeId, PeerId};
+use settle_raft::Message;
+
+use crate::{ClusterId, Member};
+
+/// The first thing both sides of a connection say; carried by the transport.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// The newest [`PeerMessage`] format that the sender speaks.
+    pub protocol: u16,
+    /// `None`: the sender's directory belongs to no cluster yet.
+    pub cluster: Option<ClusterId>,
+    pub node: NodeId,
+    pub incarnation: PeerId,
+}
+
+/// Which of a pair of connections a message takes, so that bulk never delays a heartbeat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lane {
+    Control,
+    Bulk,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeerMessage {
+    Raft(Vec<Message>),
+    SnapshotChunk(SnapshotChunk),
+    SnapshotAck {
+        group: GroupId,
+        stream: u64,
+        /// Chunks before this one are written.
+        next: u32,
+    },
+    /// The receiver gave the stream up.
+    SnapshotReject {
+        group: GroupId,
+        stream: u64,
+    },
+    /// A command for the group that the receiver leads.
+    Propose {
+        group: GroupId,
+        command: Bytes,
+    },
+    /// From this node's service to that one's.
+    Service(Bytes),
+    Join(JoinMessage),
+}
+
+impl PeerMessage {
+    pub fn lane(&self) -> Lane {
+        match self {
+            PeerMessage::SnapshotChunk(_) => Lane::Bulk,
+            _ => Lane::Control,
+        }
+    }
+}
+
+/// One piece of a snapshot in flight.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotChunk {
+    pub group: GroupId,
+    /// Names this transfer; unique at the sender.
+    pub stream: u64,
+    /// Counts from 0.
+    pub number: u32,
+    /// Of `data`, CRC32C.
+    pub crc: u32,
+    pub content: ChunkContent,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ChunkContent {
+    /// Number 0: the announcement that is stepped into consensus once everything has arrived.
+    Start(Box<Message>),
+    Data(Bytes),
+    /// The last one: how many bytes of data there were.
+    End {
+        bytes: u64,
+    },
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum JoinMessage {
+    /// To a node without a cluster: this is ours, and these were its founders. A node that finds its own directory
+    /// among them is a voter from the start; any other waits to be let in.
+    Found { cluster: ClusterId, founders: Vec<Member> },
+    /// The sender's directory belongs to this cluster now.
+    Adopted { cluster: ClusterId },
+}

@@ -1,0 +1,163 @@
+//! Start-up: everything is read and checked before a word is said to anybody.
+
+use std::collections::BTreeSet;
+
+use settle_base::{GroupId, GroupTime, Mono, PeerId};
+use settle_machine::{Service, StateMachine};
+use settle_raft::{Entry, HardState, Raft, Restored, SnapshotMeta};
+use settle_storage::{Disk, DiskRead, FileName, Op};
+use settle_wal::{Damage, RecoveredGroup, Wal, WalEntry};
+
+use crate::{
+    Host, HostConfig, Identity, Malformed, OpenError, SnapshotFileError,
+    group::Group,
+    identity::identity_file,
+    join::{log_identity, raft_config},
+    members::{Book, decode_conf},
+    peer_codec::kind_from_u8,
+    snapshot_file::{self, is_snapshot_file},
+};
+
+impl<S: Service, D: Disk + DiskRead> Host<S, D> {
+    /// Opens a data directory, or begins one. Blocks.
+    ///
+    /// `make_machine` gives an empty machine; `fresh_incarnation` is random and used only when the directory is new.
+    ///
+    /// # Errors
+    /// When the directory is not this node's, is damaged, or cannot be read.
+    pub fn open(
+        config: HostConfig,
+        mut disk: D,
+        service: S,
+        make_machine: impl Fn(GroupId) -> S::Machine + Send + 'static,
+        fresh_incarnation: PeerId,
+        now: Mono,
+    ) -> Result<Host<S, D>, OpenError> {
+        let identity = Identity::open(&mut disk, config.node, fresh_incarnation)?;
+        let _ = now;
+        let mut host = Host::new(config, identity, disk, service, Box::new(make_machine));
+        let Some(cluster) = host.identity.cluster else {
+            // Leftovers of an adoption that did not come to its end: nothing was ever said on their ground.
+            remove_files(&mut host.disk, |file| *file != identity_file())?;
+            return Ok(host);
+        };
+        let log_identity = log_identity(&host.identity, cluster);
+        let opened = Wal::open(&mut host.disk, host.config.wal.clone(), log_identity);
+        let (wal, recovered) = opened.map_err(|source| OpenError::Log { source })?;
+        host.wal = Some(wal);
+        for group in host.config.groups.clone() {
+            if !recovered.iter().any(|r| r.group == group && !r.destroyed) {
+                return Err(OpenError::LogMissing { cluster, group });
+            }
+        }
+        let files = recovered.iter().filter_map(|r| r.snapshot.as_ref()?.file.clone());
+        let files: BTreeSet<FileName> = files.collect();
+        for group in recovered.into_iter().filter(|r| !r.destroyed) {
+            host.restore(group)?;
+        }
+        remove_files(&mut host.disk, |file| is_snapshot_file(file) && !files.contains(file))?;
+        Ok(host)
+    }
+
+    fn restore(&mut self, recovered: RecoveredGroup) -> Result<(), OpenError> {
+        let group = recovered.group;
+        let record = |source| OpenError::Record { group, source };
+        let hard_state = recovered.hard_state.map_or(HardState::default(), |h| HardState {
+            term: h.term,
+            vote: h.vote,
+            commit: h.commit,
+        });
+        let mut machine = (self.make_machine)(group);
+        let mut meta = SnapshotMeta::default();
+        let mut file = None;
+        if let Some(snapshot) = recovered.snapshot {
+            let (conf, context) = decode_conf(snapshot.conf).map_err(record)?;
+            meta = SnapshotMeta {
+                index: snapshot.index,
+                term: snapshot.term,
+                conf,
+                time: snapshot.time,
+                context,
+            };
+            if let Some(name) = snapshot.file {
+                load(&mut self.disk, &name, group, meta.index, &mut machine)?;
+                file = Some(name);
+            }
+        }
+        let book = if meta.context.is_empty() {
+            Book::default()
+        } else {
+            Book::decode(meta.context.clone()).map_err(record)?
+        };
+        let entries = recovered.entries.into_iter().map(entry).collect::<Option<Vec<_>>>();
+        let entries = entries.ok_or_else(|| {
+            record(Malformed {
+                what: "an entry's kind",
+            })
+        })?;
+        let last = entries.last().map_or(meta.index, |e| e.index);
+        let is_damaged = !matches!(recovered.damage, Damage::None);
+        let recovering = is_damaged.then(|| self.prng.next_u64());
+        let restored = Restored {
+            hard_state,
+            snapshot: meta.clone(),
+            entries,
+            recovering,
+        };
+        let raft = Raft::restore(raft_config(&self.config, &self.identity, group), restored)
+            .map_err(|source| OpenError::Restore { group, source })?;
+        self.checker.restored(group, hard_state, last);
+        self.groups
+            .insert(group, Group::new(raft, group, machine, book, &meta, file));
+        Ok(())
+    }
+
+    /// Groups whose log was damaged at its end: they recover before they vote again.
+    pub fn recovering_groups(&self) -> Vec<GroupId> {
+        self.groups
+            .values()
+            .filter(|g| g.raft.is_recovering())
+            .map(|g| g.id)
+            .collect()
+    }
+}
+
+fn load<M: StateMachine>(
+    disk: &mut impl DiskRead,
+    name: &FileName,
+    group: GroupId,
+    index: u64,
+    machine: &mut M,
+) -> Result<(), OpenError> {
+    let broken = |source: SnapshotFileError| OpenError::Snapshot {
+        group,
+        index,
+        file: name.clone(),
+        source,
+    };
+    let (_, mut chunks) = snapshot_file::read(disk, name, group, index).map_err(broken)?;
+    let loaded = machine.load(&mut chunks);
+    // A damaged file is the cause even when the machine was the first to stumble.
+    chunks.verify_end().map_err(broken)?;
+    loaded.map_err(|source| OpenError::Load { group, index, source })
+}
+
+fn remove_files(disk: &mut impl DiskRead, is_leftover: impl Fn(&FileName) -> bool) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Disk { source };
+    for (file, _) in disk.list().map_err(failed)? {
+        if is_leftover(&file) {
+            disk.run(Op::Remove { file }).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn entry(entry: WalEntry) -> Option<Entry> {
+    Some(Entry {
+        term: entry.term,
+        index: entry.index,
+        kind: kind_from_u8(entry.kind)?,
+        time: GroupTime(entry.time.0),
+        data: entry.data,
+    })
+}

@@ -1,0 +1,549 @@
+//! The order of things: write, then (once durable) promise, apply, answer. Everything that consensus wants passes here.
+
+use bytes::Bytes;
+use settle_base::{GroupId, Mono, NodeId, PeerId};
+use settle_machine::{EntryMeta, Event, GroupRole, Service, StateMachine};
+use settle_raft::{ConfChange, Entry, EntryKind, Message, Persist, PersistSeq, Role, RoleChange, SnapshotMeta};
+use settle_storage::{Disk, DiskRead, FileName};
+use settle_wal::{HardState, Lsn, Record, WalEntry, WalError, WalProgress};
+
+use crate::{
+    Host, HostAction, HostError, HostNote, PeerError, PeerMessage,
+    durability::Change,
+    event::DropReason,
+    group::{Applied, Office},
+    host::send,
+    members::{self, Book, encode_conf},
+    peer_codec::{kind_to_u8, message_bytes},
+};
+
+/// A batch of one group's records in the log, and what may happen once it is durable.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    lsn: Lsn,
+    group: GroupId,
+    since: Mono,
+    then: Then,
+}
+
+/// The same before the log had room for it.
+#[derive(Debug)]
+pub(crate) struct Unstaged {
+    group: GroupId,
+    records: Vec<Record>,
+    since: Mono,
+    then: Then,
+}
+
+#[derive(Debug)]
+pub(crate) enum Then {
+    Persisted {
+        seq: PersistSeq,
+        change: Change,
+        after: Vec<Message>,
+        install: Option<SnapshotMeta>,
+    },
+    /// The log knows of a snapshot that this replica took.
+    Compact {
+        meta: SnapshotMeta,
+        file: FileName,
+        bytes: u64,
+    },
+    Healed,
+}
+
+/// More rounds than any chain of causes within one flush needs; the rest waits for the next flush.
+const ROUNDS_MAX: usize = 64;
+
+impl<S: Service, D: Disk + DiskRead> Host<S, D> {
+    /// Goes round until nothing more can happen without the disk or a peer.
+    pub(crate) fn settle(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) -> Result<(), HostError> {
+        for _ in 0..ROUNDS_MAX {
+            let mut progressed = self.poll_disk(now, out)?;
+            let mut next = self.groups.keys().next().copied();
+            while let Some(id) = next {
+                while self.groups.get(&id).is_some_and(|g| g.raft.has_ready()) {
+                    self.drain_ready(id, now, out)?;
+                    progressed = true;
+                }
+                next = self
+                    .groups
+                    .range((std::ops::Bound::Excluded(id), std::ops::Bound::Unbounded))
+                    .next()
+                    .map(|(id, _)| *id);
+            }
+            self.write()?;
+            self.report_lost_reads(now, out);
+            if !progressed {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the disk's completions; true when there were any.
+    pub(crate) fn poll_disk(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) -> Result<bool, HostError> {
+        let mut any = false;
+        while let Some(completion) = self.disk.poll() {
+            any = true;
+            let progress = match &mut self.wal {
+                Some(wal) => wal
+                    .complete(&completion, &mut self.disk)
+                    .map_err(|source| HostError::Log { source })?,
+                None => WalProgress::NotMine,
+            };
+            match progress {
+                WalProgress::NotMine => self.snapshot_written(&completion, now, out)?,
+                WalProgress::Pending => {}
+                WalProgress::Full => {
+                    if !self.disk_is_full {
+                        self.disk_is_full = true;
+                        self.counters.disk_full += 1;
+                        out.push(HostAction::Note(HostNote::DiskFull));
+                    }
+                }
+                WalProgress::Durable(lsn) => self.became_durable(lsn, now, out)?,
+            }
+        }
+        Ok(any)
+    }
+
+    fn became_durable(&mut self, lsn: Lsn, now: Mono, out: &mut Vec<HostAction<S::Response>>) -> Result<(), HostError> {
+        if self.disk_is_full && self.wal.as_ref().is_some_and(|wal| !wal.is_full()) {
+            self.disk_is_full = false;
+            out.push(HostAction::Note(HostNote::DiskHasSpace));
+        }
+        while self.staged.front().is_some_and(|staged| staged.lsn <= lsn) {
+            let Staged {
+                group: id, since, then, ..
+            } = self.staged.pop_front().expect("it was just seen");
+            self.sync_last = now.since(since);
+            match then {
+                Then::Persisted {
+                    seq,
+                    change,
+                    after,
+                    install,
+                } => {
+                    self.checker.became_durable(id, change);
+                    if let Some(group) = self.groups.get_mut(&id) {
+                        group.raft.on_persisted(seq);
+                    }
+                    if let Some(meta) = install {
+                        self.install(id, meta, now, out)?;
+                    }
+                    for message in after {
+                        self.post(message)?;
+                    }
+                }
+                Then::Compact { meta, file, bytes } => self.compact(id, &meta, file, bytes, out),
+                Then::Healed => out.push(HostAction::Note(HostNote::Recovered { group: id })),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands what is staged to the disk as one batch.
+    fn write(&mut self) -> Result<(), HostError> {
+        let Some(wal) = &mut self.wal else { return Ok(()) };
+        wal.flush(&mut self.disk);
+        while let Some(unstaged) = self.unstaged.pop_front() {
+            let lsn = match wal.append(&unstaged.records) {
+                Ok(lsn) => lsn,
+                Err(WalError::Backlog { .. }) => {
+                    self.unstaged.push_front(unstaged);
+                    break;
+                }
+                Err(source) => return Err(HostError::Log { source }),
+            };
+            let Unstaged { group, since, then, .. } = unstaged;
+            self.staged.push_back(Staged {
+                lsn,
+                group,
+                since,
+                then,
+            });
+        }
+        wal.flush(&mut self.disk);
+        Ok(())
+    }
+
+    pub(crate) fn stage(
+        &mut self,
+        group: GroupId,
+        records: Vec<Record>,
+        then: Then,
+        now: Mono,
+    ) -> Result<(), HostError> {
+        let wal = self.wal.as_mut().expect("a group exists only with a log");
+        if self.unstaged.is_empty() {
+            match wal.append(&records) {
+                Ok(lsn) => {
+                    let since = now;
+                    self.staged.push_back(Staged {
+                        lsn,
+                        group,
+                        since,
+                        then,
+                    });
+                    return Ok(());
+                }
+                Err(WalError::Backlog { .. }) => {}
+                Err(source) => return Err(HostError::Log { source }),
+            }
+        }
+        self.unstaged.push_back(Unstaged {
+            group,
+            records,
+            since: now,
+            then,
+        });
+        Ok(())
+    }
+
+    /// How long the oldest write has been waiting for the disk.
+    pub(crate) fn disk_wait(&self, now: Mono) -> std::time::Duration {
+        let oldest = self.staged.front().map(|s| s.since);
+        oldest.map_or(std::time::Duration::ZERO, |since| now.since(since))
+    }
+
+    pub(crate) fn drain_ready(
+        &mut self,
+        id: GroupId,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> Result<(), HostError> {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return Ok(());
+        };
+        let ready = group.raft.ready();
+        let healed = group.was_recovering && !group.raft.is_recovering();
+        group.was_recovering = group.raft.is_recovering();
+        if let Some(change) = ready.role_change {
+            self.role_changed(id, change, now, out);
+        }
+        if let Some(persist) = ready.persist {
+            self.stage_persist(id, persist, now)?;
+        }
+        if healed {
+            self.stage(id, vec![Record::Healed { group: id }], Then::Healed, now)?;
+        }
+        for message in ready.messages {
+            self.post(message)?;
+        }
+        if !ready.committed.is_empty() {
+            self.apply(id, ready.committed, now, out)?;
+        }
+        for peer in ready.need_snapshot {
+            self.start_sending(id, peer, now, out);
+        }
+        for read in ready.reads {
+            let Some(group) = self.groups.get_mut(&id) else {
+                continue;
+            };
+            if let Some(pending) = group.reads.remove(&read.ctx) {
+                group.reads_confirmed.insert((read.index, read.ctx), pending.token);
+            }
+        }
+        for ctx in ready.reads_dropped {
+            if let Some(pending) = self.groups.get_mut(&id).and_then(|g| g.reads.remove(&ctx)) {
+                self.lose_read(id, pending.token);
+            }
+        }
+        self.answer_reads(id, now, out);
+        Ok(())
+    }
+
+    fn stage_persist(&mut self, id: GroupId, persist: Persist, now: Mono) -> Result<(), HostError> {
+        let mut records = Vec::with_capacity(3);
+        let mut change = Change {
+            hard_state: persist.hard_state,
+            last: None,
+        };
+        if let Some(hard_state) = &persist.hard_state {
+            let state = HardState {
+                term: hard_state.term,
+                vote: hard_state.vote,
+                commit: hard_state.commit,
+            };
+            records.push(Record::HardState { group: id, state });
+        }
+        if let Some(meta) = &persist.snapshot {
+            let group = self.groups.get_mut(&id).expect("it was just asked");
+            let received = group.received.as_mut().expect("consensus installs what was received");
+            received.is_staged = true;
+            assert_eq!(
+                received.index, meta.index,
+                "the snapshot handed to consensus is the one it installs"
+            );
+            records.push(Record::Snapshot {
+                group: id,
+                snapshot: settle_wal::Snapshot {
+                    index: meta.index,
+                    term: meta.term,
+                    time: meta.time,
+                    conf: encode_conf(&meta.conf, &meta.context),
+                    file: Some(received.file.clone()),
+                },
+                reset: true,
+            });
+            change.last = Some(meta.index);
+            // What is there now is no longer this log's; what comes counts once it is durable.
+            self.checker.truncating(id, 0);
+        }
+        if let (Some(first), Some(last)) = (persist.entries.first(), persist.entries.last()) {
+            self.checker.truncating(id, first.index - 1);
+            change.last = Some(last.index);
+            let entries = persist.entries.iter().map(wal_entry).collect();
+            records.push(Record::Entries { group: id, entries });
+        } else {
+            let is_covered = persist.snapshot.is_some() || persist.truncate_after.is_none();
+            assert!(is_covered, "a log is cut only where new entries follow");
+        }
+        let then = Then::Persisted {
+            seq: persist.seq,
+            change,
+            after: persist.after,
+            install: persist.snapshot,
+        };
+        self.stage(id, records, then, now)
+    }
+
+    /// Lets a message of consensus go to its peer, if it is connected and the message rests on nothing that could be lost.
+    pub(crate) fn post(&mut self, message: Message) -> Result<(), HostError> {
+        if !self.checker.check_send(&message)? {
+            return Ok(());
+        }
+        match self.node_of(message.to) {
+            Some(node) => self.outbox.entry(node).or_default().push(message),
+            None => self.counters.messages_undeliverable += 1,
+        }
+        Ok(())
+    }
+
+    pub(crate) fn send_outbox(&mut self, out: &mut Vec<HostAction<S::Response>>) {
+        let limit = self.config.limits.peer_batch_bytes;
+        for (&node, messages) in &mut self.outbox {
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            for message in messages.drain(..) {
+                let size = message_bytes(&message);
+                if bytes + size > limit && !batch.is_empty() {
+                    send(out, node, PeerMessage::Raft(std::mem::take(&mut batch)));
+                    bytes = 0;
+                }
+                bytes += size;
+                batch.push(message);
+            }
+            if !batch.is_empty() {
+                send(out, node, PeerMessage::Raft(batch));
+            }
+        }
+    }
+
+    pub(crate) fn step_raft(
+        &mut self,
+        from: NodeId,
+        incarnation: PeerId,
+        messages: Vec<Message>,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) {
+        for message in messages {
+            let Some(group) = self.groups.get_mut(&message.group) else {
+                self.counters.messages_ignored += 1;
+                continue;
+            };
+            if message.from != incarnation {
+                let (node, group, peer) = (from, message.group, message.from);
+                let reason = PeerError::NotItsReplica { node, group, peer };
+                out.push(HostAction::ClosePeer { node, reason });
+                return;
+            }
+            if matches!(message.body, settle_raft::Body::Snapshot { .. }) {
+                // Only the host steps these, when it holds the bytes.
+                self.counters.messages_ignored += 1;
+                continue;
+            }
+            if let Err(source) = group.raft.step(message) {
+                let reason = PeerError::Step { node: from, source };
+                out.push(HostAction::ClosePeer { node: from, reason });
+                return;
+            }
+        }
+    }
+
+    fn role_changed(&mut self, id: GroupId, change: RoleChange, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        let leader = self.node_of(change.leader);
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let (term, leads) = (change.term, change.role == Role::Leader);
+        if !leads {
+            group.office = None;
+            group.sending.clear();
+        } else if group.office.is_none_or(|office| office.term != term) {
+            group.office = Some(Office::take(term, group.raft.last_time(), now));
+            group.sending.clear();
+            self.counters.elections_won += 1;
+            out.push(HostAction::Note(HostNote::BecameLeader { group: id, term }));
+        }
+        if change.role == Role::Follower && leader.is_some() {
+            let group = id;
+            out.push(HostAction::Note(HostNote::FollowsLeader { group, term, leader }));
+        }
+        self.update_role(id, now, out);
+    }
+
+    /// Tells the service when what it may know of the leadership has changed.
+    pub(crate) fn update_role(&mut self, id: GroupId, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let role = GroupRole {
+            leader: self.node_of(group.raft.leader()),
+            term: group.raft.term(),
+            is_ready_leader: group.is_ready_leader(),
+        };
+        if role != group.role {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.role = role;
+            }
+            self.serve(Event::Role { group: id, role }, now, out);
+        }
+    }
+
+    fn apply(
+        &mut self,
+        id: GroupId,
+        committed: Vec<Entry>,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> Result<(), HostError> {
+        let last = committed.last().map_or(0, |e| e.index);
+        self.checker.check_apply(id, last)?;
+        let group = self.groups.get_mut(&id).expect("its entries were just taken");
+        for entry in &committed {
+            let index = entry.index;
+            assert_eq!(
+                index,
+                group.applied.index + 1,
+                "entries are applied one after the other"
+            );
+            match entry.kind {
+                EntryKind::Normal => {
+                    let meta = EntryMeta {
+                        index,
+                        term: entry.term,
+                        time: entry.time,
+                    };
+                    let applied = group.machine.apply(meta, &entry.data, &mut group.effects);
+                    applied.map_err(|source| HostError::Apply { group: id, source })?;
+                }
+                EntryKind::ConfChange => {
+                    let unreadable = HostError::Entry { group: id, index };
+                    let Ok(change) = ConfChange::decode(&entry.data) else {
+                        return Err(unreadable);
+                    };
+                    // A change that cannot be applied is refused alike by every replica.
+                    if let Ok(conf) = group.raft.apply_conf_change(index, &change) {
+                        let brought = match change.context.is_empty() {
+                            true => Book::default(),
+                            false => Book::decode(change.context).map_err(|_| unreadable)?,
+                        };
+                        group.book.apply(brought, &conf);
+                        group.sending.retain(|peer, _| members::is_in(&conf, *peer));
+                        self.counters.conf_changes += 1;
+                        self.counters.joint_entered += u64::from(conf.is_joint());
+                        let group = id;
+                        out.push(HostAction::Note(HostNote::MembersChanged { group, index, conf }));
+                    }
+                }
+                EntryKind::Noop => {}
+            }
+            group.applied = Applied {
+                index,
+                term: entry.term,
+                time: entry.time,
+            };
+            group.log_bytes += entry.size() as u64;
+        }
+        self.counters.entries_applied += committed.len() as u64;
+        group.raft.on_applied(last);
+        if !group.effects.is_empty() {
+            let mut effects = std::mem::take(&mut group.effects);
+            let event = Event::Applied {
+                group: id,
+                effects: &mut effects,
+            };
+            self.serve(event, now, out);
+            effects.clear();
+            self.groups.get_mut(&id).expect("no service removes a group").effects = effects;
+        }
+        self.update_role(id, now, out);
+        if self.groups[&id].log_bytes >= self.config.snapshot_after_bytes {
+            self.begin_snapshot(id, now);
+        }
+        Ok(())
+    }
+
+    /// Serves the reads that this replica has caught up with.
+    pub(crate) fn answer_reads(&mut self, id: GroupId, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        loop {
+            let Some(group) = self.groups.get_mut(&id) else { return };
+            match group.reads_confirmed.first_entry() {
+                Some(first) if first.key().0 <= group.applied.index => {
+                    let token = first.remove();
+                    self.counters.reads_answered += 1;
+                    self.serve(Event::ReadReady { group: id, token }, now, out);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// A leader that cannot write in time lets another lead: it would hold up every client.
+    pub(crate) fn hand_over_from_slow_disk(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        let waited = self.disk_wait(now);
+        if waited < self.config.slow_disk {
+            return;
+        }
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        for id in ids {
+            let status = self.groups[&id].raft.status();
+            if status.role != Role::Leader || !status.transferee.is_none() {
+                continue;
+            }
+            let can_lead =
+                |p: &&settle_raft::PeerStatus| p.recent_active && !p.recovering && status.conf.voters.contains(&p.peer);
+            let best = status.progress.iter().filter(can_lead).max_by_key(|p| p.matched);
+            let Some((peer, to)) = best.and_then(|p| Some((p.peer, self.node_of(p.peer)?))) else {
+                continue;
+            };
+            let group = self.groups.get_mut(&id).expect("it was just asked");
+            if group.raft.transfer_leader(peer).is_ok() {
+                self.counters.handed_over += 1;
+                out.push(HostAction::Note(HostNote::HandsOver { group: id, to, waited }));
+            }
+        }
+    }
+}
+
+fn wal_entry(entry: &Entry) -> WalEntry {
+    WalEntry {
+        term: entry.term,
+        index: entry.index,
+        kind: kind_to_u8(entry.kind),
+        time: entry.time,
+        data: Bytes::clone(&entry.data),
+    }
+}
+
+/// Why proposals were dropped is counted, not noted one by one: there may be very many.
+impl crate::HostCounters {
+    pub(crate) fn drop_proposal(&mut self, reason: DropReason) {
+        match reason {
+            DropReason::NoLeader => self.dropped_no_leader += 1,
+            DropReason::NotLeader => self.dropped_not_leader += 1,
+            DropReason::TooLong => self.dropped_too_long += 1,
+            DropReason::Full => self.dropped_full += 1,
+            DropReason::DiskFull => self.dropped_disk_full += 1,
+            DropReason::UnknownGroup => self.dropped_unknown_group += 1,
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What can be seen of a host from outside.
+
+use std::time::Duration;
+
+use settle_base::{GroupId, GroupTime, Mono, NodeId, PeerId};
+use settle_machine::{GroupRole, Service};
+use settle_raft::Status;
+use settle_storage::{Disk, DiskRead};
+use settle_wal::WalStats;
+
+use crate::{CheckerCounters, ClusterId, Host, Member};
+
+/// Counts since the process started.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct HostCounters {
+    pub proposals: u64,
+    pub proposals_forwarded: u64,
+    /// Forwarded to this node by others.
+    pub proposals_taken_over: u64,
+    pub dropped_no_leader: u64,
+    pub dropped_not_leader: u64,
+    pub dropped_too_long: u64,
+    pub dropped_full: u64,
+    pub dropped_disk_full: u64,
+    pub dropped_unknown_group: u64,
+    pub reads: u64,
+    pub reads_answered: u64,
+    pub reads_dropped: u64,
+    pub entries_applied: u64,
+    pub conf_changes: u64,
+    pub joint_entered: u64,
+    pub elections_won: u64,
+    pub handed_over: u64,
+    pub disk_full: u64,
+    pub snapshots_taken: u64,
+    pub snapshots_given_up: u64,
+    pub snapshots_sent: u64,
+    pub snapshots_installed: u64,
+    /// From a peer that is not (yet) of our cluster, or for a group that is not here.
+    pub messages_ignored: u64,
+    /// To a peer that is not connected.
+    pub messages_undeliverable: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct HostStatus {
+    pub node: NodeId,
+    pub incarnation: PeerId,
+    pub cluster: Option<ClusterId>,
+    pub groups: Vec<GroupStatus>,
+    /// Nodes that a connection is up with, and whether they belong to our cluster.
+    pub peers: Vec<(NodeId, PeerId, bool)>,
+    pub counters: HostCounters,
+    pub checker: CheckerCounters,
+    pub wal: Option<WalStats>,
+    pub disk_is_full: bool,
+    /// How long the oldest unwritten batch has waited, and the last durable one had.
+    pub disk_wait: Duration,
+    pub disk_wait_last: Duration,
+    pub is_dead: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    pub group: GroupId,
+    pub role: GroupRole,
+    pub time: GroupTime,
+    pub members: Vec<Member>,
+    pub raft: Status,
+}
+
+impl<S: Service, D: Disk + DiskRead> Host<S, D> {
+    pub fn counters(&self) -> &HostCounters {
+        &self.counters
+    }
+
+    pub fn status(&self, now: Mono) -> HostStatus {
+        let groups = self.groups.values().map(|g| GroupStatus {
+            group: g.id,
+            role: g.role,
+            time: g.time(now),
+            members: g.book.iter().cloned().collect(),
+            raft: g.raft.status(),
+        });
+        let peers = self.peers.iter();
+        HostStatus {
+            node: self.config.node,
+            incarnation: self.identity.incarnation,
+            cluster: self.identity.cluster,
+            groups: groups.collect(),
+            peers: peers
+                .map(|(node, p)| (*node, p.hello.incarnation, p.is_linked))
+                .collect(),
+            counters: self.counters,
+            checker: self.checker.counters(),
+            wal: self.wal.as_ref().map(|wal| wal.stats()),
+            disk_is_full: self.disk_is_full,
+            disk_wait: self.disk_wait(now),
+            disk_wait_last: self.sync_last,
+            is_dead: self.is_dead,
+        }
+    }
+}
