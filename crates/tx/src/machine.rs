@@ -569,10 +569,8 @@ impl TxMachine {
                 self.outcomes.get(tid.seq()).is_none(),
                 "{tid} is open and has an outcome"
             );
-            let is_saga_only = global
-                .open_branches()
-                .all(|branch| branch.branch_type == BranchType::Saga);
-            let may_be_empty = global.status == GlobalStatus::Begin || is_saga_only;
+            // Only a report by a client (Saga) decides without an end, and only of one that never had a branch.
+            let may_be_empty = global.status == GlobalStatus::Begin || global.branches.is_empty();
             assert!(
                 may_be_empty || global.open_branches > 0,
                 "{tid} has nothing left to do and is open"
