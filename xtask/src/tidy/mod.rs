@@ -13,12 +13,14 @@ use std::{
 use anyhow::Context as _;
 
 mod bad_input;
+mod code_map;
 mod dependencies;
 mod error_codes;
 mod error_numbers;
 mod file_length;
 mod generated_pages;
 mod layers;
+mod links;
 mod manifests;
 mod source;
 mod source_walls;
@@ -72,6 +74,8 @@ fn check(root: &Path) -> anyhow::Result<Findings> {
     source_walls::check(&index, &mut findings);
     let codes = error_codes::check(&workspace, &index, &mut findings)?;
     bad_input::check(&workspace, &index, &codes, &mut findings)?;
+    code_map::check(&workspace, &mut findings);
+    links::check(&workspace, &mut findings)?;
     file_length::check(&workspace, &mut findings)?;
     Ok(findings)
 }

@@ -24,6 +24,7 @@ impl Repository {
             publish = false\n[workspace.lints.rust]\nunused_must_use = \"deny\"\n[workspace.dependencies]\n\
             tokio = { path = \"vendor/tokio\" }\nharmless = { path = \"vendor/harmless\" }\n"
             .to_string();
+        let mut map = String::new();
         for (name, dependencies) in [
             ("base", ""),
             ("storage", "settle-base.workspace = true\n"),
@@ -35,12 +36,14 @@ impl Repository {
                 "settle-net.workspace = true\nsettle-storage.workspace = true\nsettle-tx.workspace = true\n",
             ),
         ] {
+            map += &format!("**`crates/{name}`** is.\n*Architecture invariant:* pure.\n\n");
             root += &format!("settle-{name} = {{ path = \"crates/{name}\" }}\n");
             let manifest = format!("[package]\nname = \"settle-{name}\"\n{FIELDS}\n[dependencies]\n{dependencies}");
             repository.write(&format!("crates/{name}/Cargo.toml"), &manifest);
             repository.write(&format!("crates/{name}/src/lib.rs"), "");
         }
         repository.write("Cargo.toml", &root);
+        repository.write("ARCHITECTURE.md", &map);
         repository.write(
             "vendor/tokio/Cargo.toml",
             "[package]\nname = \"tokio\"\nedition = \"2024\"\n",
@@ -374,30 +377,22 @@ fn a_file_past_800_lines_needs_a_reason_in_its_head() {
 fn error_codes_and_their_pages_agree() {
     const PAGE: &str = "docs/errors/TX0007.md";
     const GOOD: &str = "# TX0007: it broke\n\nRetryable: no\n\n## Meaning\nIt broke.\n\n## What to do\nMend it.\n";
-    let coded = |code: &str| {
-        Repository::clean()
-            .with(TX, &format!("use settle_base::ErrorCode as Code;\n{code}"))
-            .with("docs/errors/README.md", "[TX0007](TX0007.md)\n")
-    };
+    const INDEX: &str = "docs/errors/README.md";
+    let coded = |code: &str| Repository::clean().with(TX, &format!("use settle_base::ErrorCode as Code;\n{code}"));
+    let paged = |code: &str, page: &str| coded(code).with(PAGE, page).with(INDEX, "[TX0007](TX0007.md)\n");
     let one = "pub const BROKEN: Code = Code::new(\"TX\", 7);";
-    coded(one).with(PAGE, GOOD).assert_clean();
+    paged(one, GOOD).assert_clean();
     coded(one).assert_finds("error-codes", TX, "no page docs/errors/TX0007.md");
-    coded("").with(PAGE, GOOD).assert_finds("error-codes", PAGE, "no code");
-    coded(&format!(
+    paged("", GOOD).assert_finds("error-codes", PAGE, "no code");
+    let again = format!(
         "{one} mod again {{ {} }}",
         one.replace("Code", "settle_base::ErrorCode")
-    ))
-    .with(PAGE, GOOD)
-    .assert_finds("error-codes", TX, "second time");
-    coded(one)
-        .with(PAGE, &GOOD.replace("Mend it.", ""))
-        .assert_finds("error-codes", PAGE, "What to do");
-    coded(one)
-        .with(PAGE, &GOOD.replace(": no", ": maybe"))
-        .assert_finds("error-codes", PAGE, "Retryable");
-    coded(one)
-        .with(PAGE, GOOD)
-        .with("docs/errors/README.md", "")
+    );
+    paged(&again, GOOD).assert_finds("error-codes", TX, "second time");
+    paged(one, &GOOD.replace("Mend it.", "")).assert_finds("error-codes", PAGE, "What to do");
+    paged(one, &GOOD.replace(": no", ": maybe")).assert_finds("error-codes", PAGE, "Retryable");
+    paged(one, GOOD)
+        .with(INDEX, "")
         .assert_finds("error-codes", PAGE, "link");
 }
 
@@ -452,4 +447,26 @@ fn a_row_of_the_bad_input_table_names_a_real_test_and_a_real_code() {
     with_row("| a | `settle_tx::helper` | none (x) |").assert_finds("bad-input", TABLE, "no test");
     with_row("| a | `settle_tx::twice_is_refused` | TX0001 |").assert_finds("bad-input", TABLE, "TX0001");
     with_row("| a | b |").assert_finds("bad-input", TABLE, "2 cells");
+}
+
+#[test]
+fn the_map_has_each_crate_with_its_invariant_and_no_other() {
+    const MAP: &str = "ARCHITECTURE.md";
+    let repository = Repository::clean();
+    let map = std::fs::read_to_string(repository.folder.path().join(MAP)).expect("the map");
+    let with_map = |from: &str, to: &str| Repository::clean().with(MAP, &map.replace(from, to));
+    with_map("**`crates/tx`**", "`crates/tx`").assert_finds("code-map", MAP, "crates/tx is not on the map");
+    with_map("*Architecture invariant:*", "").assert_finds("code-map", MAP, "crates/tx has no");
+    let gone = "**`crates/gone`** was.\n*Architecture invariant:* none.\n\n**`crates/tx`**";
+    with_map("**`crates/tx`**", gone).assert_finds("code-map", MAP, "no crate crates/gone");
+}
+
+#[test]
+fn a_relative_link_leads_to_a_file() {
+    let page = "docs/adr/0001.md";
+    let good = "[a](../bad-input.md) [b](../bad-input.md#rules) [c](#here) [d](https://example.org/x)";
+    Repository::clean().with(page, good).assert_clean();
+    Repository::clean()
+        .with(page, "[a](bad-input.md)")
+        .assert_finds("links", page, "bad-input.md");
 }
