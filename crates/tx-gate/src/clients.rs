@@ -1,0 +1,391 @@
+//! What clients ask, from admission to the command or query that answers it.
+
+use settle_base::GroupId;
+use settle_tx::{BranchId, BranchStatus, ClientId, Decision, Expect, GlobalStatus, Outcome, OwnedCommandBody, Tid};
+
+use crate::{
+    AdminRequest, BranchRegistration, ClientAnswer, ClientRequest, ConnId, GateError, RequestKey, admin,
+    door::{Cx, Waiter},
+    gate::TxGate,
+    group::{Purpose, Query},
+    replies::{self, Due, RequestKind, Standing},
+    session::check_name,
+};
+
+impl TxGate {
+    pub(crate) fn on_client_request(&mut self, conn: ConnId, key: RequestKey, body: ClientRequest, cx: &mut Cx<'_>) {
+        let Some(session) = self.door.sessions.get(conn) else {
+            return self.door.close_conn(conn, GateError::UnknownConnection { conn }, cx);
+        };
+        let is_registered = session.ident.is_some();
+        self.door.totals.requests_total += 1;
+        let body = match self.register(conn, body, cx) {
+            Ok(Registration::Done(answer)) => return self.door.respond(conn, key, Due::Answer(answer), cx),
+            Ok(Registration::Other(body)) => body,
+            Err(error) => return self.door.close_conn(conn, error, cx),
+        };
+        if !is_registered {
+            return self.door.close_conn(conn, GateError::NotRegistered { conn }, cx);
+        }
+        let kind = kind_of(&body);
+        if let Err(error) = self.door.sessions.admit(conn, &self.door.config) {
+            return self
+                .door
+                .respond(conn, key, replies::refused_at_the_door(kind, error), cx);
+        }
+        let waiter = Waiter {
+            conn,
+            key,
+            kind,
+            born: cx.now,
+        };
+        if let Err(error) = self.take(waiter, body, cx) {
+            self.door.give(waiter, replies::refused_at_the_door(kind, error), cx);
+        }
+    }
+
+    pub(crate) fn on_close(&mut self, conn: ConnId, cx: &mut Cx<'_>) {
+        let Some(session) = self.door.sessions.close(conn) else {
+            return;
+        };
+        if !session.resources.is_empty() {
+            self.door.withdraw(conn, cx);
+        }
+        let failed = self.door.calls.close(conn);
+        self.door.failed_calls.extend(failed);
+    }
+
+    pub(crate) fn on_admin(&mut self, key: RequestKey, body: AdminRequest, cx: &mut Cx<'_>) {
+        let group = match &body {
+            AdminRequest::Sessions => {
+                return self
+                    .door
+                    .answer_admin(key, Ok(admin::sessions(&self.door.directory)), cx);
+            }
+            AdminRequest::ListTx(filter) => Ok(filter.group.unwrap_or(self.door.config.groups[0])),
+            AdminRequest::ShowTx { id } => admin::tid_of(id).map(Tid::group),
+        };
+        let group = match group {
+            Ok(group) => group,
+            Err(error) => return self.door.answer_admin(key, Err(error), cx),
+        };
+        let limit = self.door.config.max_in_flight;
+        match self.groups.get_mut(&group) {
+            None => {
+                let xid = format!("group {group}");
+                self.door.answer_admin(key, Err(GateError::UnknownXid { xid }), cx);
+            }
+            Some(group) if group.reads.len() >= limit => {
+                self.door
+                    .answer_admin(key, Err(GateError::TooManyRequests { limit }), cx);
+            }
+            Some(group) => group.reads.add(Query::Admin {
+                key,
+                born: cx.now,
+                body,
+            }),
+        }
+    }
+
+    /// Registrations need no log; everything else is handed back.
+    fn register(&mut self, conn: ConnId, body: ClientRequest, cx: &mut Cx<'_>) -> Result<Registration, GateError> {
+        let (sessions, config) = (&mut self.door.sessions, &self.door.config);
+        match body {
+            ClientRequest::RegisterTm { ident } => {
+                sessions.register(conn, ident, config)?;
+                Ok(Registration::Done(ClientAnswer::TmRegistered))
+            }
+            ClientRequest::RegisterRm { ident, resources } => {
+                sessions.register(conn, ident, config)?;
+                if sessions.add_resources(conn, resources, config)? {
+                    self.door.publish(conn, cx);
+                }
+                Ok(Registration::Done(ClientAnswer::RmRegistered))
+            }
+            ClientRequest::UnregisterRm { resources } => {
+                if sessions.remove_resources(conn, &resources) {
+                    self.door.publish(conn, cx);
+                }
+                Ok(Registration::Done(ClientAnswer::RmUnregistered))
+            }
+            other => Ok(Registration::Other(other)),
+        }
+    }
+
+    /// Makes the request a command or a query. An error means that nothing happened.
+    fn take(&mut self, waiter: Waiter, body: ClientRequest, cx: &mut Cx<'_>) -> Result<(), GateError> {
+        match body {
+            ClientRequest::Begin { timeout_ms, name } => self.begin(waiter, timeout_ms, name, cx),
+            ClientRequest::Commit { xid } => self.decide(waiter, &xid, Decision::Commit, cx),
+            ClientRequest::Rollback { xid } => self.decide(waiter, &xid, Decision::Rollback, cx),
+            ClientRequest::Status { xid } => {
+                let tid = self.locate(&xid, cx)?;
+                self.query(tid.group(), Query::Status { waiter, tid });
+                Ok(())
+            }
+            ClientRequest::Report { xid, status } => self.report(waiter, &xid, status, cx),
+            ClientRequest::RegisterBranch(branch) => self.register_branch(waiter, branch, cx),
+            ClientRequest::ReportBranch {
+                xid,
+                branch,
+                status,
+                application_data,
+            } => self.report_branch(waiter, &xid, branch, status, application_data, cx),
+            ClientRequest::LockQuery {
+                xid,
+                resource,
+                lock_keys,
+            } => {
+                check_lock_keys(&lock_keys, self.door.config.max_lock_key_bytes.bytes())?;
+                check_name("resource id", &resource, self.door.config.max_resource_bytes)?;
+                let (group, tid) = match xid.as_str() {
+                    "" => (self.group_of_session(waiter.conn), None),
+                    xid => self.locate(xid, cx).map(|tid| (tid.group(), Some(tid)))?,
+                };
+                self.query(
+                    group,
+                    Query::Lock {
+                        waiter,
+                        tid,
+                        resource,
+                        lock_keys,
+                    },
+                );
+                Ok(())
+            }
+            ClientRequest::RegisterTm { .. }
+            | ClientRequest::RegisterRm { .. }
+            | ClientRequest::UnregisterRm { .. } => {
+                unreachable!("registrations were answered before")
+            }
+        }
+    }
+
+    fn begin(&mut self, waiter: Waiter, timeout_ms: i32, name: String, cx: &mut Cx<'_>) -> Result<(), GateError> {
+        let config = &self.door.config;
+        check_name("transaction name", &name, config.max_name_bytes)?;
+        let timeout_ms = match u32::try_from(timeout_ms) {
+            Ok(timeout_ms) if timeout_ms > 0 => timeout_ms,
+            _ => {
+                return Err(GateError::BadTimeout {
+                    timeout_ms: i64::from(timeout_ms),
+                });
+            }
+        };
+        let group = self.group_of_session(waiter.conn);
+        let limit = config.max_open_transactions;
+        if cx.group(group).is_some_and(|view| view.machine.open_count() >= limit) {
+            return Err(GateError::TooManyTransactions { limit });
+        }
+        let session = self.door.sessions.get(waiter.conn).expect("the request was admitted");
+        let ident = session.ident.as_ref().expect("the session is registered");
+        let body = OwnedCommandBody::Begin {
+            xid_prefix: config.xid_prefix.clone(),
+            application: ident.application.clone(),
+            service_group: ident.service_group.clone(),
+            name,
+            timeout_ms,
+        };
+        self.propose(group, body, waiter, None, cx)
+    }
+
+    fn decide(&mut self, waiter: Waiter, xid: &str, decision: Decision, cx: &mut Cx<'_>) -> Result<(), GateError> {
+        let tid = self.locate(xid, cx)?;
+        let group = self
+            .groups
+            .get_mut(&tid.group())
+            .expect("a located transaction is of a group of the gate");
+        let is_known = match cx.group(group.id) {
+            Some(view) => !matches!(view.machine.outcome(tid), Outcome::Unknown),
+            None => false,
+        };
+        // What this replica has applied is decided for ever; what it has not, the log must say.
+        if is_known && group.standing(waiter, tid, cx) != Standing::Undecided {
+            group.answer_decided(waiter, tid, &mut self.door, cx);
+            return Ok(());
+        }
+        let body = OwnedCommandBody::Decide {
+            tid,
+            decision,
+            expect: Expect::Begin,
+        };
+        self.propose(tid.group(), body, waiter, Some(tid), cx)
+    }
+
+    fn report(&mut self, waiter: Waiter, xid: &str, status: GlobalStatus, cx: &mut Cx<'_>) -> Result<(), GateError> {
+        let tid = self.locate(xid, cx)?;
+        self.propose(
+            tid.group(),
+            OwnedCommandBody::End { tid, status },
+            waiter,
+            Some(tid),
+            cx,
+        )
+    }
+
+    fn register_branch(
+        &mut self,
+        waiter: Waiter,
+        branch: BranchRegistration,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), GateError> {
+        let config = &self.door.config;
+        let BranchRegistration {
+            xid,
+            branch_type,
+            resource,
+            lock_keys,
+            application_data,
+        } = branch;
+        check_name("resource id", &resource, config.max_resource_bytes)?;
+        check_lock_keys(&lock_keys, config.max_lock_key_bytes.bytes())?;
+        check_application_data(&application_data, config.max_application_data_bytes.bytes())?;
+        let tid = self.locate(&xid, cx)?;
+        if let Some(view) = cx.group(tid.group()) {
+            let limit = config.max_branches_per_transaction;
+            if view
+                .machine
+                .global(tid)
+                .is_some_and(|global| global.branches().len() >= limit)
+            {
+                return Err(GateError::TooManyBranches { xid, limit });
+            }
+            let limit = config.max_lock_bytes.bytes();
+            let bytes = view.machine.lock_bytes() + lock_keys.len() as u64;
+            if !lock_keys.is_empty() && bytes > limit {
+                return Err(GateError::LockSpaceFull { bytes, limit });
+            }
+        }
+        let session = self.door.sessions.get(waiter.conn).expect("the request was admitted");
+        let ident = session.ident.as_ref().expect("the session is registered");
+        let client = ClientId {
+            application: &ident.application,
+            ip: &session.ip,
+            port: session.port,
+        }
+        .to_string();
+        let body = OwnedCommandBody::RegisterBranch {
+            tid,
+            branch_type,
+            resource,
+            client,
+            lock_keys,
+            application_data,
+        };
+        self.propose(tid.group(), body, waiter, Some(tid), cx)
+    }
+
+    fn report_branch(
+        &mut self,
+        waiter: Waiter,
+        xid: &str,
+        branch: i64,
+        status: BranchStatus,
+        application_data: Option<String>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), GateError> {
+        if let Some(data) = &application_data {
+            check_application_data(data, self.door.config.max_application_data_bytes.bytes())?;
+        }
+        let tid = self.locate(xid, cx)?;
+        let unknown = || GateError::UnknownBranch {
+            xid: xid.to_owned(),
+            branch,
+        };
+        let branch = BranchId::try_from_i64(branch).ok_or_else(unknown)?;
+        let body = OwnedCommandBody::ReportBranch {
+            tid,
+            branch,
+            status,
+            application_data,
+        };
+        self.propose(tid.group(), body, waiter, Some(tid), cx)
+    }
+
+    fn propose(
+        &mut self,
+        group: GroupId,
+        body: OwnedCommandBody,
+        waiter: Waiter,
+        tid: Option<Tid>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), GateError> {
+        let config = &self.door.config;
+        let bytes: u64 = self.groups.values().map(|group| group.pending.bytes()).sum();
+        let limit = config.max_pending_bytes.bytes();
+        if bytes >= limit {
+            return Err(GateError::TooManyPendingBytes { bytes, limit });
+        }
+        let group = self.groups.get_mut(&group).expect("requests go to groups of the gate");
+        if group.pending.is_window_full() {
+            return Err(GateError::TooManyRequests {
+                limit: crate::pending::WINDOW as usize,
+            });
+        }
+        group.submit(body, Purpose::Client { waiter, tid }, config, cx.now);
+        Ok(())
+    }
+
+    fn query(&mut self, group: GroupId, query: Query) {
+        let group = self.groups.get_mut(&group).expect("queries go to groups of the gate");
+        group.reads.add(query);
+    }
+
+    /// The transaction that a client means. An xid with the id of an open transaction and another prefix is some other
+    /// coordinator's.
+    fn locate(&self, xid: &str, cx: &Cx<'_>) -> Result<Tid, GateError> {
+        let unknown = || GateError::UnknownXid {
+            xid: xid.chars().take(256).collect(),
+        };
+        let tid = Tid::from_xid(xid).ok_or_else(unknown)?;
+        if !self.groups.contains_key(&tid.group()) {
+            return Err(unknown());
+        }
+        let known = cx.group(tid.group()).and_then(|view| view.machine.global(tid));
+        match known {
+            Some(global) if *global.xid != *xid => Err(unknown()),
+            _ => Ok(tid),
+        }
+    }
+
+    fn group_of_session(&self, conn: ConnId) -> GroupId {
+        let session = self.door.sessions.get(conn).expect("the request was admitted");
+        let ident = session.ident.as_ref().expect("the session is registered");
+        self.door.config.group_of(&ident.service_group)
+    }
+}
+
+enum Registration {
+    Done(ClientAnswer),
+    Other(ClientRequest),
+}
+
+fn kind_of(body: &ClientRequest) -> RequestKind {
+    match body {
+        ClientRequest::Begin { .. } => RequestKind::Begin,
+        ClientRequest::Commit { .. } => RequestKind::Commit,
+        ClientRequest::Rollback { .. } => RequestKind::Rollback,
+        ClientRequest::Status { .. } => RequestKind::Status,
+        ClientRequest::Report { .. } => RequestKind::Report,
+        ClientRequest::RegisterBranch(_) => RequestKind::RegisterBranch,
+        ClientRequest::ReportBranch { .. } => RequestKind::ReportBranch,
+        ClientRequest::LockQuery { .. } => RequestKind::LockQuery,
+        ClientRequest::RegisterTm { .. } | ClientRequest::RegisterRm { .. } | ClientRequest::UnregisterRm { .. } => {
+            unreachable!("registrations were answered before")
+        }
+    }
+}
+
+fn check_lock_keys(lock_keys: &str, limit: u64) -> Result<(), GateError> {
+    match lock_keys.len() as u64 {
+        bytes if bytes > limit => Err(GateError::LockKeysTooLong { bytes, limit }),
+        _ => Ok(()),
+    }
+}
+
+fn check_application_data(data: &str, limit: u64) -> Result<(), GateError> {
+    match data.len() as u64 {
+        bytes if bytes > limit => Err(GateError::ApplicationDataTooLong { bytes, limit }),
+        _ => Ok(()),
+    }
+}

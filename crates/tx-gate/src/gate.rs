@@ -1,0 +1,141 @@
+use std::collections::BTreeMap;
+
+use settle_base::{GroupId, NodeId};
+use settle_machine::{Context, Event, Service};
+use settle_tx::{TxEffect, TxMachine};
+
+use crate::{
+    GateConfig, GateRequest, GateResponse, GateStats,
+    door::{Cx, Door},
+    group::TxGroup,
+};
+
+/// One node's door to its transaction groups. See the crate's head for what it promises.
+pub struct TxGate {
+    pub(crate) door: Door,
+    pub(crate) groups: BTreeMap<GroupId, TxGroup>,
+}
+
+impl TxGate {
+    /// `origin` is this run's random id, never used by another run of any node: the machine tells repeated commands by
+    /// it.
+    ///
+    /// # Panics
+    /// When the configuration names no group, or one outside 1..=255.
+    pub fn new(config: GateConfig, origin: u64) -> TxGate {
+        assert!(!config.groups.is_empty(), "a gate serves at least one group");
+        let group = |id: &GroupId| {
+            assert!((1..=255).contains(&id.0), "group {id} cannot have transactions");
+            (*id, TxGroup::new(*id, origin, &config))
+        };
+        let groups = config.groups.iter().map(group).collect();
+        TxGate {
+            groups,
+            door: Door::new(config),
+        }
+    }
+
+    pub fn config(&self) -> &GateConfig {
+        &self.door.config
+    }
+
+    pub fn stats(&self) -> GateStats {
+        let groups = || self.groups.values();
+        GateStats {
+            sessions: self.door.sessions.len(),
+            directory_sessions: self.door.directory.len(),
+            requests_in_flight: self.door.sessions.in_flight(),
+            commands_pending: groups().map(|group| group.pending.len()).sum(),
+            commands_pending_bytes: groups().map(|group| group.pending.bytes()).sum(),
+            waiting_for_phase_two: groups().map(TxGroup::waiting).sum(),
+            queries_waiting: groups().map(|group| group.reads.len()).sum(),
+            calls_outstanding: self.door.calls.len(),
+            commands_reproposed_total: groups().map(|group| group.pending.re_proposed()).sum(),
+            ..self.door.totals
+        }
+    }
+
+    /// Whether this node drives the second phases of `group`.
+    pub fn is_driving(&self, group: GroupId) -> bool {
+        self.groups.get(&group).is_some_and(|group| group.leading().is_some())
+    }
+
+    fn on_request(&mut self, request: GateRequest, cx: &mut Cx<'_>) {
+        match request {
+            GateRequest::Open { conn, ip, port } => {
+                if let Err(error) = self.door.sessions.open(conn, ip, port, self.door.config.max_sessions) {
+                    self.door.close_conn(conn, error, cx);
+                }
+            }
+            GateRequest::Close { conn } => self.on_close(conn, cx),
+            GateRequest::Call { conn, key, body } => self.on_client_request(conn, key, body, cx),
+            GateRequest::CallAnswer { conn, call, answer } => self.on_call_answer(conn, call, &answer, cx),
+            GateRequest::Admin { key, body } => self.on_admin(key, body, cx),
+        }
+    }
+
+    fn on_peer_up(&mut self, node: NodeId, cx: &mut Cx<'_>) {
+        self.door.peers.insert(node);
+        self.door.sync(node, cx);
+    }
+
+    fn on_peer_down(&mut self, node: NodeId) {
+        self.door.peers.remove(&node);
+        self.door.directory.remove_node(node);
+    }
+}
+
+impl Service for TxGate {
+    type Machine = TxMachine;
+    type Request = GateRequest;
+    type Response = GateResponse;
+
+    fn step(&mut self, event: Event<'_, TxEffect, GateRequest>, context: &mut Context<'_, TxMachine, GateResponse>) {
+        let door = &mut self.door;
+        match event {
+            Event::Request(request) => self.on_request(request, context),
+            Event::Applied { group, effects } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.on_applied(effects, door, context);
+                }
+            }
+            Event::Role { group, role } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.on_role(role, door, context);
+                }
+            }
+            Event::Reloaded { group } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.on_reloaded(door, context);
+                }
+            }
+            Event::ReadReady { group, token } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.answer_queries(token, door, context);
+                }
+            }
+            Event::ReadDropped { group, token } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.reads.dropped(token, context.now);
+                }
+            }
+            Event::PeerUp { node } => self.on_peer_up(node, context),
+            Event::PeerDown { node } => self.on_peer_down(node),
+            Event::Peer { from, body } => self.on_peer_message(from, &body, context),
+            Event::Tick => {
+                let timed_out = door.calls.time_out(context.now, door.config.call_timeout);
+                door.failed_calls.extend(timed_out);
+                for group in self.groups.values_mut() {
+                    group.tick(door, context);
+                }
+            }
+            Event::Flush => {
+                for group in self.groups.values_mut() {
+                    group.drive(door, context);
+                    group.flush(door, context);
+                }
+            }
+        }
+        self.report_failed_calls(context);
+    }
+}

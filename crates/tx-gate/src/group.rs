@@ -1,0 +1,390 @@
+//! One group as this node's gate sees it: commands on their way into its log, questions to it, clients waiting for its
+//! decisions to be carried out, and, while this node leads it, the driver of its second phases.
+
+use std::collections::BTreeMap;
+
+use settle_base::{GroupId, Mono, NodeId, Term};
+use settle_machine::{Action, GroupRole};
+use settle_tx::{
+    BranchId, BranchStatus, CallFailure, Driver, DriverAction, OwnedCommandBody, Reply, Tid, TxEffect, TxError,
+};
+
+use crate::{
+    AdminRequest, CallId, ClientAnswer, DropReason, GateConfig, GateError, GateNote, RequestKey, admin,
+    door::{Cx, Door, Waiter},
+    pending::Pending,
+    reads::Reads,
+    replies::{self, Due, RequestKind, Standing},
+};
+
+/// Why a command is in the log.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// A client asked for it. `tid` is named by all but `Begin`.
+    Client { waiter: Waiter, tid: Option<Tid> },
+    /// A resource manager answered a call of this node.
+    Fact {
+        call: CallId,
+        tid: Tid,
+        branch: BranchId,
+        status: BranchStatus,
+    },
+    /// The driver decides that a transaction's time is up, and will again if this is lost.
+    Timeout,
+    /// The driver shows that a branch is being retried.
+    Mark,
+}
+
+#[derive(Debug)]
+pub(crate) enum Query {
+    Status {
+        waiter: Waiter,
+        tid: Tid,
+    },
+    Lock {
+        waiter: Waiter,
+        tid: Option<Tid>,
+        resource: String,
+        lock_keys: String,
+    },
+    Admin {
+        key: RequestKey,
+        born: Mono,
+        body: AdminRequest,
+    },
+}
+
+pub(crate) struct TxGroup {
+    pub id: GroupId,
+    pub pending: Pending<Purpose>,
+    pub reads: Reads<Query>,
+    /// Clients whose transaction is decided and whose answer waits for the branches.
+    waits: BTreeMap<Tid, Vec<Waiter>>,
+    waiting: usize,
+    pub driver: Driver,
+    /// The term in which the driver is at work here.
+    leading: Option<Term>,
+    leader: Option<(NodeId, Term)>,
+    driver_actions: Vec<DriverAction>,
+}
+
+impl TxGroup {
+    pub fn new(id: GroupId, origin: u64, config: &GateConfig) -> TxGroup {
+        TxGroup {
+            id,
+            pending: Pending::new(origin),
+            reads: Reads::new(),
+            waits: BTreeMap::new(),
+            waiting: 0,
+            driver: Driver::new(config.driver, origin ^ id.0),
+            leading: None,
+            leader: None,
+            driver_actions: Vec::new(),
+        }
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    pub fn leading(&self) -> Option<Term> {
+        self.leading
+    }
+
+    pub fn submit(&mut self, body: OwnedCommandBody, purpose: Purpose, config: &GateConfig, now: Mono) {
+        self.pending.submit(body, purpose, now, config.re_propose_after);
+    }
+
+    pub fn on_role(&mut self, role: GroupRole, door: &mut Door, cx: &mut Cx<'_>) {
+        let leader = role.leader.map(|node| (node, role.term));
+        if leader.is_some() {
+            door.calls.saw_term(self.id, role.term);
+        }
+        if leader.is_some() && leader != self.leader {
+            self.pending.queue_all();
+        }
+        self.leader = leader;
+        let leads = (role.is_ready_leader && role.leader == Some(cx.node)).then_some(role.term);
+        if leads == self.leading {
+            return;
+        }
+        if self.leading.take().is_some() {
+            self.driver.resign();
+            self.pending.forget(
+                cx.now,
+                std::time::Duration::ZERO,
+                |purpose, _| matches!(purpose, Purpose::Timeout | Purpose::Mark),
+                drop,
+            );
+        }
+        if let (Some(term), Some(view)) = (leads, cx.group(self.id)) {
+            self.driver.lead(term, view.machine);
+            self.leading = Some(term);
+        }
+    }
+
+    pub fn on_applied(&mut self, effects: &mut Vec<TxEffect>, door: &mut Door, cx: &mut Cx<'_>) {
+        for effect in effects.drain(..) {
+            let touched = match effect {
+                TxEffect::Reply { req, result } => {
+                    if let Some(purpose) = self.pending.applied(req) {
+                        self.on_reply(purpose, result, door, cx);
+                    }
+                    continue;
+                }
+                TxEffect::Begun { tid }
+                | TxEffect::BranchRegistered { tid, .. }
+                | TxEffect::BranchChanged { tid, .. }
+                | TxEffect::Decided { tid }
+                | TxEffect::Ended { tid, .. } => tid,
+            };
+            if self.leading.is_some()
+                && let Some(view) = cx.group(self.id)
+            {
+                self.driver.on_effect(view.machine, &effect, view.time);
+            }
+            self.look_again(touched, door, cx);
+        }
+    }
+
+    /// A snapshot took the place of effects: what they would have told is asked of the new state.
+    pub fn on_reloaded(&mut self, door: &mut Door, cx: &mut Cx<'_>) {
+        self.pending.queue_all();
+        let waiting: Vec<Tid> = self.waits.keys().copied().collect();
+        for tid in waiting {
+            self.look_again(tid, door, cx);
+        }
+        if let (Some(term), Some(view)) = (self.leading, cx.group(self.id)) {
+            self.driver.resign();
+            self.driver.lead(term, view.machine);
+        }
+    }
+
+    fn on_reply(&mut self, purpose: Purpose, result: Result<Reply, TxError>, door: &mut Door, cx: &mut Cx<'_>) {
+        match purpose {
+            Purpose::Client { waiter, tid } => self.on_client_reply(waiter, tid, result, door, cx),
+            Purpose::Fact {
+                call,
+                tid,
+                branch,
+                status,
+            } => {
+                let failed = door.calls.finish(call);
+                let Err(error) = result else { return };
+                door.totals.rm_nonsense_total += 1;
+                door.note(
+                    GateNote::FactRefused {
+                        tid,
+                        branch,
+                        status,
+                        error,
+                    },
+                    cx,
+                );
+                if let Some(failed) = failed {
+                    door.failed_calls.push(failed);
+                }
+            }
+            Purpose::Timeout | Purpose::Mark => {}
+        }
+    }
+
+    fn on_client_reply(
+        &mut self,
+        waiter: Waiter,
+        tid: Option<Tid>,
+        result: Result<Reply, TxError>,
+        door: &mut Door,
+        cx: &mut Cx<'_>,
+    ) {
+        let (Some(tid), RequestKind::Commit | RequestKind::Rollback) = (tid, waiter.kind) else {
+            return door.give(waiter, replies::to_reply(waiter.kind, result), cx);
+        };
+        match result {
+            // The status in the reply may be older than this replica's state: the state answers.
+            Ok(_) => self.answer_decided(waiter, tid, door, cx),
+            Err(error) => match replies::to_refused_decision(&error) {
+                Some(status) => door.answer(waiter, ClientAnswer::Ended { status }, cx),
+                None => door.give(waiter, replies::to_reply(waiter.kind, Err(error)), cx),
+            },
+        }
+    }
+
+    /// Answers a commit or rollback of a transaction that is decided, now or when its branches are done.
+    pub fn answer_decided(&mut self, waiter: Waiter, tid: Tid, door: &mut Door, cx: &mut Cx<'_>) {
+        match self.standing(waiter, tid, cx) {
+            Standing::Answer(status) => door.answer(waiter, ClientAnswer::Ended { status }, cx),
+            Standing::WaitForPhaseTwo(_) | Standing::Undecided => {
+                self.waits.entry(tid).or_default().push(waiter);
+                self.waiting += 1;
+            }
+        }
+    }
+
+    /// How the transaction stands for this client on this node's replica; undecided when there is none.
+    pub fn standing(&self, waiter: Waiter, tid: Tid, cx: &Cx<'_>) -> Standing {
+        let is_commit = waiter.kind == RequestKind::Commit;
+        match cx.group(self.id) {
+            Some(view) => replies::standing(is_commit, &view.machine.outcome(tid)),
+            None => Standing::Undecided,
+        }
+    }
+
+    fn look_again(&mut self, tid: Tid, door: &mut Door, cx: &mut Cx<'_>) {
+        let Some(waiters) = self.waits.remove(&tid) else { return };
+        self.waiting -= waiters.len();
+        for waiter in waiters {
+            self.answer_decided(waiter, tid, door, cx);
+        }
+    }
+
+    pub fn answer_queries(&mut self, token: u64, door: &mut Door, cx: &mut Cx<'_>) {
+        let queries = self.reads.ready(token);
+        let Some(view) = cx.group(self.id) else {
+            queries.into_iter().for_each(|query| self.reads.add(query));
+            return;
+        };
+        for query in queries {
+            match query {
+                Query::Status { waiter, tid } => {
+                    let status = view.machine.outcome(tid).status();
+                    door.answer(waiter, ClientAnswer::Status { status }, cx);
+                }
+                Query::Lock {
+                    waiter,
+                    tid,
+                    resource,
+                    lock_keys,
+                } => {
+                    let result = view.machine.lockable(&resource, &lock_keys, tid);
+                    door.give(waiter, replies::to_lock_query(result), cx);
+                }
+                Query::Admin { key, body, .. } => {
+                    let result = match body {
+                        AdminRequest::ListTx(filter) => Ok(admin::list(view.machine, view.time, &filter)),
+                        AdminRequest::ShowTx { id } => {
+                            admin::tid_of(&id).and_then(|tid| admin::show(view.machine, view.time, tid))
+                        }
+                        AdminRequest::Sessions => Ok(admin::sessions(&door.directory)),
+                    };
+                    door.answer_admin(key, result, cx);
+                }
+            }
+        }
+    }
+
+    /// Ends what has waited long enough, and queues again what seems lost.
+    pub fn tick(&mut self, door: &mut Door, cx: &mut Cx<'_>) {
+        let now = cx.now;
+        let mut over = Vec::new();
+        self.pending.forget(
+            now,
+            door.config.re_propose_after,
+            |purpose, age| match purpose {
+                Purpose::Client { waiter, .. } => door.is_over(waiter, now),
+                Purpose::Fact { .. } | Purpose::Mark => age >= door.config.fact_hold,
+                Purpose::Timeout => age >= door.config.driver.backoff_min,
+            },
+            |purpose| over.push(purpose),
+        );
+        for purpose in over {
+            match purpose {
+                Purpose::Client { waiter, .. } => door.give(waiter, Due::Silence(DropReason::HoldExpired), cx),
+                // The leader gives the call up by itself and makes it again.
+                Purpose::Fact { call, .. } => drop(door.calls.finish(call)),
+                Purpose::Timeout | Purpose::Mark => {}
+            }
+        }
+        self.end_waits(door, cx);
+        let hold = door.config.reply_hold_rm;
+        let expired = self.reads.expire(now, |query| match query {
+            Query::Status { waiter, .. } | Query::Lock { waiter, .. } => door.is_over(waiter, now),
+            Query::Admin { born, .. } => now.since(*born) >= hold,
+        });
+        for query in expired {
+            match query {
+                Query::Status { waiter, .. } | Query::Lock { waiter, .. } => {
+                    door.give(waiter, Due::Silence(DropReason::HoldExpired), cx);
+                }
+                Query::Admin { key, .. } => door.answer_admin(key, Err(GateError::ReadTimedOut), cx),
+            }
+        }
+        self.pending.queue_overdue(now, door.config.re_propose_after);
+    }
+
+    /// A decided request is answered with the decision before its hold ends: it never goes unanswered.
+    fn end_waits(&mut self, door: &mut Door, cx: &mut Cx<'_>) {
+        let patience = door.config.phase_two_wait;
+        let is_late = |waiter: &Waiter| cx.now.since(waiter.born) >= patience;
+        let late: Vec<(Tid, Waiter)> = self
+            .waits
+            .iter()
+            .flat_map(|(tid, waiters)| waiters.iter().map(|waiter| (*tid, *waiter)))
+            .filter(|(_, waiter)| is_late(waiter))
+            .collect();
+        for (tid, waiter) in late {
+            let due = match self.standing(waiter, tid, cx) {
+                Standing::Answer(status) | Standing::WaitForPhaseTwo(status) => {
+                    Due::Answer(ClientAnswer::Ended { status })
+                }
+                // Only without a replica here.
+                Standing::Undecided if door.is_over(&waiter, cx.now) => Due::Silence(DropReason::HoldExpired),
+                Standing::Undecided => continue,
+            };
+            let waiters = self.waits.get_mut(&tid).expect("it was just seen");
+            waiters.retain(|other| *other != waiter);
+            if waiters.is_empty() {
+                self.waits.remove(&tid);
+            }
+            self.waiting -= 1;
+            door.give(waiter, due, cx);
+        }
+    }
+
+    /// Proposes and asks what was gathered.
+    pub fn flush(&mut self, door: &mut Door, cx: &mut Cx<'_>) {
+        let Some(view) = cx.group(self.id) else { return };
+        if view.role.leader.is_none() {
+            return;
+        }
+        let group = self.id;
+        let actions = &mut *cx.actions;
+        self.pending
+            .take_batches(cx.now, door.config.re_propose_max, |command| {
+                actions.push(Action::Propose { group, command });
+            });
+        if let Some(token) = self.reads.ask(cx.now) {
+            cx.act(Action::Read { group, token });
+        }
+    }
+
+    /// What the driver wants done now; nothing on a node that does not lead.
+    pub fn drive(&mut self, door: &mut Door, cx: &mut Cx<'_>) {
+        let (Some(term), Some(view)) = (self.leading, cx.group(self.id)) else {
+            return;
+        };
+        let mut actions = std::mem::take(&mut self.driver_actions);
+        self.driver.poll(view.machine, view.time, &mut actions);
+        for action in actions.drain(..) {
+            self.carry_out(action, term, &view, door, cx);
+        }
+        self.driver_actions = actions;
+    }
+
+    pub fn on_call_failed(
+        &mut self,
+        term: Term,
+        tid: Tid,
+        branch: BranchId,
+        attempt: u32,
+        why: CallFailure,
+        cx: &Cx<'_>,
+    ) {
+        if self.leading == Some(term)
+            && let Some(view) = cx.group(self.id)
+        {
+            self.driver
+                .on_call_failed(view.machine, tid, branch, attempt, why, view.time);
+        }
+    }
+}
