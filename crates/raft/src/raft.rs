@@ -60,7 +60,8 @@ impl Config {
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
     pub hard_state: HardState,
-    /// The newest snapshot. Before the first one: index 0, term 0, and the configuration that the group starts with.
+    /// The newest snapshot. Before the first one: index 0, term 0, and the configuration that the group starts with
+    /// (the same at each of its first peers). A peer that joins later has no configuration and waits for a snapshot.
     /// Its index counts as applied.
     pub snapshot: SnapshotMeta,
     /// The log after the snapshot.
@@ -115,6 +116,9 @@ pub struct Raft {
     pub(crate) leader: PeerId,
     pub(crate) log: Log,
     pub(crate) conf: ConfState,
+    /// The configuration of a received snapshot: in force once the host reports the snapshot's index as applied, since
+    /// changes of earlier entries may still be on their way through the host.
+    pub(crate) installing: Option<(Index, ConfState)>,
     /// The newest snapshot's index: what a peer that needs compacted entries will be sent at least.
     pub(crate) snapshot_index: Index,
     pub(crate) recovering: Option<Recovering>,
@@ -191,6 +195,7 @@ impl Raft {
             leader: PeerId::NONE,
             log: Log::new(base, entries, hard_state.term, hard_state.vote, commit),
             conf: snapshot.conf,
+            installing: None,
             snapshot_index: snapshot.index,
             recovering: recovering.map(|number| Recovering::new(number, &config)),
             election_elapsed: 0,
@@ -454,6 +459,10 @@ impl Raft {
 
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.log.term_at(index)
+    }
+
+    pub fn time_at(&self, index: Index) -> Option<GroupTime> {
+        self.log.time_at(index)
     }
 
     pub fn conf(&self) -> &ConfState {

@@ -50,11 +50,13 @@ pub struct Ready {
     pub persist: Option<Persist>,
     /// May leave at once.
     pub messages: Vec<Message>,
-    /// A received snapshot to install into the machine before anything of `committed`; `persist` carries it too.
+    /// A received snapshot to install into the machine before anything of `committed`, once the `persist` that carries
+    /// it too is durable; then report its index by [`Raft::on_applied`], which puts its configuration in force.
     pub snapshot: Option<SnapshotMeta>,
     /// To apply, in order, each once; all of it is committed and durable here.
     pub committed: Vec<Entry>,
-    /// At a leader: these peers need a snapshot streamed; then [`Raft::report_snapshot`].
+    /// At a leader: these peers need a snapshot streamed, of index 1 or more and not older than the newest one that
+    /// [`Raft::compact`] was told of; then [`Raft::report_snapshot`].
     pub need_snapshot: Vec<PeerId>,
     pub reads: Vec<ReadReady>,
     /// These reads got no answer and will get none; ask again.
@@ -293,6 +295,9 @@ impl Raft {
             "{index} was not handed out to be applied"
         );
         self.log.applied = self.log.applied.max(index);
+        if let Some((_, conf)) = self.installing.take_if(|(installed, _)| *installed <= index) {
+            self.conf = conf;
+        }
         if self.role == Role::Leader {
             self.leave_joint_if_due();
         }

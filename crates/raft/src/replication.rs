@@ -185,7 +185,14 @@ impl Raft {
         mut entries: Vec<Entry>,
     ) {
         let last_new = prev_index + entries.len() as u64;
-        let result = if prev_index < self.log.base() {
+        let result = if self.conf.voters.is_empty() && self.log.base() == 0 {
+            // Changes of membership mean nothing without what they change: a peer that joins starts from a snapshot.
+            Err(Reject {
+                prev_index,
+                hint_index: 0,
+                hint_term: 0,
+            })
+        } else if prev_index < self.log.base() {
             // Compacted here, so committed: the leader has it all the same.
             Ok(self.log.commit)
         } else if self.log.matches(prev_index, prev_term) {
@@ -251,7 +258,7 @@ impl Raft {
                 self.log.commit_to(meta.index);
             } else {
                 self.log.reset(meta.index, meta.term, meta.time);
-                self.conf = meta.conf.clone();
+                self.installing = Some((meta.index, meta.conf.clone()));
                 self.snapshot_index = meta.index;
                 self.out.snapshot = Some(meta);
             }
@@ -275,17 +282,20 @@ impl Raft {
         };
         progress.recent_active = true;
         match result {
-            Err(Reject {
-                prev_index,
-                hint_index,
-                hint_term,
-            }) => {
-                let retry_at = if hint_term > 0 {
-                    self.log.find_conflict_by_term(hint_index, hint_term).0
+            // Even the empty log before the first entry did not fit: the peer joins and knows no configuration yet.
+            Err(reject) if reject.prev_index == 0 => {
+                if !matches!(progress.state, ProgressState::Snapshot { .. }) && progress.matched == 0 {
+                    progress.become_snapshot(self.snapshot_index);
+                    self.out.need_snapshot.push(from);
+                }
+            }
+            Err(reject) => {
+                let retry_at = if reject.hint_term > 0 {
+                    self.log.find_conflict_by_term(reject.hint_index, reject.hint_term).0
                 } else {
-                    hint_index
+                    reject.hint_index
                 };
-                if progress.reject(prev_index, retry_at) {
+                if progress.reject(reject.prev_index, retry_at) {
                     self.out.replicate = true;
                 }
             }
