@@ -1,5 +1,5 @@
 //! A log on a disk in memory, and an independent model of what it must hold.
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,7 +94,9 @@ pub fn snapshot(group: u64, index: Index, term: u64, reset: bool) -> Record {
         term,
         time: GroupTime(index * 10),
         conf: Bytes::from(format!("members at {index}")),
-        file: (index % 2 == 0).then(|| FileName::new(&format!("snapshot-{index}")).expect("a valid name")),
+        file: index
+            .is_multiple_of(2)
+            .then(|| FileName::new(&format!("snapshot-{index}")).expect("a valid name")),
     };
     Record::Snapshot {
         group: GroupId(group),

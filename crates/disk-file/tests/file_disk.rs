@@ -1,0 +1,276 @@
+//! Real files: the contract, the lock, and what a killed process keeps.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    sync::mpsc::{Receiver, sync_channel},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use settle_base::{GroupId, PeerId};
+use settle_disk_file::{DiskKind, FileDisk, FileDiskOptions, OpenDirError};
+use settle_storage::{Completion, Disk, DiskRead, FileName, Op, Token, contract};
+use settle_wal::{HardState, LogIdentity, Record, Wal, WalOptions};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn name(name: &str) -> FileName {
+    FileName::new(name).expect("a valid name")
+}
+
+// The runtime opens the disk on one thread and uses it on another.
+const _: fn() = || {
+    fn is_send<T: Send>() {}
+    is_send::<FileDisk>();
+};
+
+/// A disk and what its notification rings.
+struct Belled {
+    disk: FileDisk,
+    bell: Receiver<()>,
+}
+
+fn open(path: &Path, kind: DiskKind) -> Belled {
+    let (ring, bell) = sync_channel(1);
+    let disk = FileDisk::open(path, FileDiskOptions { kind }, move || {
+        let _ = ring.try_send(());
+    });
+    Belled {
+        disk: disk.expect("the directory is free"),
+        bell,
+    }
+}
+
+impl Belled {
+    fn wait(&self) {
+        self.bell
+            .recv_timeout(PATIENCE)
+            .expect("the disk rings when something completed");
+    }
+}
+
+impl Disk for Belled {
+    fn submit(&mut self, token: Token, op: Op) {
+        self.disk.submit(token, op);
+    }
+    fn poll(&mut self) -> Option<Completion> {
+        self.disk.poll()
+    }
+}
+
+impl DiskRead for Belled {
+    fn list(&mut self) -> Result<Vec<(FileName, u64)>, settle_storage::DiskError> {
+        self.disk.list()
+    }
+    fn read(&mut self, file: &FileName, offset: u64, len: usize) -> Result<Bytes, settle_storage::DiskError> {
+        self.disk.read(file, offset, len)
+    }
+    fn run(&mut self, op: Op) -> Result<(), settle_storage::DiskError> {
+        self.disk.run(op)
+    }
+}
+
+#[test]
+fn the_contract_holds_for_each_kind_of_disk() {
+    for kind in [DiskKind::Real, DiskKind::Lossy, DiskKind::LossyWithoutSync] {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let mut count = 0;
+        let make = || {
+            count += 1;
+            open(&root.path().join(count.to_string()), kind)
+        };
+        contract::run(make, |disk| disk.wait());
+    }
+}
+
+#[test]
+fn a_directory_is_used_by_one_disk_at_a_time() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let first = open(root.path(), DiskKind::Real);
+    let second = FileDisk::open(root.path(), FileDiskOptions::default(), || {});
+    let error = second.err().expect("the directory is taken");
+    assert!(matches!(error, OpenDirError::Locked { .. }), "{error}");
+    assert_eq!(error.code().to_string(), "DF0001");
+    drop(first);
+    open(root.path(), DiskKind::Real);
+}
+
+#[test]
+fn dropping_a_disk_does_everything_that_was_submitted() {
+    for kind in [DiskKind::Real, DiskKind::Lossy, DiskKind::LossyWithoutSync] {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let mut disk = open(root.path(), kind);
+        disk.submit(
+            Token(1),
+            Op::Create {
+                file: name("a"),
+                reserve: 0,
+            },
+        );
+        for i in 0..100 {
+            let data = Bytes::from(vec![i as u8; 10]);
+            disk.submit(
+                Token(2),
+                Op::Write {
+                    file: name("a"),
+                    offset: i * 10,
+                    data,
+                },
+            );
+        }
+        drop(disk);
+        assert_eq!(std::fs::read(root.path().join("a")).expect("readable").len(), 1000);
+    }
+}
+
+#[test]
+fn files_of_others_are_not_listed() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(root.path().join("Not Ours"), "x").expect("written");
+    std::fs::create_dir(root.path().join("directory")).expect("made");
+    assert_eq!(open(root.path(), DiskKind::Real).list().expect("listable"), vec![]);
+}
+
+/// What a lossy disk keeps over a kill: written, synced, written again, not synced.
+#[test]
+fn a_killed_lossy_process_loses_exactly_what_it_had_not_synced() {
+    let kept = |kind: &str| {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        run_child_until_it_is_killed("child_that_writes", root.path(), kind);
+        let bytes = std::fs::read(root.path().join("a")).expect("the name was durable");
+        let renamed = std::fs::read(root.path().join("c")).expect("the rename was durable");
+        (bytes, renamed)
+    };
+    assert_eq!(kept("real"), (b"synced, then not".to_vec(), b"moved".to_vec()));
+    assert_eq!(kept("lossy"), (b"synced".to_vec(), b"".to_vec()));
+    assert_eq!(kept("lossy-without-sync"), (b"".to_vec(), b"".to_vec()));
+}
+
+#[test]
+fn a_log_keeps_what_it_reported_durable_over_a_kill_unless_sync_is_nothing() {
+    let kept = |kind: &str| {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        run_child_until_it_is_killed("child_that_logs", root.path(), kind);
+        let mut disk = open(root.path(), DiskKind::Real);
+        let (_, groups) = Wal::open(&mut disk, WalOptions::default(), IDENTITY).expect("no damage");
+        groups
+            .first()
+            .and_then(|group| group.hard_state)
+            .map(|state| state.term)
+    };
+    assert_eq!(kept("lossy"), Some(50));
+    assert_eq!(kept("lossy-without-sync"), None);
+}
+
+const IDENTITY: LogIdentity = LogIdentity {
+    cluster: 1,
+    incarnation: 2,
+};
+const CHILD_DIR: &str = "SETTLE_TEST_CHILD_DIR";
+const CHILD_KIND: &str = "SETTLE_TEST_CHILD_KIND";
+
+/// Starts this test binary again as the named child, which says when it is done and then waits to be killed.
+fn run_child_until_it_is_killed(child: &str, path: &Path, kind: &str) {
+    let mut command = Command::new(std::env::current_exe().expect("this binary has a path"));
+    command
+        .args([child, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD_DIR, path)
+        .env(CHILD_KIND, kind);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("the child starts");
+    let output = std::io::BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut lines = std::io::BufRead::lines(output);
+    assert!(
+        lines.any(|line| line.is_ok_and(|line| line.contains("ready to be killed"))),
+        "the child ended early"
+    );
+    child.kill().expect("it runs");
+    child.wait().expect("it was killed");
+}
+
+/// The child's disk; `None` when this is an ordinary test run, in which the children do nothing.
+fn child_disk() -> Option<Belled> {
+    let path = std::env::var_os(CHILD_DIR)?;
+    let kind = match std::env::var(CHILD_KIND).expect("set with the directory").as_str() {
+        "real" => DiskKind::Real,
+        "lossy" => DiskKind::Lossy,
+        _ => DiskKind::LossyWithoutSync,
+    };
+    Some(open(Path::new(&path), kind))
+}
+
+fn wait_to_be_killed() {
+    println!("ready to be killed");
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn child_that_writes() {
+    let Some(mut disk) = child_disk() else { return };
+    let write = |file, offset, data: &'static [u8]| Op::Write {
+        file: name(file),
+        offset,
+        data: Bytes::from_static(data),
+    };
+    disk.run(Op::Create {
+        file: name("a"),
+        reserve: 0,
+    })
+    .expect("made");
+    disk.run(write("a", 0, b"synced")).expect("written");
+    disk.run(Op::Sync { file: name("a") }).expect("synced");
+    disk.run(write("a", 6, b", then not")).expect("written");
+    disk.run(Op::Create {
+        file: name("b"),
+        reserve: 0,
+    })
+    .expect("made");
+    disk.run(write("b", 0, b"moved")).expect("written");
+    disk.run(Op::Rename {
+        from: name("b"),
+        to: name("c"),
+    })
+    .expect("renamed");
+    wait_to_be_killed();
+}
+
+#[test]
+fn child_that_logs() {
+    let Some(mut disk) = child_disk() else { return };
+    let (mut wal, _) = Wal::open(&mut disk, WalOptions::default(), IDENTITY).expect("an empty directory");
+    let group = GroupId(1);
+    let mut lsn = wal
+        .append(&[Record::Create {
+            group,
+            data: Bytes::new(),
+        }])
+        .expect("room");
+    for term in 1..=50 {
+        let state = HardState {
+            term,
+            vote: PeerId(1),
+            commit: 0,
+        };
+        lsn = wal.append(&[Record::HardState { group, state }]).expect("room");
+        wal.flush(&mut disk);
+        while let Some(completion) = disk.poll() {
+            wal.complete(&completion, &mut disk).expect("the disk is well");
+        }
+    }
+    while wal.durable() < lsn {
+        wal.flush(&mut disk);
+        disk.wait();
+        while let Some(completion) = disk.poll() {
+            wal.complete(&completion, &mut disk).expect("the disk is well");
+        }
+    }
+    let state = HardState {
+        term: 51,
+        vote: PeerId(1),
+        commit: 0,
+    };
+    wal.append(&[Record::HardState { group, state }]).expect("room");
+    wait_to_be_killed();
+}
