@@ -1,6 +1,10 @@
 //! The repository's own tools, run as `cargo xtask <command>`.
 
-use std::process::ExitCode;
+use std::{
+    env,
+    path::PathBuf,
+    process::{self, ExitCode},
+};
 
 use clap::{Parser, Subcommand};
 
@@ -36,4 +40,14 @@ fn main() -> ExitCode {
         eprintln!("xtask: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// The root of the repository, as cargo says at run time: a build cache may outlive the clone that it was built from.
+fn root() -> PathBuf {
+    env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("."), |xtask| PathBuf::from(xtask).join(".."))
+}
+
+/// The cargo that runs this.
+fn cargo() -> process::Command {
+    process::Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask sim`: the simulator, built with optimisation and with assertions on.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 
@@ -14,7 +14,7 @@ pub struct Args {
 
 /// Runs the simulator and hands its exit code on.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let status = Command::new(env!("CARGO"))
+    let status = crate::cargo()
         .args(["run", "--quiet", "--profile", "sim", "--package", "settle-sim", "--"])
         .args(&args.rest)
         .status()

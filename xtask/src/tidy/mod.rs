@@ -33,9 +33,9 @@ use workspace::Workspace;
 /// What to check.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The root of the repository to check.
-    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
-    root: PathBuf,
+    /// The root of the repository to check; default: the one that `cargo xtask` is called in.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
     /// Rewrites generated pages that differ from what the code says, instead of reporting them.
     #[arg(long)]
     write: bool,
@@ -43,10 +43,10 @@ pub struct Args {
 
 /// Checks the repository at `args.root` and prints each finding; exit code 1 when there is one.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let root = args
-        .root
+    let root = args.root.clone().unwrap_or_else(crate::root);
+    let root = root
         .canonicalize()
-        .with_context(|| format!("open the repository {}", args.root.display()))?;
+        .with_context(|| format!("open the repository {}", root.display()))?;
     let mut findings = check(&root)?;
     generated_pages::check(&root, args.write, &mut findings)?;
     for finding in &findings.list {
