@@ -1,10 +1,11 @@
 //! Elections (Raft §5.2), with pre-vote (thesis §9.6), the leader's check of its quorum and the lease that it gives
 //! (thesis §6.2: a peer that hears a leader ignores candidates), and leadership transfer's forced election.
 
-use settle_base::{PeerId, Term};
+use settle_base::{Index, PeerId, Term};
 
 use crate::{
     conf::VoteResult,
+    entry::EntryKind,
     message::Body,
     raft::{Raft, Role},
 };
@@ -123,7 +124,7 @@ impl Raft {
             }
             return;
         }
-        let is_up_to_date = self.log.is_up_to_date(last_index, last_term);
+        let is_up_to_date = (last_term, last_index) >= self.log_to_judge_by();
         if is_pre_vote {
             let granted = is_up_to_date && (term > self.term || self.may_vote_for(from));
             let reply_term = if granted { term } else { self.term };
@@ -134,11 +135,34 @@ impl Raft {
         }
         let granted = is_up_to_date && self.may_vote_for(from);
         if granted {
+            if self.role == Role::PreCandidate {
+                // It only asked so far; now there is a candidate to wait for.
+                self.become_follower(term, PeerId::NONE);
+            }
             assert_eq!(self.role, Role::Follower, "who leads or campaigns has voted for itself");
             self.vote = from;
             self.election_elapsed = 0;
         }
         self.send(from, self.term, Body::VoteReply { granted });
+    }
+
+    /// The (term, index) that a candidate's last entry must reach: our own last one (Raft §5.4.1).
+    ///
+    /// A peer that has left the voters is asked only by a candidate that has not applied the leave yet, and judges it
+    /// by what is committed: the rest of its log may be longer than that of every voter without having counted, and the
+    /// voters could not elect anybody. What is committed after the leave is in a majority of the new voters, whom the
+    /// candidate needs as well. With a further change in its log the peer may be a voter again, and counted already.
+    fn log_to_judge_by(&self) -> (Term, Index) {
+        let (commit, last) = (self.log.commit, self.log.last_index());
+        let has_left = self.log.applied == commit
+            && !self.conf.voters.is_empty()
+            && !self.conf.is_voter(self.config.id)
+            && self
+                .log
+                .range(commit + 1, last)
+                .all(|entry| entry.kind != EntryKind::ConfChange);
+        let committed_term = self.log.term_at(commit).filter(|_| has_left);
+        committed_term.map_or((self.log.last_term(), last), |term| (term, commit))
     }
 
     fn may_vote_for(&self, candidate: PeerId) -> bool {
@@ -171,7 +195,7 @@ impl Raft {
         self.heartbeat_elapsed += 1;
         if self.election_elapsed >= self.config.election_ticks {
             self.election_elapsed = 0;
-            if !self.quorum_is_active() {
+            if !self.quorum_is_active() || !self.conf.is_voter(self.config.id) {
                 return self.become_follower(self.term, PeerId::NONE);
             }
             // The transfer had its time; the group is to be writable again.

@@ -102,11 +102,6 @@ impl Log {
         self.term_at(index) == Some(term)
     }
 
-    /// Raft §5.4.1: the later last term wins, then the longer log.
-    pub fn is_up_to_date(&self, last_index: Index, last_term: Term) -> bool {
-        (last_term, last_index) >= (self.last_term(), self.last_index())
-    }
-
     /// The entries of `low..=high` that are still here.
     pub fn range(&self, low: Index, high: Index) -> impl Iterator<Item = &Entry> {
         let from = low.saturating_sub(self.base + 1).min(self.entries.len() as u64) as usize;

@@ -53,10 +53,6 @@ impl Raft {
 
     fn adopt_conf_as_leader(&mut self) {
         let id = self.config.id;
-        if !self.conf.is_voter(id) {
-            // The entry that left the joint configuration is committed without us; the others go on.
-            return self.become_follower(self.term, PeerId::NONE);
-        }
         let next = self.log.last_index() + 1;
         self.progress.retain(|&peer, _| self.conf.contains(peer));
         for peer in self.conf.peers().into_iter().filter(|&peer| peer != id) {
@@ -66,9 +62,25 @@ impl Raft {
             self.transferee = PeerId::NONE;
         }
         self.out.replicate = true;
+        if !self.conf.is_voter(id) {
+            self.retire();
+        }
         // A smaller quorum may be reached already.
         self.advance_commit();
         self.release_reads();
+    }
+
+    /// The joint configuration is left and this leader has no part in the new one. It takes no more proposals and hands
+    /// over to the voter that is furthest. It steps down at the next check of its quorum at the latest; until then it
+    /// goes on telling the commit index, because the new voters may not know yet that they are alone.
+    fn retire(&mut self) {
+        let voters = self.progress.iter().filter(|(peer, _)| self.conf.is_voter(**peer));
+        let furthest = voters
+            .max_by_key(|(_, progress)| progress.counted_match())
+            .map(|(&peer, _)| peer);
+        self.transferee = furthest.unwrap_or(PeerId::NONE);
+        self.election_elapsed = 0;
+        self.hand_over_if_ready(self.transferee);
     }
 
     /// A joint configuration that this leader has applied is left at once.

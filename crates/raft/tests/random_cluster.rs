@@ -101,7 +101,9 @@ impl Run {
         } else {
             self.cluster.network.remove(at)
         };
-        if !self.prng.percent(3) {
+        if self.prng.percent(3) {
+            self.cluster.lose(&message);
+        } else {
             self.cluster.deliver(message);
         }
     }

@@ -320,16 +320,23 @@ impl Cluster {
     /// Hands a message to its receiver.
     pub fn deliver(&mut self, message: Message) {
         let (from, to) = (message.from, message.to);
-        let is_snapshot = matches!(message.body, Body::Snapshot { .. });
-        let is_lost = self.is_cut(from, to) || !self.node(to.0).is_up();
-        if is_lost {
-            self.dropped += 1;
-        } else {
-            self.raft(to.0).step(message).expect("honest peers send valid messages");
-            self.check(to.0);
+        if self.is_cut(from, to) || !self.node(to.0).is_up() {
+            return self.lose(&message);
         }
+        let is_snapshot = matches!(message.body, Body::Snapshot { .. });
+        self.raft(to.0).step(message).expect("honest peers send valid messages");
+        self.check(to.0);
         if is_snapshot && let Some(raft) = &mut self.node(from.0).raft {
-            raft.report_snapshot(to, !is_lost);
+            raft.report_snapshot(to, true);
+        }
+    }
+
+    pub fn lose(&mut self, message: &Message) {
+        self.dropped += 1;
+        if matches!(message.body, Body::Snapshot { .. })
+            && let Some(raft) = &mut self.node(message.from.0).raft
+        {
+            raft.report_snapshot(message.to, false);
         }
     }
 
