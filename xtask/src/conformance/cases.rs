@@ -111,8 +111,8 @@ pub struct Plan {
     pub place: Place,
 }
 
-/// All runs of `subset`, in the order in which they are run; only peace when the cluster does not survive a kill.
-pub fn plans(subset: Subset, with_kills: bool) -> Vec<Plan> {
+/// All runs of `subset`, in the order in which they are run; those with a kill once for each of `places`.
+pub fn plans(subset: Subset, places: &[Place]) -> Vec<Plan> {
     let cases = Case::value_variants();
     let mut plans: Vec<Plan> = cases
         .iter()
@@ -122,18 +122,15 @@ pub fn plans(subset: Subset, with_kills: bool) -> Vec<Plan> {
             place: Place::Any,
         })
         .collect();
-    if !with_kills {
-        return plans;
-    }
     for scenario in [Scenario::KillRegistered, Scenario::KillPhase2] {
-        for place in [Place::Survivor, Place::Killed] {
+        for place in places {
             let chosen = cases
                 .iter()
-                .filter(|case| subset == Subset::All || in_ci(**case, place));
+                .filter(|case| subset == Subset::All || in_ci(**case, *place));
             plans.extend(chosen.map(|case| Plan {
                 case: *case,
                 scenario,
-                place,
+                place: *place,
             }));
         }
     }

@@ -5,9 +5,10 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::cases::Place;
 use super::process::{Leashed, free_ports};
 use super::wait;
 
@@ -23,8 +24,10 @@ pub trait Cluster {
     fn kill(&mut self, node: usize) -> Result<()>;
     /// Starts every dead node again and waits until the whole cluster is ready.
     fn heal(&mut self) -> Result<()>;
-    /// False when killing a node would only prove that it is dead.
-    fn survives_a_kill(&self) -> bool;
+    /// The node to which clients send requests for `xid`; none when it names no listed address.
+    fn node_of(&self, xid: &str) -> Option<usize>;
+    /// Where a client's transaction can be when the leader is killed; empty when no kill makes sense.
+    fn places(&self) -> &'static [Place];
 }
 
 /// Three `settle server` processes.
@@ -169,81 +172,114 @@ impl Cluster for Settle {
         Ok(())
     }
 
-    fn survives_a_kill(&self) -> bool {
-        true
+    fn node_of(&self, xid: &str) -> Option<usize> {
+        let (address, _) = xid.rsplit_once(':')?;
+        self.addresses().iter().position(|known| known == address)
+    }
+
+    fn places(&self) -> &'static [Place] {
+        &[Place::Survivor, Place::Killed]
     }
 }
 
-/// One original seata-server in file mode.
+/// One original seata-server in file mode. It has no one to take over from it: when kills are asked for, the killed server
+/// is started again at once over its own store.
 pub struct Original {
     version: String,
-    port: u16,
-    process: Leashed,
+    class_path: String,
+    dir: PathBuf,
+    tx: u16,
+    http: u16,
+    with_kills: bool,
+    process: Option<Leashed>,
 }
 
 impl Original {
     /// Starts the server from `class_path` with its store under `dir` and waits until it listens.
-    pub fn start(class_path: &str, version: &str, dir: &Path) -> Result<Self> {
+    pub fn start(class_path: String, version: &str, dir: &Path, with_kills: bool) -> Result<Self> {
         let ports = free_ports(2)?;
-        let (port, http) = (ports[0], ports[1]);
         let dir = dir.join("original");
         std::fs::create_dir_all(&dir)?;
+        let (tx, http) = (ports[0], ports[1]);
+        let mut server = Self {
+            version: version.to_owned(),
+            class_path,
+            dir,
+            tx,
+            http,
+            with_kills,
+            process: None,
+        };
+        server.spawn()?;
+        server.heal()?;
+        Ok(server)
+    }
+
+    fn spawn(&mut self) -> Result<()> {
+        let dir = self.dir.display();
         let args = [
             "-Xmx512m".to_owned(),
-            format!("-Duser.home={}", dir.display()),
-            format!("-Dlog.home={}", dir.join("log").display()),
-            format!("-Dserver.port={http}"),
-            format!("-Dseata.server.service-port={port}"),
+            format!("-Duser.home={dir}"),
+            format!("-Dlog.home={dir}/log"),
+            format!("-Dserver.port={}", self.http),
+            format!("-Dseata.server.service-port={}", self.tx),
             "-Dseata.store.mode=file".to_owned(),
-            format!("-Dseata.store.file.dir={}", dir.join("store").display()),
+            format!("-Dseata.store.file.dir={dir}/store"),
             "-cp".to_owned(),
-            class_path.to_owned(),
+            self.class_path.clone(),
             "io.seata.server.ServerApplication".to_owned(),
             "-p".to_owned(),
-            port.to_string(),
+            self.tx.to_string(),
             "-m".to_owned(),
             "file".to_owned(),
         ];
-        let log = dir.join("server.log");
-        let mut process = Leashed::spawn("seata-server", Path::new("java"), &args, &dir, log)?;
-        wait::until("seata-server listens", Duration::from_secs(90), || {
-            process.check_alive()?;
-            Ok(TcpStream::connect(("127.0.0.1", port))
-                .map(drop)
-                .map_err(|error| error.to_string()))
-        })?;
-        Ok(Self {
-            version: version.to_owned(),
-            port,
-            process,
-        })
+        let log = self.dir.join("server.log");
+        self.process = Some(Leashed::spawn(
+            "seata-server",
+            Path::new("java"),
+            &args,
+            &self.dir,
+            log,
+        )?);
+        Ok(())
     }
 }
 
 impl Cluster for Original {
     fn name(&self) -> String {
-        format!("seata-server {} (pid {})", self.version, self.process.pid())
+        format!("seata-server {} × 1", self.version)
     }
 
     fn addresses(&self) -> Vec<String> {
-        vec![format!("127.0.0.1:{}", self.port)]
+        vec![format!("127.0.0.1:{}", self.tx)]
     }
 
     fn leader(&mut self) -> Result<usize> {
-        self.process.check_alive()?;
         Ok(0)
     }
 
     fn kill(&mut self, _node: usize) -> Result<()> {
-        bail!("a single seata-server has no one to take over")
+        self.process.take().context("the server is alive")?.kill()?;
+        self.spawn()
     }
 
     fn heal(&mut self) -> Result<()> {
-        self.process.check_alive()
+        let process = self.process.as_mut().context("the server was started")?;
+        wait::until("seata-server listens", Duration::from_secs(90), || {
+            process.check_alive()?;
+            Ok(TcpStream::connect(("127.0.0.1", self.tx))
+                .map(drop)
+                .map_err(|error| error.to_string()))
+        })
     }
 
-    fn survives_a_kill(&self) -> bool {
-        false
+    /// Its xids carry the machine's outer address, which no client lists; there is one node all the same.
+    fn node_of(&self, _xid: &str) -> Option<usize> {
+        Some(0)
+    }
+
+    fn places(&self) -> &'static [Place] {
+        if self.with_kills { &[Place::Killed] } else { &[] }
     }
 }
 

@@ -63,6 +63,9 @@ struct SeataArgs {
     /// The settle executable; built with `cargo build --release` when absent.
     #[arg(long, value_name = "FILE")]
     settle_bin: Option<PathBuf>,
+    /// Play the kills against the original too: it is started again at once, as there is no one to take over.
+    #[arg(long)]
+    restart_original: bool,
     /// Put a proxy in front of the first node, list only that one, and write every frame to this directory.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
@@ -75,7 +78,7 @@ struct SeataArgs {
 enum Target {
     /// Three nodes of this system.
     Settle,
-    /// One original seata-server from Maven Central; peace only.
+    /// One original seata-server from Maven Central; only in peace, unless --restart-original is given.
     Original,
 }
 
@@ -134,7 +137,12 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
         }
         Target::Original => {
             let class_path = maven::resolve_server(&java, &out, &pins)?;
-            Box::new(Original::start(&class_path, &pins.server.version, &dir)?)
+            Box::new(Original::start(
+                class_path,
+                &pins.server.version,
+                &dir,
+                args.restart_original,
+            )?)
         }
     };
     println!("{} at {}", cluster.name(), cluster.addresses().join(", "));
@@ -160,7 +168,8 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
             banks_started: 0,
         };
         let mut heading_due = true;
-        for plan in cases::plans(args.subset, cluster.survives_a_kill() && args.record.is_none()) {
+        let places = if args.record.is_none() { cluster.places() } else { &[] };
+        for plan in cases::plans(args.subset, places) {
             let wanted = (args.case.is_empty() || args.case.contains(&plan.case))
                 && (args.scenario.is_empty() || args.scenario.contains(&plan.scenario));
             if !wanted {

@@ -54,10 +54,6 @@ impl Leashed {
         })
     }
 
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-
     /// Fails with the end of the log when the child has already ended.
     pub fn check_alive(&mut self) -> Result<()> {
         match self.shell.try_wait()? {

@@ -241,9 +241,11 @@ impl Stage<'_> {
         if place == Place::Any {
             return Ok(true);
         }
-        let address = xid.rsplit_once(':').map_or("", |(address, _)| address);
-        let Some(node) = self.cluster.addresses().iter().position(|known| known == address) else {
-            bail!("xid {xid} names no node of {:?}", self.cluster.addresses());
+        let Some(node) = self.cluster.node_of(xid) else {
+            bail!(
+                "xid {xid} names none of {:?}: cannot place the client",
+                self.cluster.addresses()
+            );
         };
         Ok((node == self.cluster.leader()?) == (place == Place::Killed))
     }
