@@ -1,0 +1,298 @@
+//! The log while it runs: group commit, limits, a full disk, a failing one, and purging.
+
+mod support;
+
+use bytes::Bytes;
+use settle_base::{GroupId, Mono, Prng};
+use settle_storage::{Completion, Disk, DiskRead, Latency, MemDisk, Op, Token};
+use settle_wal::{Record, Wal, WalError, WalOptions, WalProgress};
+use support::*;
+
+/// A disk that counts what is submitted to it.
+#[derive(Default)]
+struct Counting {
+    writes: Vec<(u64, Bytes)>,
+    syncs: u32,
+    others: u32,
+    tokens: Vec<(Token, bool)>,
+}
+
+impl Disk for Counting {
+    fn submit(&mut self, token: Token, op: Op) {
+        self.tokens.push((token, matches!(op, Op::Sync { .. })));
+        match op {
+            Op::Write { offset, data, .. } => self.writes.push((offset, data)),
+            Op::Sync { .. } => self.syncs += 1,
+            _ => self.others += 1,
+        }
+    }
+
+    fn poll(&mut self) -> Option<Completion> {
+        let (token, _) = self.tokens.pop()?;
+        let (result, took) = (Ok(()), Default::default());
+        Some(Completion { token, result, took })
+    }
+}
+
+fn open_new() -> (Wal, MemDisk) {
+    let disk = MemDisk::new(1);
+    let (wal, _) = open(&disk).expect("an empty directory");
+    (wal, disk)
+}
+
+#[test]
+fn one_flush_is_one_write_and_one_sync_for_all_groups() {
+    let (mut wal, _) = open_new();
+    let mut disk = Counting::default();
+    for group in 1..=100 {
+        wal.append(&[create(group), entries(group, 1, 5, 1, b"data")])
+            .expect("room");
+    }
+    wal.flush(&mut disk);
+    assert_eq!((disk.writes.len(), disk.syncs), (1, 1));
+    for group in 1..=100 {
+        wal.append(&[entries(group, 6, 1, 1, b"more")]).expect("room");
+    }
+    wal.flush(&mut disk);
+    wal.append(&[hard_state(1, 2, 0, 0)]).expect("room");
+    wal.flush(&mut disk);
+    assert_eq!(
+        (disk.writes.len(), disk.syncs),
+        (2, 2),
+        "the third waits: two are on their way"
+    );
+    assert!(wal.staged_bytes() > 0);
+}
+
+#[test]
+fn durability_moves_in_order_whatever_the_order_of_completions() {
+    let (mut wal, _) = open_new();
+    let mut disk = Counting::default();
+    let first = wal.append(&[create(1)]).expect("room");
+    wal.flush(&mut disk);
+    let second = wal.append(&[hard_state(1, 1, 0, 0)]).expect("room");
+    wal.flush(&mut disk);
+    // `Counting` answers the latest first, so the second batch completes before the first.
+    let mut seen = Vec::new();
+    while let Some(completion) = disk.poll() {
+        seen.push(
+            wal.complete(&completion, &mut Counting::default())
+                .expect("all is well"),
+        );
+    }
+    assert!(first < second);
+    assert_eq!(seen.iter().filter(|p| matches!(p, WalProgress::Durable(_))).count(), 1);
+    assert_eq!(seen.last(), Some(&WalProgress::Durable(wal.durable())));
+    assert!(wal.durable() >= second && wal.is_idle());
+}
+
+#[test]
+fn tokens_of_others_are_left_alone() {
+    let (mut wal, mut disk) = open_new();
+    wal.append(&[create(1)]).expect("room");
+    wal.flush(&mut disk);
+    for token in [Token(0), Token(1), Token(settle_wal::TOKEN_SPACE + 1_000)] {
+        let (result, took) = (Ok(()), Default::default());
+        let progress = wal.complete(&Completion { token, result, took }, &mut disk);
+        assert_eq!(progress.expect("not a failure"), WalProgress::NotMine);
+    }
+}
+
+#[test]
+fn appends_are_refused_whole_with_their_reason() {
+    let disk = MemDisk::new(1);
+    let options = WalOptions {
+        max_batch_bytes: 500,
+        ..small()
+    };
+    let (mut wal, _) = Wal::open(&mut disk.clone(), options, IDENTITY).expect("an empty directory");
+    let unknown = wal
+        .append(&[create(1), hard_state(2, 1, 0, 0)])
+        .expect_err("group 2 is not there");
+    assert!(
+        matches!(unknown, WalError::UnknownGroup { group: GroupId(2) }),
+        "{unknown}"
+    );
+    assert_eq!(wal.staged_bytes(), 0);
+    wal.append(&[create(1), entries(1, 1, 1, 1, &[0; 300])])
+        .expect("it fits");
+    let backlog = wal
+        .append(&[entries(1, 2, 1, 1, &[0; 200])])
+        .expect_err("it would pass the limit");
+    assert!(matches!(backlog, WalError::Backlog { limit: 500, .. }), "{backlog}");
+    store(&mut wal, &disk, &[]);
+    while !wal.is_idle() {
+        wal.flush(&mut disk.clone());
+        poll(&mut wal, &disk).expect("the disk is well");
+    }
+    store(&mut wal, &disk, &[entries(1, 2, 1, 1, &[0; 200])]);
+    store(&mut wal, &disk, &[Record::Destroy { group: GroupId(1) }]);
+    assert!(
+        wal.append(&[hard_state(1, 9, 0, 0)]).is_err(),
+        "a destroyed group takes nothing"
+    );
+    store(&mut wal, &disk, &[create(1), hard_state(1, 1, 0, 0)]);
+    let (_, groups) = open(&disk).expect("undamaged");
+    assert!(groups[0].entries.is_empty() && !groups[0].destroyed);
+}
+
+#[test]
+fn a_full_disk_keeps_the_refused_bytes_and_goes_on_when_there_is_space() {
+    // Full at every possible moment: at the creation of a segment, in it, with one or two batches on their way.
+    for spare in (0..12_000).step_by(97) {
+        let (mut wal, disk) = open_new();
+        disk.set_latency(Latency {
+            write_us: 10..20,
+            sync_us: 10..200,
+            other_us: 10..20,
+            ..Latency::NONE
+        });
+        store(&mut wal, &disk, &[create(1)]);
+        // Segments of 4096 are reserved; the larger batches outgrow them and need space of their own.
+        disk.set_capacity(Some(disk.used() + spare));
+        let (mut index, mut was_full, mut now, mut prng) = (1, false, Mono(1_000_000), Prng::new(spare));
+        let mut lsn = wal.durable();
+        for round in 0..200 {
+            if index <= 8 && !wal.is_full() {
+                lsn = wal
+                    .append(&[entries(1, index, 1, 1, &[index as u8; 1_500])])
+                    .expect("room");
+                index += 1;
+            }
+            wal.flush(&mut disk.clone());
+            pass_time(&mut wal, &disk, &mut now, &mut prng).expect("a full disk is not a failed one");
+            was_full |= wal.is_full();
+            if wal.is_full() && round < 60 {
+                assert!(wal.durable() < lsn);
+            }
+            if round == 60 {
+                disk.set_capacity(None);
+            }
+        }
+        assert!(was_full || spare >= 8_192, "spare {spare}");
+        assert_eq!(
+            (index, wal.durable() >= lsn, wal.is_full()),
+            (9, true, false),
+            "spare {spare}"
+        );
+        disk.crash(&mut Prng::new(spare));
+        let (_, groups) = open(&disk).expect("undamaged");
+        assert_eq!(groups[0].entries.len(), 8, "spare {spare}");
+        assert!(!is_damaged(&groups[0]));
+    }
+}
+
+#[test]
+fn after_a_failed_sync_nothing_becomes_durable_and_nothing_is_tried_again() {
+    let (mut wal, mut disk) = open_new();
+    let durable = {
+        store(&mut wal, &disk, &[create(1)]);
+        wal.durable()
+    };
+    wal.append(&[hard_state(1, 1, 1, 0)]).expect("room");
+    wal.flush(&mut disk);
+    wal.append(&[hard_state(1, 2, 1, 0)]).expect("room");
+    wal.flush(&mut disk);
+    disk.fail_syncs(1);
+    let mut failures = 0;
+    while let Some(completion) = disk.poll() {
+        failures += u32::from(wal.complete(&completion, &mut disk).is_err());
+    }
+    assert!(failures > 0);
+    let refused = wal.append(&[hard_state(1, 3, 1, 0)]).expect_err("it failed");
+    assert_eq!(
+        (refused.code().to_string(), wal.durable()),
+        ("WAL0007".to_owned(), durable)
+    );
+    wal.flush(&mut disk);
+    assert!(disk.poll().is_none(), "nothing more is submitted");
+}
+
+#[test]
+fn purging_frees_what_snapshots_and_destruction_made_dead_and_no_more() {
+    let (mut wal, disk) = open_new();
+    store(
+        &mut wal,
+        &disk,
+        &[create(1), create(2), entries(2, 1, 1, 1, b"holds the first segment")],
+    );
+    for i in 1..=60 {
+        store(
+            &mut wal,
+            &disk,
+            &[entries(1, i, 1, 1, &[1; 300]), snapshot(1, i.max(2) - 1, 1, false)],
+        );
+        wal.purge(&mut disk.clone());
+        poll(&mut wal, &disk).expect("the disk is well");
+    }
+    assert!(segments(&disk).len() > 4, "group 2 lives in the first segment");
+    store(&mut wal, &disk, &[Record::Destroy { group: GroupId(2) }]);
+    wal.purge(&mut disk.clone());
+    poll(&mut wal, &disk).expect("the disk is well");
+    assert!(segments(&disk).len() <= 2, "{:?}", segments(&disk));
+    assert_eq!(wal.stats().segments, segments(&disk).len() as u64);
+
+    let (_, groups) = open(&disk).expect("undamaged");
+    assert_eq!(groups[0].entries.iter().map(|e| e.index).collect::<Vec<_>>(), [60]);
+    assert_eq!(groups[0].snapshot.as_ref().map(|s| s.index), Some(59));
+    assert_eq!(groups[0].create, Bytes::from("group 1"));
+    assert!(groups[1].destroyed, "that a group was destroyed outlives its records");
+}
+
+#[test]
+fn nothing_is_purged_before_what_made_it_dead_is_durable() {
+    let (mut wal, disk) = open_new();
+    store(&mut wal, &disk, &[create(1)]);
+    for i in 1..=40 {
+        store(&mut wal, &disk, &[entries(1, i, 1, 1, &[1; 300])]);
+    }
+    let before = segments(&disk).len();
+    wal.append(&[snapshot(1, 40, 1, false)]).expect("room");
+    wal.purge(&mut disk.clone());
+    assert_eq!(segments(&disk).len(), before);
+    wal.flush(&mut disk.clone());
+    wal.purge(&mut disk.clone());
+    assert_eq!(segments(&disk).len(), before, "submitted is not durable");
+    poll(&mut wal, &disk).expect("the disk is well");
+    poll(&mut wal, &disk).expect("the disk is well");
+    assert_eq!(segments(&disk).len(), 1);
+}
+
+#[test]
+fn a_batch_larger_than_a_segment_has_one_of_its_own() {
+    let (mut wal, disk) = open_new();
+    store(&mut wal, &disk, &[create(1), entries(1, 1, 3, 1, &[7; 9_000])]);
+    store(&mut wal, &disk, &[entries(1, 4, 1, 1, b"next")]);
+    let (_, groups) = open(&disk).expect("undamaged");
+    assert_eq!(groups[0].entries.len(), 4);
+}
+
+#[test]
+fn killed_processes_leave_good_batches_that_are_synced_before_they_count() {
+    let (mut wal, mut disk) = open_new();
+    store(&mut wal, &disk, &[create(1)]);
+    wal.append(&[hard_state(1, 7, 1, 0)]).expect("room");
+    disk.set_latency(Latency {
+        sync_us: 1_000_000..1_000_001,
+        ..Latency::NONE
+    });
+    wal.flush(&mut disk);
+    assert!(disk.poll().is_some(), "the write completed, the sync did not");
+    // The sync of the dead process never ran.
+    disk.set_sync_is_nothing(true);
+    disk.kill();
+    disk.set_sync_is_nothing(false);
+    let (_, groups) = open(&disk).expect("undamaged");
+    assert_eq!(groups[0].hard_state.map(|s| s.term), Some(7));
+    for seed in 0..20 {
+        let disk = disk.fork();
+        disk.crash(&mut Prng::new(seed));
+        let (_, groups) = open(&disk).expect("undamaged");
+        assert_eq!(
+            groups[0].hard_state.map(|s| s.term),
+            Some(7),
+            "seed {seed}: recovered, then lost"
+        );
+    }
+    drop(disk.list());
+}
