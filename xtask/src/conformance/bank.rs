@@ -20,6 +20,15 @@ pub struct Event {
 }
 
 impl Event {
+    /// An event that no bank sent.
+    #[cfg(test)]
+    pub fn made(body: Value) -> Self {
+        Self {
+            at: Instant::now(),
+            body,
+        }
+    }
+
     /// The event's name, e.g. `paused`.
     pub fn name(&self) -> &str {
         self.text("event")

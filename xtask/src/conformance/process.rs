@@ -115,3 +115,45 @@ pub fn tail(path: &Path, lines: usize) -> String {
 pub fn in_path(program: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_running(pid: u32) -> bool {
+        Command::new("kill")
+            .args(["-0", &pid.to_string()])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
+    }
+
+    #[test]
+    fn a_child_dies_when_the_driver_lets_go_of_its_leash() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Leashed::spawn(
+            "sleep",
+            Path::new("sleep"),
+            &["600".to_owned()],
+            dir.path(),
+            dir.path().join("log"),
+        )
+        .unwrap();
+        let pid = child.pid;
+        assert!(is_running(pid));
+        // What the end of the driver does: the pipe closes, nobody calls kill.
+        drop(child.shell.stdin.take());
+        child.shell.wait().unwrap();
+        assert!(!is_running(pid));
+    }
+
+    #[test]
+    fn a_child_that_ended_is_reported_with_its_last_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let args = ["-c".to_owned(), "echo last words; exit 3".to_owned()];
+        let mut child = Leashed::spawn("child", Path::new("sh"), &args, dir.path(), dir.path().join("log")).unwrap();
+        child.shell.wait().unwrap();
+        let error = child.check_alive().unwrap_err().to_string();
+        assert!(error.contains("last words"), "{error}");
+    }
+}

@@ -463,3 +463,69 @@ pub fn count_undo(filter: &str) -> String {
 fn show(before: Balances, after: Balances) -> String {
     format!("{}/{} → {}/{}", before.0, before.1, after.0, after.1)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn judge(case: Case, scenario: Scenario, place: Place, told: &str) -> Option<Expect> {
+        let done = Event::made(json!({"event": "done", "told": told}));
+        judge_told(Plan { case, scenario, place }, &done)
+            .ok()
+            .map(|(expect, _)| expect)
+    }
+
+    #[test]
+    fn what_the_business_was_told_binds_the_balances() {
+        let killed = (Scenario::KillRegistered, Place::Killed);
+        assert_eq!(
+            judge(Case::AtCommit, Scenario::Peace, Place::Any, "committed"),
+            Some(Expect::Moved)
+        );
+        assert_eq!(
+            judge(Case::AtCommit, killed.0, killed.1, "RollbackDone"),
+            Some(Expect::NotMoved)
+        );
+        assert_eq!(
+            judge(Case::AtCommit, killed.0, killed.1, "CommitFailure"),
+            Some(Expect::Either)
+        );
+        assert_eq!(
+            judge(Case::AtRollback, killed.0, killed.1, "RollbackFailure"),
+            Some(Expect::NotMoved)
+        );
+    }
+
+    #[test]
+    fn only_a_client_on_the_killed_node_may_give_up() {
+        assert_eq!(
+            judge(Case::AtCommit, Scenario::Peace, Place::Any, "CommitFailure"),
+            None
+        );
+        assert_eq!(
+            judge(Case::AtCommit, Scenario::KillPhase2, Place::Survivor, "CommitFailure"),
+            None
+        );
+        assert_eq!(
+            judge(
+                Case::TccRollback,
+                Scenario::KillPhase2,
+                Place::Survivor,
+                "RollbackFailure"
+            ),
+            None
+        );
+    }
+
+    #[test]
+    fn a_refused_transfer_is_never_told_committed() {
+        for place in [Place::Any, Place::Survivor, Place::Killed] {
+            assert_eq!(
+                judge(Case::AtRollback, Scenario::KillRegistered, place, "committed"),
+                None
+            );
+        }
+    }
+}

@@ -50,3 +50,15 @@ pub fn read(path: &Path) -> Result<Seata> {
     let file: File = toml::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
     Ok(file.seata)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pinned_versions_name_a_client_of_each_package_root() {
+        let pins = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/versions.toml")).unwrap();
+        let roots: Vec<&str> = pins.client.iter().map(|client| client.package.as_str()).collect();
+        assert_eq!(roots, ["io.seata", "org.apache.seata"]);
+    }
+}
