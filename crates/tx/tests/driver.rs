@@ -87,7 +87,7 @@ impl Stage {
     }
 
     fn act(&mut self, action: DriverAction, script: &mut impl FnMut(u64, u32) -> Answer) {
-        write!(self.trace, "{:>7} ", self.rig.time.0).expect("text grows");
+        write!(self.trace, "{:<7}", self.rig.time.0).expect("text grows");
         match action {
             DriverAction::Decide { tid, decision } => {
                 writeln!(self.trace, "decide {tid:?} {decision:?}").expect("text grows");
@@ -145,13 +145,13 @@ fn a_commit_calls_at_branches_at_once_and_the_others_in_a_row_that_a_failure_doe
         _ => Answer::Done,
     });
     stage.expect(expect![[r#"
-              0 Commit branch 2 attempt 1
-              0 Commit branch 5 attempt 1
-              0 Commit branch 1 attempt 1
-              0 Commit branch 3 attempt 1
-              0 Commit branch 4 attempt 1
-              0 mark branch 3 PhaseTwoCommitFailedRetryable
-           1106 Commit branch 3 attempt 2
+        0      Commit branch 2 attempt 1
+        0      Commit branch 5 attempt 1
+        0      Commit branch 1 attempt 1
+        0      Commit branch 3 attempt 1
+        0      Commit branch 4 attempt 1
+        0      mark branch 3 PhaseTwoCommitFailedRetryable
+        1106   Commit branch 3 attempt 2
     "#]]);
     assert_eq!(stage.rig.machine.open_count(), 0);
     assert_eq!(stage.driver.next_due(), None, "nothing is left behind");
@@ -167,11 +167,11 @@ fn a_commit_waits_for_the_first_result_before_it_calls_the_next_in_the_row() {
         |branch, _| if branch == 1 { Answer::Silent } else { Answer::Done },
     );
     stage.expect(expect![[r#"
-              0 Commit branch 1 attempt 1
-          17000 Commit branch 2 attempt 1
-          17000 mark branch 1 PhaseTwoCommitFailedRetryable
-          17000 Commit branch 3 attempt 1
-          18106 Commit branch 1 attempt 2
+        0      Commit branch 1 attempt 1
+        17000  Commit branch 2 attempt 1
+        17000  mark branch 1 PhaseTwoCommitFailedRetryable
+        17000  Commit branch 3 attempt 1
+        18106  Commit branch 1 attempt 2
     "#]]);
 }
 
@@ -187,12 +187,12 @@ fn a_rollback_goes_backwards_one_at_a_time_and_waits_for_a_branch_that_fails() {
         _ => Answer::Done,
     });
     stage.expect(expect![[r#"
-              0 Rollback branch 3 attempt 1
-              0 Rollback branch 2 attempt 1
-              0 mark branch 2 PhaseTwoRollbackFailedRetryable
-           1106 Rollback branch 2 attempt 2
-           3013 Rollback branch 2 attempt 3
-           3013 Rollback branch 1 attempt 1
+        0      Rollback branch 3 attempt 1
+        0      Rollback branch 2 attempt 1
+        0      mark branch 2 PhaseTwoRollbackFailedRetryable
+        1106   Rollback branch 2 attempt 2
+        3013   Rollback branch 2 attempt 3
+        3013   Rollback branch 1 attempt 1
     "#]]);
     assert_eq!(stage.rig.machine.open_count(), 0);
 }
@@ -206,7 +206,7 @@ fn a_rollback_that_failed_for_good_stops_there_and_goes_on_when_the_fact_changes
         Answer::Fact(BranchStatus::PhaseTwoRollbackFailedUnretryable)
     });
     stage.expect(expect![[r#"
-              0 Rollback branch 2 attempt 1
+        0      Rollback branch 2 attempt 1
     "#]]);
     assert_eq!(stage.driver.next_due(), None);
     let branch = BranchId::new(1, 2);
@@ -235,8 +235,8 @@ fn a_commit_that_failed_for_good_in_one_branch_goes_on_with_the_others() {
         }
     });
     stage.expect(expect![[r#"
-              0 Commit branch 1 attempt 1
-              0 Commit branch 2 attempt 1
+        0      Commit branch 1 attempt 1
+        0      Commit branch 2 attempt 1
     "#]]);
 }
 
@@ -251,8 +251,8 @@ fn a_transaction_is_timed_out_at_its_deadline_in_group_time_and_not_when_it_was_
     stage.expect(expect![[r#""#]]);
     stage.run(60_000, |_, _| Answer::Done);
     stage.expect(expect![[r#"
-           5000 decide 1/1 Timeout
-           5000 Rollback branch 1 attempt 1
+        5000   decide 1/1 Timeout
+        5000   Rollback branch 1 attempt 1
     "#]]);
 }
 
@@ -336,9 +336,9 @@ fn an_unanswered_call_is_repeated_after_its_timeout_and_a_late_failure_of_it_is_
     stage.decide(tid, Decision::Commit);
     stage.run(19_000, |_, _| Answer::Silent);
     stage.expect(expect![[r#"
-              0 Commit branch 1 attempt 1
-          17000 mark branch 1 PhaseTwoCommitFailedRetryable
-          18106 Commit branch 1 attempt 2
+        0      Commit branch 1 attempt 1
+        17000  mark branch 1 PhaseTwoCommitFailedRetryable
+        18106  Commit branch 1 attempt 2
     "#]]);
     let (machine, branch, now) = (&stage.rig.machine, BranchId::new(1, 1), stage.rig.time);
     assert_eq!(stage.driver.calls_in_flight(), 1);
@@ -372,12 +372,12 @@ fn a_new_leader_drives_everything_decided_at_once_and_the_old_one_nothing() {
     assert_eq!(stage.driver.term(), Some(2));
     stage.run(10_000, |_, _| Answer::Done);
     stage.expect(expect![[r#"
-          10000 decide 1/3 Timeout
-          10000 Commit branch 1 attempt 1
-          10000 Commit branch 2 attempt 1
-          10000 Rollback branch 5 attempt 1
-          10000 Commit branch 3 attempt 1
-          10000 Rollback branch 4 attempt 1
+        10000  decide 1/3 Timeout
+        10000  Commit branch 1 attempt 1
+        10000  Commit branch 2 attempt 1
+        10000  Rollback branch 5 attempt 1
+        10000  Commit branch 3 attempt 1
+        10000  Rollback branch 4 attempt 1
     "#]]);
     assert_eq!(stage.rig.machine.open_count(), 0);
 }
