@@ -1,0 +1,342 @@
+//! A cluster of `settle server` processes on loopback.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde::Deserialize;
+
+use crate::{Answer, Ports, Process, Scratch, http, last_lines, until};
+
+/// The group of transactions.
+pub const TX_GROUP: u64 = 1;
+/// How long a cluster on a busy machine may take until it is ready, and until it has a leader.
+const READY_WITHIN: Duration = Duration::from_secs(45);
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// How much of each log is shown when a test fails.
+const LOG_LINES: usize = 30;
+
+/// What to start.
+#[derive(Clone)]
+pub struct ClusterSpec {
+    binary: PathBuf,
+    nodes: u32,
+    settings: BTreeMap<(String, String), String>,
+}
+
+impl ClusterSpec {
+    /// `nodes` servers, numbered from 1, of the program `binary`: in a test of the `settle` crate
+    /// `env!("CARGO_BIN_EXE_settle")`.
+    pub fn new(binary: impl Into<PathBuf>, nodes: u32) -> ClusterSpec {
+        ClusterSpec {
+            binary: binary.into(),
+            nodes,
+            settings: BTreeMap::new(),
+        }
+    }
+
+    /// Sets `section.key` for every server; `value` as TOML writes it.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: &str) -> ClusterSpec {
+        let (section, name) = key.split_once('.').expect("a key is `section.name`");
+        self.settings
+            .insert((section.to_owned(), name.to_owned()), value.to_owned());
+        self
+    }
+}
+
+/// What `GET /v1/node` tells.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NodeView {
+    pub node: u32,
+    pub incarnation: String,
+    pub cluster: Option<String>,
+    pub connected: Vec<u32>,
+    pub groups: Vec<GroupView>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct GroupView {
+    pub group: u64,
+    pub role: String,
+    pub leader: Option<u32>,
+    pub term: u64,
+    pub last_index: u64,
+    pub commit_index: u64,
+    pub applied_index: u64,
+    pub members: Vec<MemberView>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct MemberView {
+    pub node: u32,
+    pub incarnation: String,
+    pub role: String,
+    pub match_index: Option<u64>,
+}
+
+impl NodeView {
+    /// The group of transactions as this server sees it.
+    pub fn tx_group(&self) -> Result<&GroupView> {
+        let group = self.groups.iter().find(|group| group.group == TX_GROUP);
+        group.with_context(|| format!("node {} has no group {TX_GROUP}", self.node))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leader {
+    pub node: u32,
+    pub term: u64,
+}
+
+/// Servers numbered from 1, their data and logs in a folder that goes with them. What is alive at the end is killed; when
+/// the test panics, the ends of all logs are printed and the folder is kept.
+pub struct Cluster {
+    spec: ClusterSpec,
+    processes: BTreeMap<u32, Process>,
+    ports: Ports,
+    // After the processes: a server must not write into a folder that is being removed.
+    scratch: Scratch,
+}
+
+impl Cluster {
+    /// Starts all servers and waits until each is ready.
+    pub async fn start(spec: ClusterSpec) -> Result<Cluster> {
+        let mut cluster = Cluster::prepare(spec)?;
+        cluster.start_all().await?;
+        Ok(cluster)
+    }
+
+    /// Ports and configurations, nothing running yet.
+    pub fn prepare(spec: ClusterSpec) -> Result<Cluster> {
+        let ports = Ports::reserve(3 * u16::try_from(spec.nodes)?)?;
+        let cluster = Cluster {
+            spec,
+            processes: BTreeMap::new(),
+            ports,
+            scratch: Scratch::new()?,
+        };
+        for node in cluster.nodes() {
+            let path = cluster.config_path(node);
+            std::fs::write(&path, cluster.config(node)).with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(cluster)
+    }
+
+    pub fn nodes(&self) -> std::ops::RangeInclusive<u32> {
+        1..=self.spec.nodes
+    }
+
+    pub fn binary(&self) -> &Path {
+        &self.spec.binary
+    }
+
+    pub fn tx(&self, node: u32) -> SocketAddr {
+        self.port(node, 0)
+    }
+
+    pub fn http(&self, node: u32) -> SocketAddr {
+        self.port(node, 1)
+    }
+
+    pub fn peer(&self, node: u32) -> SocketAddr {
+        self.port(node, 2)
+    }
+
+    pub fn data_dir(&self, node: u32) -> PathBuf {
+        self.scratch.path().join(format!("node{node}"))
+    }
+
+    pub fn config_path(&self, node: u32) -> PathBuf {
+        self.scratch.path().join(format!("node{node}.toml"))
+    }
+
+    /// A path in the cluster's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    fn port(&self, node: u32, kind: usize) -> SocketAddr {
+        assert!(self.nodes().contains(&node), "there is no node {node}");
+        self.ports.address(3 * (node as usize - 1) + kind)
+    }
+
+    fn config(&self, node: u32) -> String {
+        let quoted = |text: String| format!("{text:?}");
+        let peers: Vec<String> = self
+            .nodes()
+            .map(|id| quoted(format!("{id}@{}", self.peer(id))))
+            .collect();
+        let mut settings = self.spec.settings.clone();
+        for (section, name, value) in [
+            ("node", "id", node.to_string()),
+            ("node", "data-dir", quoted(self.data_dir(node).display().to_string())),
+            ("cluster", "peers", format!("[{}]", peers.join(", "))),
+            ("listen", "tx", quoted(self.tx(node).to_string())),
+            ("listen", "http", quoted(self.http(node).to_string())),
+            ("listen", "peer", quoted(self.peer(node).to_string())),
+        ] {
+            settings.insert((section.to_owned(), name.to_owned()), value);
+        }
+        let mut text = String::new();
+        let mut in_section = "";
+        for ((section, name), value) in &settings {
+            if section != in_section {
+                text.push_str(&format!("[{section}]\n"));
+                in_section = section;
+            }
+            text.push_str(&format!("{name} = {value}\n"));
+        }
+        text
+    }
+
+    /// Starts one server and returns at once.
+    pub fn spawn(&mut self, node: u32) -> Result<()> {
+        ensure!(!self.processes.contains_key(&node), "node {node} runs already");
+        let config = self.config_path(node).display().to_string();
+        let args = ["server", "--stop-with-stdin", "--config", &config];
+        let process = Process::spawn(&format!("node {node}"), &self.spec.binary, &args, &self.log_path(node))?;
+        self.processes.insert(node, process);
+        Ok(())
+    }
+
+    /// Starts every server that does not run and waits until all are ready.
+    pub async fn start_all(&mut self) -> Result<()> {
+        for node in self.nodes() {
+            if !self.processes.contains_key(&node) {
+                self.spawn(node)?;
+            }
+        }
+        for node in self.nodes() {
+            self.wait_ready(node).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a server says that it is ready.
+    ///
+    /// # Errors
+    /// When it ends, or not in time.
+    pub async fn wait_ready(&mut self, node: u32) -> Result<()> {
+        let address = self.http(node);
+        let process = self
+            .processes
+            .get_mut(&node)
+            .with_context(|| format!("node {node} does not run"))?;
+        let what = format!("node {node} is ready");
+        let ready = until(&what, READY_WITHIN, async || {
+            if let Err(ended) = process.check_alive() {
+                return Ok(Err(ended));
+            }
+            let answer = http::get(address, "/readyz").await?;
+            ensure!(answer.status == 200, "{}", answer.body.trim());
+            Ok::<_, anyhow::Error>(Ok(()))
+        });
+        ready.await?
+    }
+
+    /// `kill -9`.
+    pub async fn kill(&mut self, node: u32) -> Result<()> {
+        let mut process = self
+            .processes
+            .remove(&node)
+            .with_context(|| format!("node {node} does not run"))?;
+        process.kill().await
+    }
+
+    /// `kill -9` to all that run, at once.
+    pub async fn kill_all(&mut self) -> Result<()> {
+        for process in self.processes.values_mut() {
+            process.start_kill()?;
+        }
+        for (_, mut process) in std::mem::take(&mut self.processes) {
+            process.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// Asks a server to stop and waits for its end.
+    pub async fn stop(&mut self, node: u32) -> Result<ExitStatus> {
+        let mut process = self
+            .processes
+            .remove(&node)
+            .with_context(|| format!("node {node} does not run"))?;
+        process.terminate()?;
+        process.exit(STOP_WITHIN).await
+    }
+
+    /// Removes the data of a server that does not run.
+    pub fn wipe(&mut self, node: u32) -> Result<()> {
+        ensure!(!self.processes.contains_key(&node), "node {node} runs");
+        std::fs::remove_dir_all(self.data_dir(node)).with_context(|| format!("wipe node {node}"))
+    }
+
+    pub async fn get(&self, node: u32, path: &str) -> Result<Answer> {
+        http::get(self.http(node), path).await
+    }
+
+    pub async fn post(&self, node: u32, path: &str, json: &str) -> Result<Answer> {
+        http::post(self.http(node), path, json).await
+    }
+
+    pub async fn view(&self, node: u32) -> Result<NodeView> {
+        self.get(node, "/v1/node").await?.json()
+    }
+
+    /// The leader of the transactions, once one of the running servers says that it is and all of them agree.
+    pub async fn leader(&self) -> Result<Leader> {
+        until("the running servers agree on a leader", READY_WITHIN, async || {
+            let mut seen = Vec::new();
+            let mut leader = None;
+            for node in self.processes.keys() {
+                let view = self.view(*node).await?;
+                let group = view.tx_group()?;
+                if group.role == "leader" {
+                    leader = Some(Leader {
+                        node: *node,
+                        term: group.term,
+                    });
+                }
+                seen.push(Leader {
+                    node: group.leader.unwrap_or(0),
+                    term: group.term,
+                });
+            }
+            match leader {
+                Some(leader) if seen.iter().all(|other| *other == leader) => Ok(leader),
+                _ => Err(anyhow!("they see {seen:?}")),
+            }
+        })
+        .await
+    }
+
+    fn log_path(&self, node: u32) -> PathBuf {
+        self.scratch.path().join(format!("node{node}.log"))
+    }
+
+    /// All that the server has written to its log, over all its lives.
+    pub fn log(&self, node: u32) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.log_path(node)).unwrap_or_default()).into_owned()
+    }
+
+    /// The ends of all logs.
+    pub fn log_ends(&self) -> String {
+        let nodes = self.nodes();
+        nodes
+            .map(|node| format!("--- node {node}\n{}\n", last_lines(&self.log_path(node), LOG_LINES)))
+            .collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log_ends());
+        }
+    }
+}
