@@ -441,7 +441,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         return Err(unreadable);
                     };
                     // A change that cannot be applied is refused alike by every replica.
-                    if let Ok(conf) = group.raft.apply_conf_change(index, &change) {
+                    if let Ok(conf) = group.raft.apply_conf_change(&change) {
                         let brought = match change.context.is_empty() {
                             true => Book::default(),
                             false => Book::decode(change.context).map_err(|_| unreadable)?,

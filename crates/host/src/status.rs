@@ -74,6 +74,19 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         &self.counters
     }
 
+    /// What the log has done since the process started; zeros before there is one.
+    pub fn wal_stats(&self) -> WalStats {
+        self.wal.as_ref().map(|wal| wal.stats()).unwrap_or_default()
+    }
+
+    /// Groups whose leader this node's replica is.
+    pub fn groups_led(&self) -> usize {
+        self.groups
+            .values()
+            .filter(|g| g.raft.role() == settle_raft::Role::Leader)
+            .count()
+    }
+
     pub fn status(&self, now: Mono) -> HostStatus {
         let groups = self.groups.values().map(|g| GroupStatus {
             group: g.id,

@@ -22,9 +22,17 @@ use crate::Stop;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     #[error("cannot listen on {address} for {purpose}: another program has the port")]
-    InUse { address: SocketAddr, purpose: &'static str, source: io::Error },
+    InUse {
+        address: SocketAddr,
+        purpose: &'static str,
+        source: io::Error,
+    },
     #[error("cannot listen on {address} for {purpose}")]
-    Refused { address: SocketAddr, purpose: &'static str, source: io::Error },
+    Refused {
+        address: SocketAddr,
+        purpose: &'static str,
+        source: io::Error,
+    },
 }
 
 impl BindError {
@@ -56,16 +64,25 @@ pub struct Accepted {
 ///
 /// # Errors
 /// When the port is taken or the address is not this machine's.
-pub async fn bind(
-    address: SocketAddr,
-    purpose: &'static str,
-    max_connections: usize,
-) -> Result<Listener, BindError> {
+pub async fn bind(address: SocketAddr, purpose: &'static str, max_connections: usize) -> Result<Listener, BindError> {
     let socket = TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { address, purpose, source },
-        _ => BindError::Refused { address, purpose, source },
+        io::ErrorKind::AddrInUse => BindError::InUse {
+            address,
+            purpose,
+            source,
+        },
+        _ => BindError::Refused {
+            address,
+            purpose,
+            source,
+        },
     })?;
-    Ok(Listener { socket, purpose, max_connections, refused: Arc::default() })
+    Ok(Listener {
+        socket,
+        purpose,
+        max_connections,
+        refused: Arc::default(),
+    })
 }
 
 impl Listener {
@@ -121,7 +138,11 @@ impl Listener {
         drop(self.socket);
         let drained = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(Duration::from_secs(5), drained).await.is_err() {
-            tracing::warn!(purpose = self.purpose, left = connections.len(), "connections cut off at the stop");
+            tracing::warn!(
+                purpose = self.purpose,
+                left = connections.len(),
+                "connections cut off at the stop"
+            );
         }
         connections.shutdown().await;
     }
@@ -136,7 +157,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_named() {
-        let first = bind("127.0.0.1:0".parse().expect("an address"), "test", 1).await.expect("a free port");
+        let first = bind("127.0.0.1:0".parse().expect("an address"), "test", 1)
+            .await
+            .expect("a free port");
         let error = bind(first.address(), "test", 1).await.expect_err("taken");
         assert_eq!(error.code().to_string(), "NT0001");
         assert!(error.to_string().contains(&first.address().to_string()), "{error}");
@@ -145,7 +168,9 @@ mod tests {
     #[tokio::test]
     #[allow(clippy::disallowed_methods, reason = "the test joins its one task itself")]
     async fn a_connection_over_the_limit_is_closed_and_counted_and_the_stop_joins_the_rest() {
-        let listener = bind("127.0.0.1:0".parse().expect("an address"), "test", 1).await.expect("a free port");
+        let listener = bind("127.0.0.1:0".parse().expect("an address"), "test", 1)
+            .await
+            .expect("a free port");
         let (address, refused) = (listener.address(), listener.refused());
         let (handle, stop) = StopHandle::new();
         let inner = stop.clone();
@@ -161,7 +186,9 @@ mod tests {
             }
         }));
         let _first = TcpStream::connect(address).await.expect("the first");
-        let mut second = TcpStream::connect(address).await.expect("the handshake is the kernel's");
+        let mut second = TcpStream::connect(address)
+            .await
+            .expect("the handshake is the kernel's");
         assert_eq!(second.read(&mut [0]).await.unwrap_or(0), 0, "closed without a byte");
         assert_eq!(refused.load(Ordering::Relaxed), 1);
         handle.stop();

@@ -28,8 +28,10 @@ impl LogsError {
 /// # Errors
 /// When `filter` is not of the form `info` or `info,settle_node=debug`.
 pub fn init_logs(filter: &str, format: LogFormat) -> Result<(), LogsError> {
-    let parsed =
-        EnvFilter::try_new(filter).map_err(|source| LogsError::Filter { filter: filter.to_owned(), source })?;
+    let parsed = EnvFilter::try_new(filter).map_err(|source| LogsError::Filter {
+        filter: filter.to_owned(),
+        source,
+    })?;
     let builder = fmt().with_env_filter(parsed).with_writer(io::stderr);
     // A second call finds a subscriber in place: a test process that starts two servers, for one.
     let _ = match format {

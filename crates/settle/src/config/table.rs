@@ -1,0 +1,147 @@
+//! Every configuration key, once: its default, its kind and what it means. The reader, the environment override, the
+//! check for typing errors and the reference file are all made from this table.
+
+/// What a key's value looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A duration with its unit: `500ms`, `12s`, `10m`, `24h`.
+    Duration,
+    /// A size with its unit: `64KiB`, `8MiB`.
+    Size,
+    Integer,
+    Text,
+    Bool,
+    /// A list of texts.
+    List,
+    /// `host:port`.
+    Address,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+pub struct Key {
+    /// `section.key`.
+    pub name: &'static str,
+    pub kind: Kind,
+    /// As it is written in the file.
+    pub default: &'static str,
+    pub about: &'static str,
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, about: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        default,
+        about,
+    }
+}
+
+pub const PLAINTEXT_WORDS: &str = "this network is trusted";
+
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    key("node.id", Kind::Integer, "1", "This server's id in the cluster, 1 to 65535. It stays the same when the disk is replaced."),
+    key("node.data-dir", Kind::Text, "\"settle-data\"", "Where the log, the snapshots and the identity of this server are kept. One server per directory."),
+    key("cluster.peers", Kind::List, "[]", "All servers of the cluster as `id@host:port` of their peer address, this one included. Empty: a cluster of one."),
+    key("cluster.auto-replace", Kind::Bool, "false", "Whether a server that comes back with an empty disk is taken in again by itself. Otherwise an operator says so: `settle ctl node replace`."),
+    key("listen.tx", Kind::Address, "\"127.0.0.1:8091\"", "Where Seata clients connect."),
+    key("listen.http", Kind::Address, "\"127.0.0.1:7091\"", "HTTP API, health and metrics."),
+    key("listen.peer", Kind::Address, "\"127.0.0.1:7070\"", "Where the other servers connect."),
+    key("listen.plaintext-beyond-loopback", Kind::Text, "\"\"", "There is no TLS yet: an address other than loopback is refused unless this says `this network is trusted`."),
+    key("listen.max-connections", Kind::Integer, "10000", "Client connections; one more is closed at once."),
+    key("listen.max-frame", Kind::Size, "\"8MiB\"", "The largest frame read from a client, before and after decompression."),
+    key("raft.tick", Kind::Duration, "\"50ms\"", "The unit of the two timeouts below; at most 50ms."),
+    key("raft.heartbeat-interval", Kind::Duration, "\"100ms\"", "How often a leader speaks when there is nothing to say."),
+    key("raft.election-timeout", Kind::Duration, "\"500ms\"", "How long a silent leader is waited for; the real wait is drawn between once and twice this."),
+    key("raft.snapshot-after", Kind::Size, "\"64MiB\"", "How much log of a group is kept before its state is saved and the log cut."),
+    key("wal.segment", Kind::Size, "\"64MiB\"", "The size of one file of the log."),
+    key("tx.advertise", Kind::Text, "\"\"", "The `host:port` written into new xids; empty: the address of `listen.tx`. A name that clients resolve keeps xids good over a change of address."),
+    key("tx.reply-hold-rm", Kind::Duration, "\"12s\"", "How long a resource manager's request is held while nothing can be decided, then dropped unanswered. Below the client's 15s."),
+    key("tx.reply-hold-tm", Kind::Duration, "\"25s\"", "The same for a transaction manager. Below the client's 30s."),
+    key("tx.call-timeout", Kind::Duration, "\"15s\"", "How long a phase-two call may stay unanswered before it is made again."),
+    key("tx.retry-min", Kind::Duration, "\"1s\"", "The first wait before a failed phase-two call is made again; it doubles from there."),
+    key("tx.retry-max", Kind::Duration, "\"60s\"", "The longest such wait."),
+    key("tx.stuck-after", Kind::Duration, "\"10m\"", "A branch that has failed for so long is reported as stuck. It is still tried."),
+    key("tx.max-sessions", Kind::Integer, "10000", "Registered clients on this server."),
+    key("tx.max-in-flight", Kind::Integer, "65536", "Requests accepted and not yet answered."),
+    key("tx.max-open", Kind::Integer, "1000000", "Transactions begun and not yet ended, in the group."),
+    key("tx.max-branches", Kind::Integer, "1000", "Branches of one transaction."),
+    key("tx.max-lock-bytes", Kind::Size, "\"1GiB\"", "Memory of all row locks of the group."),
+    key("tx.max-lock-key", Kind::Size, "\"1MiB\"", "The lock keys of one branch."),
+    key("tx.max-application-data", Kind::Size, "\"1MiB\"", "The application data of one branch."),
+    key("log.level", Kind::Text, "\"info\"", "`error`, `warn`, `info`, `debug`, or a filter such as `info,settle_node=debug`."),
+    key("log.format", Kind::Choice(&["text", "json"]), "\"text\"", "One line of text or one JSON object for each event."),
+    key("test.disk", Kind::Choice(&["real", "lossy", "lossy-without-sync"]), "\"real\"", "For tests only. `lossy` keeps what is not synced in memory, so that a kill loses it as a power cut would; `lossy-without-sync` also makes a sync do nothing."),
+];
+
+/// The reference configuration: every key with its default, commented.
+pub fn reference() -> String {
+    let mut text = String::from(
+        "# Every key of `settle server --config FILE` with its default. Generated by `settle config`; do not edit.\n\
+         # An environment variable overrides the file: SETTLE_TX_REPLY_HOLD_RM for tx.reply-hold-rm.\n",
+    );
+    let mut section = "";
+    for key in KEYS {
+        let (in_section, name) = key.name.split_once('.').expect("every key of the table has a section");
+        if in_section != section {
+            section = in_section;
+            text.push_str(&format!("\n[{section}]\n"));
+        }
+        text.push_str(&format!("# {}\n", key.about));
+        if let Kind::Choice(words) = key.kind {
+            text.push_str(&format!("# One of: {}.\n", words.join(", ")));
+        }
+        text.push_str(&format!("{name} = {}\n", key.default));
+    }
+    text
+}
+
+/// The environment variable that overrides `name`.
+pub fn environment_name(name: &str) -> String {
+    format!("SETTLE_{}", name.replace(['.', '-'], "_").to_uppercase())
+}
+
+/// The known key that `name` was probably meant to be.
+pub fn nearest(name: &str) -> &'static str {
+    KEYS.iter()
+        .map(|key| key.name)
+        .min_by_key(|known| edit_distance(name, known))
+        .expect("the table is not empty")
+}
+
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_key_of_a_typing_error_is_the_one_meant() {
+        assert_eq!(nearest("tx.replyhold-rm"), "tx.reply-hold-rm");
+        assert_eq!(nearest("node.datadir"), "node.data-dir");
+        assert_eq!(nearest("raft.electoin-timeout"), "raft.election-timeout");
+    }
+
+    #[test]
+    fn no_key_stands_twice_and_each_has_a_section() {
+        let mut names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), KEYS.len());
+        assert!(names.iter().all(|name| name.split('.').count() == 2));
+    }
+}

@@ -1,0 +1,58 @@
+//! One executable: `settle server`, `dev`, `ctl`, `bench`, `config`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use settle::{bench, config, ctl, dev, server};
+
+/// The financial-grade distributed stack as one program.
+#[derive(Parser)]
+#[command(name = "settle", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one server of a cluster.
+    Server(server::ServerArgs),
+    /// Run a whole cluster on this machine, for development.
+    Dev(dev::DevArgs),
+    /// Look into a running cluster and act on it.
+    Ctl(ctl::CtlArgs),
+    /// Measure a server with the wire of the system it replaces.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Print every configuration key with its default.
+    Config,
+}
+
+/// Exit codes: 0 good, 1 a check failed, 2 usage (clap's and a bad configuration), 3 the environment lacks something.
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("settle: cannot start: {error}");
+            return ExitCode::from(3);
+        }
+    };
+    let result = match cli.command {
+        Command::Server(args) => return runtime.block_on(server::run(args)),
+        Command::Dev(args) => runtime.block_on(dev::run(args)),
+        Command::Ctl(args) => ctl::run(args),
+        Command::Bench(command) => runtime.block_on(bench::run(command)),
+        Command::Config => {
+            print!("{}", config::reference());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("settle: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! All metrics of one server, and what is read only when they are asked for.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use settle_host::HostStatus;
+use settle_node::metrics::{LoopMetrics, PeerMetrics};
+use settle_telemetry::prometheus::{metrics::gauge::Gauge, registry::Registry};
+use settle_tx_gate::GateStats;
+use settle_tx_server::metrics::DoorMetrics;
+
+#[derive(Clone, Default)]
+pub struct ServerMetrics {
+    pub door: DoorMetrics,
+    pub node_loop: LoopMetrics,
+    pub peers: PeerMetrics,
+}
+
+pub type Refresh = Box<dyn Fn(&HostStatus, &GateStats, Option<settle_tx::Stats>) + Send + Sync>;
+
+/// A value that is read when the metrics are asked for.
+type Sample = fn(&HostStatus, &GateStats, &settle_tx::Stats) -> u64;
+
+#[rustfmt::skip]
+const SAMPLES: &[(&str, &str, Sample)] = &[
+    ("settle_tx_open_transactions", "Transactions begun and not ended", |_, _, tx| tx.open_transactions),
+    ("settle_tx_open_branches", "Branches not ended", |_, _, tx| tx.open_branches),
+    ("settle_tx_lock_rows", "Row locks held", |_, _, tx| tx.lock_rows),
+    ("settle_tx_lock_bytes", "Memory of the row locks", |_, _, tx| tx.lock_bytes),
+    ("settle_tx_outcome_bytes", "Memory of the outcomes that are kept", |_, _, tx| tx.outcome_bytes),
+    ("settle_tx_begun", "Transactions begun since the group was made", |_, _, tx| tx.begun_total),
+    ("settle_tx_sessions", "Registered clients on this server", |_, gate, _| gate.sessions as u64),
+    ("settle_tx_requests_in_flight", "Requests not answered yet", |_, gate, _| gate.requests_in_flight as u64),
+    ("settle_tx_commands_pending", "Commands proposed and not applied", |_, gate, _| gate.commands_pending as u64),
+    ("settle_tx_commands_reproposed", "Commands proposed again since the server started", |_, gate, _| gate.commands_reproposed_total),
+    ("settle_tx_holds_expired", "Requests dropped because the hold ran out, since the server started", |_, gate, _| gate.holds_expired_total),
+    ("settle_tx_refused", "Requests refused since the server started", |_, gate, _| gate.refused_total),
+    ("settle_tx_calls_outstanding", "Phase-two calls not answered yet", |_, gate, _| gate.calls_outstanding as u64),
+    ("settle_tx_calls_failed", "Phase-two calls that came to nothing, since the server started", |_, gate, _| gate.calls_failed_total),
+    ("settle_tx_nonsense", "Answers of resource managers that made no sense, since the server started", |_, gate, _| gate.rm_nonsense_total),
+    ("settle_entries_applied", "Log entries applied since the server started", |host, _, _| host.counters.entries_applied),
+    ("settle_elections_won", "Elections that this server has won since it started", |host, _, _| host.counters.elections_won),
+    ("settle_proposals_dropped", "Proposals that could not be taken, since the server started", |host, _, _| {
+        let c = &host.counters;
+        c.dropped_no_leader + c.dropped_not_leader + c.dropped_too_long + c.dropped_full + c.dropped_disk_full + c.dropped_unknown_group
+    }),
+    ("settle_snapshots_taken", "Snapshots taken since the server started", |host, _, _| host.counters.snapshots_taken),
+    ("settle_snapshots_installed", "Snapshots received and installed since the server started", |host, _, _| host.counters.snapshots_installed),
+    ("settle_disk_full", "1 while the disk is full and nothing is accepted", |host, _, _| u64::from(host.disk_is_full)),
+    ("settle_peers_connected", "Other servers that a connection is up with", |host, _, _| host.peers.len() as u64),
+];
+
+impl ServerMetrics {
+    /// `refused_*`: connections closed at once because of the limit.
+    pub fn into_registry(self, refused_tx: Arc<AtomicU64>, refused_http: Arc<AtomicU64>) -> (Registry, Refresh) {
+        let mut registry = Registry::default();
+        self.door.register(&mut registry);
+        self.node_loop.register(&mut registry);
+        self.peers.register(&mut registry);
+        let gauge = |registry: &mut Registry, name: &str, help: &str| {
+            let gauge = Gauge::<i64>::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let samples: Vec<(Gauge, Sample)> = SAMPLES
+            .iter()
+            .map(|(name, help, sample)| (gauge(&mut registry, name, help), *sample))
+            .collect();
+        let refused = [
+            (
+                gauge(
+                    &mut registry,
+                    "settle_tx_connections_refused",
+                    "Client connections over the limit",
+                ),
+                refused_tx,
+            ),
+            (
+                gauge(
+                    &mut registry,
+                    "settle_http_connections_refused",
+                    "HTTP connections over the limit",
+                ),
+                refused_http,
+            ),
+        ];
+        let refresh: Refresh = Box::new(move |host, gate, machine| {
+            let machine = machine.unwrap_or_default();
+            for (gauge, sample) in &samples {
+                gauge.set(sample(host, gate, &machine) as i64);
+            }
+            for (gauge, count) in &refused {
+                gauge.set(count.load(Ordering::Relaxed) as i64);
+            }
+        });
+        (registry, refresh)
+    }
+}

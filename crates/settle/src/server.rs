@@ -1,0 +1,285 @@
+//! `settle server`: one server of a cluster, from its configuration to its orderly end.
+
+use std::{future::IntoFuture, path::PathBuf, process::ExitCode, sync::Arc};
+
+use settle_base::{ErrorCode, GroupId, PeerId};
+use settle_disk_file::FileDiskOptions;
+use settle_host::HostConfig;
+use settle_net::{BindError, Listener, StopHandle, bind};
+use settle_node::{NodeConfig, PeerAddress, StartError};
+use settle_telemetry::{LogFormat, LogsError, init_logs};
+use settle_tx::{DriverConfig, MachineConfig, TxMachine};
+use settle_tx_gate::{GateConfig, TxGate};
+use settle_tx_server::{Door, DoorConfig, Responder};
+use tokio::io::AsyncReadExt;
+
+use crate::{
+    config::{Config, ConfigError},
+    dev::interrupted,
+    http::{self, Api},
+    metrics::ServerMetrics,
+};
+
+#[derive(clap::Args, Debug)]
+pub struct ServerArgs {
+    /// The configuration file; `settle config` prints one with all defaults.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Stop when standard input is closed: for a parent process that must not leave servers behind.
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
+}
+
+/// Connections from other servers: two lanes each, and room for ones that are being replaced.
+const MAX_PEER_CONNECTIONS: usize = 256;
+const MAX_HTTP_CONNECTIONS: usize = 256;
+
+#[derive(Debug, thiserror::Error)]
+enum ServerError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Logs(#[from] LogsError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Start(Box<StartError>),
+    #[error("no randomness from the system: {0}")]
+    Entropy(getrandom::Error),
+    #[error("cannot listen for signals")]
+    Signals(#[source] anyhow::Error),
+    #[error("this server must not go on")]
+    Host(#[source] settle_host::HostError),
+}
+
+impl From<StartError> for ServerError {
+    fn from(error: StartError) -> ServerError {
+        ServerError::Start(Box::new(error))
+    }
+}
+
+impl ServerError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            ServerError::Config(error) => error.code(),
+            ServerError::Logs(error) => error.code(),
+            ServerError::Bind(error) => error.code(),
+            ServerError::Start(error) => error.code(),
+            ServerError::Entropy(_) => ErrorCode::new("ND", 3),
+            ServerError::Signals(_) => ErrorCode::new("ND", 4),
+            ServerError::Host(error) => error.code(),
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            ServerError::Config(_) | ServerError::Logs(_) => 2,
+            ServerError::Bind(_) | ServerError::Start(_) | ServerError::Entropy(_) | ServerError::Signals(_) => 3,
+            ServerError::Host(_) => 1,
+        }
+    }
+}
+
+pub async fn run(args: ServerArgs) -> ExitCode {
+    match serve(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = error.code();
+            let mut text = format!("settle: {code}: {error}");
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                text.push_str(&format!(": {cause}"));
+                source = cause.source();
+            }
+            eprintln!("{text}\n  Explained in docs/errors/{code}.md");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn serve(args: ServerArgs) -> Result<(), ServerError> {
+    let config = Config::load(args.config.as_deref(), std::env::vars())?;
+    init_logs(
+        &config.log_level,
+        if config.log_json {
+            LogFormat::Json
+        } else {
+            LogFormat::Text
+        },
+    )?;
+
+    // All ports first: a server that cannot be reached must not touch its data.
+    let tx_listener = bind(config.listen_tx, "transactions", config.max_connections).await?;
+    let http_listener = bind(config.listen_http, "the HTTP API", MAX_HTTP_CONNECTIONS).await?;
+    let peer_listener = bind(config.listen_peer, "the other servers", MAX_PEER_CONNECTIONS).await?;
+
+    let metrics = ServerMetrics::default();
+    let responder = Responder::new(metrics.door.clone());
+    let (node, mut running) = start_node(&config, peer_listener, responder.clone(), &metrics)?;
+    let door_config = DoorConfig {
+        max_frame_bytes: config.max_frame_bytes,
+        ..DoorConfig::default()
+    };
+    let door = Door::new(node.clone(), responder, door_config);
+    let (refused_tx, refused_http) = (tx_listener.refused(), http_listener.refused());
+    let (registry, refresh) = metrics.into_registry(refused_tx, refused_http);
+    let api = Arc::new(Api {
+        node,
+        door: door.clone(),
+        registry,
+        refresh,
+    });
+
+    let (stop, stopped) = StopHandle::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn({
+        let stopped = stopped.clone();
+        async move { door.serve(tx_listener, stopped).await }
+    });
+    tasks.spawn(serve_http(http_listener, api, stopped));
+    tracing::info!(
+        node = %config.node, tx = %config.listen_tx, http = %config.listen_http, peer = %config.listen_peer,
+        data_dir = %config.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "server started"
+    );
+
+    let outcome = tokio::select! {
+        biased;
+        error = running.failed() => Err(ServerError::Host(error)),
+        result = interrupted() => result.map_err(ServerError::Signals),
+        () = stdin_closed(), if args.stop_with_stdin => Ok(()),
+    };
+    tracing::info!("server stopping");
+    stop.stop();
+    while tasks.join_next().await.is_some() {}
+    running.stop().await;
+    tracing::info!("server stopped");
+    outcome
+}
+
+fn start_node(
+    config: &Config,
+    peer_listener: Listener,
+    responder: Responder,
+    metrics: &ServerMetrics,
+) -> Result<(settle_node::NodeHandle<TxGate>, settle_node::RunningNode<TxGate>), ServerError> {
+    let mut entropy = [0; 24];
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is where the process's randomness comes from"
+    )]
+    getrandom::fill(&mut entropy).map_err(ServerError::Entropy)?;
+    let [seed, run, incarnation] =
+        std::array::from_fn(|i| u64::from_le_bytes(entropy[i * 8..][..8].try_into().expect("eight bytes")));
+
+    let nodes = config
+        .peers
+        .iter()
+        .map(|peer| (peer.node, peer.address.clone()))
+        .collect();
+    let mut host = HostConfig::new(config.node, nodes, seed);
+    host.tick = config.tick;
+    host.election_ticks = ticks(config.election_timeout, config.tick);
+    host.heartbeat_ticks = ticks(config.heartbeat_interval, config.tick);
+    host.snapshot_after_bytes = config.snapshot_after_bytes;
+    host.auto_replace = config.auto_replace;
+    host.wal.segment_bytes = config.wal_segment_bytes;
+
+    let node_config = NodeConfig {
+        host,
+        data_dir: config.data_dir.clone(),
+        disk: FileDiskOptions { kind: config.disk },
+        peers: config
+            .peers
+            .iter()
+            .map(|peer| PeerAddress {
+                node: peer.node,
+                address: peer.address.clone(),
+            })
+            .collect(),
+        fresh_incarnation: PeerId(incarnation.max(1)),
+    };
+    let gate = TxGate::new(gate_config(config), run);
+    let make_machine = |group: GroupId| {
+        let number = u8::try_from(group.0).expect("transaction groups are numbered 1 to 255");
+        TxMachine::new(MachineConfig::new(number))
+    };
+    let respond = move |response| responder.respond(response);
+    let loop_metrics = (metrics.node_loop.clone(), metrics.peers.clone());
+    Ok(settle_node::start(
+        node_config,
+        peer_listener,
+        gate,
+        make_machine,
+        respond,
+        loop_metrics,
+    )?)
+}
+
+fn ticks(duration: std::time::Duration, tick: std::time::Duration) -> u32 {
+    duration.as_millis().div_ceil(tick.as_millis()) as u32
+}
+
+fn gate_config(config: &Config) -> GateConfig {
+    let tx = &config.tx;
+    GateConfig {
+        xid_prefix: tx.advertise.clone(),
+        reply_hold_rm: tx.reply_hold_rm,
+        reply_hold_tm: tx.reply_hold_tm,
+        call_timeout: tx.call_timeout,
+        max_sessions: tx.max_sessions,
+        max_in_flight: tx.max_in_flight,
+        max_branches_per_transaction: tx.max_branches,
+        max_open_transactions: tx.max_open as u64,
+        max_lock_bytes: settle_base::ByteSize(tx.max_lock_bytes),
+        max_lock_key_bytes: settle_base::ByteSize(tx.max_lock_key_bytes as u64),
+        max_application_data_bytes: settle_base::ByteSize(tx.max_application_data_bytes as u64),
+        driver: DriverConfig {
+            backoff_min: tx.retry_min,
+            backoff_max: tx.retry_max,
+            stuck_after: tx.stuck_after,
+            call_timeout: tx.call_timeout,
+            ..DriverConfig::default()
+        },
+        ..GateConfig::default()
+    }
+}
+
+async fn serve_http(listener: Listener, api: Arc<Api>, stop: settle_net::Stop) {
+    let router = http::router(api);
+    let inner = stop.clone();
+    listener
+        .serve(stop, move |accepted| {
+            let (router, mut stop) = (router.clone(), inner.clone());
+            async move {
+                let service = hyper_util::service::TowerToHyperService::new(router);
+                let io = hyper_util::rt::TokioIo::new(accepted.stream);
+                let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
+                tokio::select! {
+                    biased;
+                    () = stop.stopped() => {}
+                    // A client that breaks off is no event.
+                    _ = connection.into_future() => {}
+                }
+            }
+        })
+        .await;
+}
+
+/// Resolves when standard input ends.
+async fn stdin_closed() {
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = [0; 64];
+    while stdin.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_become_whole_ticks_never_fewer() {
+        use std::time::Duration;
+        assert_eq!(ticks(Duration::from_millis(500), Duration::from_millis(50)), 10);
+        assert_eq!(ticks(Duration::from_millis(501), Duration::from_millis(50)), 11);
+    }
+}

@@ -1,0 +1,301 @@
+//! One client's connection: frames in, answers and calls out.
+
+use bytes::BytesMut;
+use settle_base::FixedMap;
+use settle_net::{Accepted, Stop};
+use settle_node::NodeStopped;
+use settle_seata_wire::{Frame, FrameDecoder, Message, MsgType, ProtocolVersion, WireError, frame};
+use settle_tx_gate::{CallId, ClientRequest, ConnId, GateError, GateNote, GateRequest, RequestKey};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    door::{Door, ToClient},
+    merge::Pending,
+    translate::{self, Dialect, TranslateError},
+};
+
+/// How much is gathered into one write, about.
+const WRITE_BYTES: usize = 64 << 10;
+/// Calls to one resource manager that may be unanswered on its connection.
+const MAX_CALLS: usize = 65_536;
+
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the client closed the connection")]
+    ByClient,
+    #[error("the connection broke")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    #[error("{0}")]
+    Translate(#[from] TranslateError),
+    #[error("{0}")]
+    Gate(GateError),
+    #[error("nothing was heard from the client for too long")]
+    Idle,
+    #[error("the client does not read its answers")]
+    Slow,
+    #[error("this server is stopping")]
+    Stopping,
+}
+
+impl From<NodeStopped> for Ended {
+    fn from(_: NodeStopped) -> Ended {
+        Ended::Stopping
+    }
+}
+
+pub(crate) async fn serve(door: &Door, accepted: Accepted, mut stop: Stop) {
+    let peer = accepted.peer;
+    let (conn, queue) = door.enter();
+    let opened = GateRequest::Open {
+        conn,
+        ip: peer.ip().to_string(),
+        port: peer.port(),
+    };
+    if door.node.request(opened).await.is_ok() {
+        let mut connection = Connection {
+            door,
+            conn,
+            decoder: FrameDecoder::new(door.config.max_frame_bytes),
+            version: ProtocolVersion::default(),
+            dialect: Dialect::default(),
+            pending: Pending::default(),
+            calls: FixedMap::default(),
+            next_call_id: 0,
+            out: BytesMut::new(),
+        };
+        let ended = tokio::select! {
+            biased;
+            () = stop.stopped() => Ended::Stopping,
+            ended = connection.run(accepted, queue) => ended,
+        };
+        log_end(door, conn, peer, &ended);
+        // The gate may be gone already when the server stops.
+        let _ = door.node.request(GateRequest::Close { conn }).await;
+    }
+    door.leave(conn);
+}
+
+fn log_end(door: &Door, conn: ConnId, peer: std::net::SocketAddr, ended: &Ended) {
+    let code = match ended {
+        Ended::ByClient | Ended::Io(_) | Ended::Stopping | Ended::Slow => {
+            tracing::debug!(%conn, %peer, reason = %ended, "connection ended");
+            return;
+        }
+        Ended::Wire(error) => error.code().to_string(),
+        Ended::Translate(error) => error.code().to_string(),
+        Ended::Gate(error) => error.code().to_string(),
+        Ended::Idle => {
+            tracing::info!(%conn, %peer, reason = %ended, "connection closed");
+            return;
+        }
+    };
+    door.metrics.bad_frames.inc();
+    tracing::warn!(code, %conn, %peer, reason = %ended, "connection closed");
+}
+
+struct Connection<'a> {
+    door: &'a Door,
+    conn: ConnId,
+    decoder: FrameDecoder,
+    /// The version of the client's last frame: calls are made in it.
+    version: ProtocolVersion,
+    dialect: Dialect,
+    pending: Pending,
+    /// Phase-two calls by the request id they were sent under.
+    calls: FixedMap<i32, CallId>,
+    next_call_id: i32,
+    out: BytesMut,
+}
+
+impl Connection<'_> {
+    async fn run(&mut self, accepted: Accepted, mut queue: mpsc::Receiver<ToClient>) -> Ended {
+        let (mut reading, mut writing) = accepted.stream.into_split();
+        let mut buffer = BytesMut::with_capacity(8 << 10);
+        let mut heard = Instant::now();
+        loop {
+            let idle_at = heard + self.door.config.idle_after;
+            let step = tokio::select! {
+                // Answers first: a client that only sends must still be answered.
+                biased;
+                message = queue.recv() => self.drain(message, &mut queue),
+                read = reading.read_buf(&mut buffer) => {
+                    heard = Instant::now();
+                    match read {
+                        Ok(0) => Err(Ended::ByClient),
+                        Ok(_) => self.take_frames(&mut buffer).await,
+                        Err(error) => Err(error.into()),
+                    }
+                }
+                () = sleep_until(idle_at) => Err(Ended::Idle),
+            };
+            // What was answered before the failure is still due.
+            let written = match self.out.is_empty() {
+                true => Ok(()),
+                false => writing.write_all(&self.out).await,
+            };
+            self.out.clear();
+            if let Err(ended) = step {
+                return ended;
+            }
+            if let Err(error) = written {
+                return error.into();
+            }
+            buffer.reserve(4 << 10);
+        }
+    }
+
+    fn drain(&mut self, first: Option<ToClient>, queue: &mut mpsc::Receiver<ToClient>) -> Result<(), Ended> {
+        let mut next = Some(first.ok_or(Ended::Slow)?);
+        while let Some(message) = next {
+            self.put(message)?;
+            next = if self.out.len() < WRITE_BYTES {
+                queue.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, message: ToClient) -> Result<(), Ended> {
+        match message {
+            ToClient::Answer { key, answer } => {
+                self.door.metrics.answers.inc();
+                if let Some(kind) = self.pending.kind(key.0) {
+                    self.pending
+                        .answer(key.0, kind.answer(answer, self.dialect), &mut self.out)?;
+                }
+                Ok(())
+            }
+            ToClient::Dropped { key } => Ok(self.pending.dropped(key.0, &mut self.out)?),
+            ToClient::Call { call, body } => {
+                // A client that never answers must not make the table grow: the gate's own timeout has long passed.
+                if self.calls.len() >= MAX_CALLS {
+                    self.calls.clear();
+                }
+                self.next_call_id = self.next_call_id.wrapping_add(1);
+                self.calls.insert(self.next_call_id, call);
+                let body = translate::branch_call(body);
+                let request = Frame::request(self.version, MsgType::RequestSync, self.next_call_id, body);
+                Ok(frame::encode(&request, &mut self.out)?)
+            }
+            ToClient::Close { error } => Err(Ended::Gate(error)),
+        }
+    }
+
+    async fn take_frames(&mut self, buffer: &mut BytesMut) -> Result<(), Ended> {
+        while let Some(frame) = self.decoder.decode(buffer)? {
+            self.version = frame.version;
+            match frame.msg_type {
+                MsgType::HeartbeatRequest => frame::encode(&frame.pong(), &mut self.out)?,
+                MsgType::HeartbeatResponse => {}
+                MsgType::Response => self.take_answer(frame).await?,
+                // Oneway requests are answered like the others: Java sends all of an RM's as oneway and waits.
+                MsgType::RequestSync | MsgType::RequestOneway => self.take_request(frame).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_answer(&mut self, frame: Frame) -> Result<(), Ended> {
+        let Some(answer) = frame.body.and_then(translate::rm_answer) else {
+            return Ok(());
+        };
+        self.door.metrics.call_answers.inc();
+        // An answer to no call of ours: the gate hears of it and judges.
+        let call = self.calls.remove(&frame.request_id).unwrap_or(CallId(0));
+        Ok(self
+            .door
+            .node
+            .request(GateRequest::CallAnswer {
+                conn: self.conn,
+                call,
+                answer,
+            })
+            .await?)
+    }
+
+    async fn take_request(&mut self, mut frame: Frame) -> Result<(), Ended> {
+        let body = frame.body.take().expect("only heartbeats have no body");
+        match body {
+            Message::Merged(merged) => {
+                let mut kinds = Vec::with_capacity(merged.items.len());
+                let mut bodies = Vec::with_capacity(merged.items.len());
+                for (id, message) in merged.items {
+                    let (kind, body) = translate::request(message)?;
+                    kinds.push((id, kind));
+                    bodies.push(body);
+                }
+                let keys = self.pending.merged(frame, &kinds);
+                for (key, body) in keys.into_iter().zip(bodies) {
+                    self.ask(key, body).await?;
+                }
+                Ok(())
+            }
+            body => {
+                let (kind, body) = translate::request(body)?;
+                let key = self.pending.alone(frame, kind);
+                self.ask(key, body).await
+            }
+        }
+    }
+
+    async fn ask(&mut self, key: u64, body: ClientRequest) -> Result<(), Ended> {
+        if let ClientRequest::RegisterTm { ident } | ClientRequest::RegisterRm { ident, .. } = &body {
+            self.dialect = Dialect::of(&ident.version);
+        }
+        self.door.metrics.requests.inc();
+        Ok(self
+            .door
+            .node
+            .request(GateRequest::Call {
+                conn: self.conn,
+                key: RequestKey(key),
+                body,
+            })
+            .await?)
+    }
+}
+
+/// An event of the gate as a log line with its ids.
+pub(crate) fn log_note(note: &GateNote) {
+    match note {
+        GateNote::Stuck {
+            xid,
+            branch,
+            resource,
+            client,
+        } => {
+            tracing::error!(code = "TG0019", xid, %branch, resource, client, "branch stuck: phase two keeps failing");
+        }
+        GateNote::TimedOut { xid } => tracing::info!(xid, "transaction timed out"),
+        GateNote::CallFailed { xid, branch, why } => {
+            tracing::warn!(xid, %branch, ?why, "phase-two call failed; it is made again");
+        }
+        GateNote::WrongStatus {
+            conn,
+            xid,
+            branch,
+            status,
+            ..
+        } => {
+            tracing::warn!(xid, %branch, %conn, ?status, "resource manager gave no answer to its call; it is made again");
+        }
+        GateNote::FactRefused {
+            tid,
+            branch,
+            status,
+            error,
+        } => {
+            tracing::warn!(code = %error.code(), %tid, %branch, ?status, %error, "resource manager's claim refused");
+        }
+        GateNote::AnswerIgnored { .. } => tracing::debug!(?note, "answer ignored"),
+        _ => tracing::warn!(?note, "gate"),
+    }
+}

@@ -1,0 +1,236 @@
+//! Which answer belongs to which frame: requests come one to a frame or many, and answers go back the same way.
+
+use bytes::BytesMut;
+use settle_base::FixedMap;
+use settle_seata_wire::{Frame, Message, WireError, frame};
+
+use crate::translate::RequestKind;
+
+/// Requests of one connection that the gate has not answered.
+#[derive(Default)]
+pub(crate) struct Pending {
+    next_key: u64,
+    requests: FixedMap<u64, Slot>,
+    merged: FixedMap<u64, Merged>,
+}
+
+struct Slot {
+    kind: RequestKind,
+    place: Place,
+}
+
+enum Place {
+    /// The request's frame, without its body.
+    Alone(Frame),
+    Merged {
+        merged: u64,
+        item: usize,
+    },
+}
+
+/// A frame of several requests.
+struct Merged {
+    frame: Frame,
+    /// Under which id the client waits for each; clients before 1.5 send none.
+    ids: Vec<Option<i32>>,
+    answers: Vec<Option<Message>>,
+    unresolved: usize,
+    /// An item was dropped: the others are answered one by one, under their own ids.
+    is_split: bool,
+}
+
+impl Pending {
+    /// Notes a request that stands alone in `frame` and returns its key.
+    pub(crate) fn alone(&mut self, frame: Frame, kind: RequestKind) -> u64 {
+        debug_assert!(frame.body.is_none(), "the body went to the gate");
+        self.insert(Slot {
+            kind,
+            place: Place::Alone(frame),
+        })
+    }
+
+    /// Notes the requests of a merged `frame` and returns their keys in order.
+    pub(crate) fn merged(&mut self, frame: Frame, items: &[(Option<i32>, RequestKind)]) -> Vec<u64> {
+        let merged = self.take_key();
+        self.merged.insert(
+            merged,
+            Merged {
+                frame,
+                ids: items.iter().map(|(id, _)| *id).collect(),
+                answers: items.iter().map(|_| None).collect(),
+                unresolved: items.len(),
+                is_split: false,
+            },
+        );
+        let place = |item| Place::Merged { merged, item };
+        items
+            .iter()
+            .enumerate()
+            .map(|(i, (_, kind))| {
+                self.insert(Slot {
+                    kind: *kind,
+                    place: place(i),
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) fn kind(&self, key: u64) -> Option<RequestKind> {
+        self.requests.get(&key).map(|slot| slot.kind)
+    }
+
+    /// Writes what can now be written.
+    ///
+    /// # Errors
+    /// When the answer cannot be put into a frame.
+    pub(crate) fn answer(&mut self, key: u64, answer: Message, out: &mut BytesMut) -> Result<(), WireError> {
+        let Some(slot) = self.requests.remove(&key) else {
+            return Ok(());
+        };
+        match slot.place {
+            Place::Alone(request) => frame::encode(&request.response(answer), out),
+            Place::Merged { merged, item } => {
+                let entry = self
+                    .merged
+                    .get_mut(&merged)
+                    .expect("it lives as long as one of its requests");
+                entry.unresolved -= 1;
+                let written = if entry.is_split {
+                    write_alone(&entry.frame, entry.ids[item], answer, out)
+                } else {
+                    entry.answers[item] = Some(answer);
+                    match entry.unresolved {
+                        0 => {
+                            let answers = entry.answers.drain(..).flatten().collect();
+                            frame::encode(&entry.frame.response(Message::MergeResult(answers)), out)
+                        }
+                        _ => Ok(()),
+                    }
+                };
+                self.forget_resolved(merged);
+                written
+            }
+        }
+    }
+
+    /// This request is never answered. Others of its frame are, one by one: the client waits for each under its own
+    /// id, and takes such an answer as well as a merged one (Java: ClientOnResponseProcessor).
+    ///
+    /// # Errors
+    /// When an answer cannot be put into a frame.
+    pub(crate) fn dropped(&mut self, key: u64, out: &mut BytesMut) -> Result<(), WireError> {
+        let Some(Slot {
+            place: Place::Merged { merged, .. },
+            ..
+        }) = self.requests.remove(&key)
+        else {
+            return Ok(());
+        };
+        let entry = self
+            .merged
+            .get_mut(&merged)
+            .expect("it lives as long as one of its requests");
+        entry.unresolved -= 1;
+        entry.is_split = true;
+        let mut outcome = Ok(());
+        for (id, answer) in entry.ids.iter().zip(entry.answers.iter_mut()) {
+            if let Some(answer) = answer.take() {
+                outcome = outcome.and(write_alone(&entry.frame, *id, answer, out));
+            }
+        }
+        self.forget_resolved(merged);
+        outcome
+    }
+
+    fn forget_resolved(&mut self, merged: u64) {
+        if self.merged.get(&merged).is_some_and(|entry| entry.unresolved == 0) {
+            self.merged.remove(&merged);
+        }
+    }
+
+    fn insert(&mut self, slot: Slot) -> u64 {
+        let key = self.take_key();
+        self.requests.insert(key, slot);
+        key
+    }
+
+    fn take_key(&mut self) -> u64 {
+        self.next_key += 1;
+        self.next_key
+    }
+}
+
+fn write_alone(merged: &Frame, id: Option<i32>, answer: Message, out: &mut BytesMut) -> Result<(), WireError> {
+    // Without an id of its own the client waits for the whole frame only.
+    let Some(request_id) = id else { return Ok(()) };
+    let mut response = merged.response(answer);
+    response.request_id = request_id;
+    frame::encode(&response, out)
+}
+
+#[cfg(test)]
+mod tests {
+    use settle_seata_wire::{FrameDecoder, MAX_FRAME_BYTES_DEFAULT, MsgType, ProtocolVersion, TxResult};
+
+    use super::*;
+    use crate::translate::Dialect;
+
+    fn frame_of(request_id: i32) -> Frame {
+        let mut frame = Frame::ping(ProtocolVersion::V1, request_id);
+        frame.msg_type = MsgType::RequestOneway;
+        frame
+    }
+
+    fn reported() -> Message {
+        Message::BranchReportResponse(TxResult::SUCCESS)
+    }
+
+    fn written(out: &mut BytesMut) -> Vec<(i32, Message)> {
+        let mut decoder = FrameDecoder::new(MAX_FRAME_BYTES_DEFAULT);
+        std::iter::from_fn(|| decoder.decode(out).expect("well formed"))
+            .map(|frame| (frame.request_id, frame.body.expect("an answer")))
+            .collect()
+    }
+
+    #[test]
+    fn a_merged_frame_is_answered_once_in_request_order_whatever_the_order_of_answers() {
+        let (mut pending, mut out) = (Pending::default(), BytesMut::new());
+        let kinds = [
+            (Some(7), RequestKind::BranchReport),
+            (Some(8), RequestKind::GlobalStatus),
+        ];
+        let keys = pending.merged(frame_of(9), &kinds);
+        let status = RequestKind::GlobalStatus.refused("TX", 0, Dialect::From2);
+        pending.answer(keys[1], status.clone(), &mut out).expect("encodes");
+        assert!(out.is_empty());
+        pending.answer(keys[0], reported(), &mut out).expect("encodes");
+        assert_eq!(
+            written(&mut out),
+            vec![(9, Message::MergeResult(vec![reported(), status]))]
+        );
+        assert!(pending.requests.is_empty());
+        assert!(pending.merged.is_empty());
+    }
+
+    #[test]
+    fn a_dropped_request_does_not_take_the_others_of_its_frame_with_it() {
+        let (mut pending, mut out) = (Pending::default(), BytesMut::new());
+        let kinds = [7, 8, 10].map(|id| (Some(id), RequestKind::BranchReport));
+        let keys = pending.merged(frame_of(9), &kinds);
+        pending.answer(keys[0], reported(), &mut out).expect("encodes");
+        pending.dropped(keys[1], &mut out).expect("encodes");
+        assert_eq!(written(&mut out), vec![(7, reported())]);
+        pending.answer(keys[2], reported(), &mut out).expect("encodes");
+        assert_eq!(written(&mut out), vec![(10, reported())]);
+        assert!(pending.merged.is_empty());
+    }
+
+    #[test]
+    fn an_answer_to_a_request_that_is_gone_is_ignored() {
+        let (mut pending, mut out) = (Pending::default(), BytesMut::new());
+        let key = pending.alone(frame_of(1), RequestKind::BranchReport);
+        pending.answer(key, reported(), &mut out).expect("encodes");
+        pending.answer(key, reported(), &mut out).expect("encodes");
+        assert_eq!(written(&mut out).len(), 1);
+    }
+}
