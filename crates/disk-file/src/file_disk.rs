@@ -7,7 +7,7 @@ use std::{
         mpsc::{SyncSender, sync_channel},
     },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -65,6 +65,13 @@ struct Queue {
 struct Request {
     op: Op,
     answer: Answer,
+}
+
+/// An operation that has ended and whose owner does not know yet.
+struct Done {
+    answer: Answer,
+    result: Result<(), DiskError>,
+    took: Duration,
 }
 
 enum Answer {
@@ -175,31 +182,86 @@ impl Drop for FileDisk {
 
 impl Shared {
     fn work(&self, mut directory: Directory, kind: DiskKind, notify: impl Fn()) {
-        let mut batch = VecDeque::new();
+        let (mut batch, mut done) = (VecDeque::new(), Vec::new());
         while self.take(&mut batch) {
-            let mut untold = false;
-            for Request { op, answer } in batch.drain(..) {
-                let is_sync = matches!(op, Op::Sync { .. });
-                let started = now();
-                let result = self.execute(op, &mut directory, kind);
-                let took = now().duration_since(started);
-                match answer {
-                    Answer::Caller(caller) => drop(caller.send(result)),
-                    Answer::Completion(token) => {
-                        lock(&self.completed).push_back(Completion { token, result, took });
-                        untold = true;
-                    }
+            while let Some(request) = batch.pop_front() {
+                let is_sync = matches!(request.op, Op::Sync { .. });
+                if is_sync {
+                    self.sync_together(request, &mut batch, &mut directory, kind, &mut done);
+                } else {
+                    done.push(self.time(request, &mut directory, kind));
                 }
                 // Whoever waits for a sync is not kept waiting for the rest of the batch.
-                if is_sync && std::mem::take(&mut untold) {
-                    notify();
+                if is_sync || batch.is_empty() {
+                    self.answer(&mut done, &notify);
                 }
-            }
-            if untold {
-                notify();
             }
         }
         lock(&self.unsynced).write_all_out(&mut directory);
+    }
+
+    /// One sync for `first` and for those that follow it with nothing but writes of the same file between: a sync that
+    /// comes later than asked promises no less.
+    fn sync_together(
+        &self,
+        first: Request,
+        batch: &mut VecDeque<Request>,
+        directory: &mut Directory,
+        kind: DiskKind,
+        done: &mut Vec<Done>,
+    ) {
+        let file = first.op.file().clone();
+        let mut syncs = vec![(done.len(), first.answer)];
+        loop {
+            let is_write = |r: &&Request| matches!(&r.op, Op::Write { file: of, .. } if *of == file);
+            let writes = batch.iter().take_while(is_write).count();
+            if !batch
+                .get(writes)
+                .is_some_and(|r| matches!(&r.op, Op::Sync { file: of } if *of == file))
+            {
+                break;
+            }
+            for write in batch.drain(..writes) {
+                done.push(self.time(write, directory, kind));
+            }
+            let sync = batch.pop_front().expect("it was just seen");
+            syncs.push((done.len(), sync.answer));
+        }
+        let started = now();
+        let result = self.execute(Op::Sync { file }, directory, kind);
+        let took = now().duration_since(started);
+        // From the last, so that the places of the others stay what they were.
+        for (at, answer) in syncs.into_iter().rev() {
+            let result = result.clone();
+            done.insert(at, Done { answer, result, took });
+        }
+    }
+
+    fn time(&self, request: Request, directory: &mut Directory, kind: DiskKind) -> Done {
+        let Request { op, answer } = request;
+        let started = now();
+        let result = self.execute(op, directory, kind);
+        let took = now().duration_since(started);
+        Done { answer, result, took }
+    }
+
+    fn answer(&self, done: &mut Vec<Done>, notify: &impl Fn()) {
+        let mut untold = false;
+        let mut completed = lock(&self.completed);
+        for Done { answer, result, took } in done.drain(..) {
+            match answer {
+                // A caller that is gone has no use for the answer.
+                Answer::Caller(caller) => drop(caller.send(result)),
+                Answer::Completion(token) => {
+                    completed.push_back(Completion { token, result, took });
+                    untold = true;
+                }
+            }
+        }
+        drop(completed);
+        if untold {
+            notify();
+        }
     }
 
     fn execute(&self, op: Op, directory: &mut Directory, kind: DiskKind) -> Result<(), DiskError> {

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use settle_base::{GroupId, PeerId};
 use settle_disk_file::{DiskKind, FileDisk, FileDiskOptions, OpenDirError};
-use settle_storage::{Completion, Disk, DiskRead, FileName, Op, Token, contract};
+use settle_storage::{Completion, Disk, DiskErrorKind, DiskRead, FileName, Op, Token, contract};
 use settle_wal::{HardState, LogIdentity, Record, Wal, WalOptions};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -122,6 +122,73 @@ fn dropping_a_disk_does_everything_that_was_submitted() {
         drop(disk);
         assert_eq!(std::fs::read(root.path().join("a")).expect("readable").len(), 1000);
     }
+}
+
+#[test]
+fn syncs_that_wait_together_complete_in_order_and_share_the_work() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let mut disk = open(root.path(), DiskKind::Real);
+    disk.run(Op::Create {
+        file: name("a"),
+        reserve: 0,
+    })
+    .expect("made");
+    let mut shared = 0;
+    // Whether operations queue up behind one another is the scheduler's choice: it gets several chances.
+    for _ in 0..50 {
+        for i in 0..10 {
+            let data = Bytes::from(vec![i as u8; 8]);
+            disk.submit(
+                Token(2 * i),
+                Op::Write {
+                    file: name("a"),
+                    offset: 8 * i,
+                    data,
+                },
+            );
+            disk.submit(Token(2 * i + 1), Op::Sync { file: name("a") });
+        }
+        let mut completions = Vec::new();
+        while completions.len() < 20 {
+            match disk.poll() {
+                Some(completion) => completions.push(completion),
+                None => disk.wait(),
+            }
+        }
+        let tokens: Vec<_> = completions.iter().map(|c| c.token.0).collect();
+        assert_eq!(tokens, (0..20).collect::<Vec<_>>());
+        assert!(completions.iter().all(|c| c.result.is_ok()));
+        let syncs: Vec<_> = completions.iter().skip(1).step_by(2).map(|c| c.took).collect();
+        shared += syncs.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        if shared > 0 {
+            break;
+        }
+    }
+    assert!(shared > 0, "one sync's time is that of all that it served");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_device_is_told_from_a_failed_sync_and_the_latter_poisons_the_file() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    // `/dev/full` refuses every write for want of space, and cannot be synced at all.
+    std::os::unix::fs::symlink("/dev/full", root.path().join("a")).expect("linked");
+    let mut disk = open(root.path(), DiskKind::Real);
+    let write = || Op::Write {
+        file: name("a"),
+        offset: 0,
+        data: Bytes::from_static(b"x"),
+    };
+    let full = disk.run(write()).expect_err("there is no space");
+    assert_eq!((full.kind, full.os_error), (DiskErrorKind::NoSpace, Some(28)));
+    assert_eq!(full.to_string(), "write of a: no space left (os error 28)");
+    let failed = disk.run(Op::Sync { file: name("a") }).expect_err("a character device");
+    assert_eq!(failed.kind, DiskErrorKind::Io);
+    assert_eq!(disk.run(write()).expect_err("poisoned").kind, DiskErrorKind::Poisoned);
+    assert_eq!(
+        disk.run(Op::Sync { file: name("a") }).expect_err("poisoned").kind,
+        DiskErrorKind::Poisoned
+    );
 }
 
 #[test]

@@ -62,7 +62,8 @@ pub enum Record {
         snapshot: Snapshot,
         reset: bool,
     },
-    /// The group exists, empty. First of all its records; also brings a destroyed group back, empty.
+    /// The group exists, empty. First of all its records; also brings a destroyed group back, empty. Of a group that
+    /// exists it replaces the bytes and nothing else.
     Create {
         group: GroupId,
         data: Bytes,

@@ -171,8 +171,11 @@ impl Wal {
     pub fn append(&mut self, records: &[Record]) -> Result<Lsn, WalError> {
         self.check_failed()?;
         let mut size = 0;
+        let makes_or_ends = |r: &Record| matches!(r, Record::Create { .. } | Record::Destroy { .. });
+        let groups_change = records.iter().any(makes_or_ends);
         for (i, record) in records.iter().enumerate() {
-            self.check_record(&records[..i], record)?;
+            let before = if groups_change { &records[..i] } else { &[] };
+            self.check_record(before, record)?;
             size += record.encoded_len();
         }
         let staged = self.staged_bytes();

@@ -218,7 +218,7 @@ fn run(seed: u64, total: &mut Coverage) {
 #[test]
 fn a_crash_loses_nothing_durable_and_invents_nothing() {
     let mut total = Coverage::default();
-    for seed in 0..400 {
+    for seed in 0..300 {
         run(seed, &mut total);
     }
     println!("{total:?}");

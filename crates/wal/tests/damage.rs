@@ -169,15 +169,16 @@ fn damage_in_the_last_batch_makes_its_groups_recovering_until_they_healed() {
     }
     let group = last.group;
     store(&mut wal, &disk, &[Record::Healed { group }]);
-    for _ in 0..2 {
+    for round in 0..2 {
         // Through rolls and purges as well: the healing is in every checkpoint while the mark is there.
-        for i in 0..40 {
-            store(
-                &mut wal,
-                &disk,
-                &[hard_state(1, 200 + i, 0, 0), create(9), entries(9, 1, 1, 1, &[0; 400])],
-            );
+        for i in 1..40 {
+            let index = 100 + round * 100 + i;
+            let dead: Vec<_> = (1..=3).map(|group| snapshot(group, index, 1, false)).collect();
+            store(&mut wal, &disk, &dead);
+            wal.purge(&mut disk.clone());
         }
+        poll(&mut wal, &disk).expect("the disk is well");
+        assert!(segments(&disk).len() < 4, "the segment of the healing is gone");
         let (next, groups) = open(&disk).expect("undamaged");
         assert_eq!(damaged(&groups), []);
         wal = next;

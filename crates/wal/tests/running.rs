@@ -2,10 +2,14 @@
 
 mod support;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use settle_base::{GroupId, Mono, Prng};
-use settle_storage::{Completion, Disk, DiskRead, Latency, MemDisk, Op, Token};
-use settle_wal::{Record, Wal, WalError, WalOptions, WalProgress};
+use settle_storage::{
+    Act, Completion, Disk, DiskError, DiskErrorKind, DiskRead, FileName, Latency, MemDisk, Op, Token,
+};
+use settle_wal::{Lsn, Record, Wal, WalError, WalOptions, WalProgress};
 use support::*;
 
 /// A disk that counts what is submitted to it.
@@ -183,6 +187,41 @@ fn a_full_disk_keeps_the_refused_bytes_and_goes_on_when_there_is_space() {
 }
 
 #[test]
+fn a_write_refused_for_space_is_repeated_without_emptying_its_segment() {
+    let (mut wal, _) = open_new();
+    let mut disk = Counting::default();
+    wal.append(&[create(1)]).expect("room");
+    wal.flush(&mut disk);
+    let second = wal.append(&[hard_state(1, 1, 0, 0)]).expect("room");
+    wal.flush(&mut disk);
+    let tokens = std::mem::take(&mut disk.tokens);
+    let file = FileName::new("wal-0000000000000001.seg").expect("a valid name");
+    let complete = |wal: &mut Wal, disk: &mut Counting, token, result| {
+        let took = Duration::ZERO;
+        let completion = Completion { token, result, took };
+        wal.complete(&completion, disk).expect("lack of space is no failure")
+    };
+    // Create, write, sync; write, sync. Only the first write is refused: a system without reservation can do that.
+    for (i, (token, _)) in tokens.into_iter().enumerate() {
+        let full = DiskError::new(DiskErrorKind::NoSpace, Act::Write, &file);
+        complete(&mut wal, &mut disk, token, if i == 1 { Err(full) } else { Ok(()) });
+    }
+    assert_eq!(
+        (wal.is_full(), wal.durable()),
+        (true, Lsn(0)),
+        "the second batch does not count without the first"
+    );
+    let (writes, others) = (disk.writes.clone(), disk.others);
+    wal.flush(&mut disk);
+    assert_eq!(disk.others, others, "the segment is there");
+    assert_eq!(disk.writes[2..], writes[..1], "the same bytes at the same place");
+    for (token, _) in std::mem::take(&mut disk.tokens) {
+        complete(&mut wal, &mut disk, token, Ok(()));
+    }
+    assert!(wal.durable() >= second && !wal.is_full());
+}
+
+#[test]
 fn after_a_failed_sync_nothing_becomes_durable_and_nothing_is_tried_again() {
     let (mut wal, mut disk) = open_new();
     let durable = {
@@ -249,12 +288,19 @@ fn nothing_is_purged_before_what_made_it_dead_is_durable() {
     let before = segments(&disk).len();
     wal.append(&[snapshot(1, 40, 1, false)]).expect("room");
     wal.purge(&mut disk.clone());
-    assert_eq!(segments(&disk).len(), before);
+    poll(&mut wal, &disk).expect("the disk is well");
+    assert_eq!(segments(&disk).len(), before, "staged is not durable");
+    disk.set_latency(Latency {
+        sync_us: 500..501,
+        ..Latency::NONE
+    });
     wal.flush(&mut disk.clone());
     wal.purge(&mut disk.clone());
-    assert_eq!(segments(&disk).len(), before, "submitted is not durable");
     poll(&mut wal, &disk).expect("the disk is well");
-    poll(&mut wal, &disk).expect("the disk is well");
+    assert_eq!(segments(&disk).len(), before, "written is not durable");
+    disk.advance(Mono(501));
+    // One completion makes the next removal possible.
+    (0..before).for_each(|_| poll(&mut wal, &disk).expect("the disk is well"));
     assert_eq!(segments(&disk).len(), 1);
 }
 
