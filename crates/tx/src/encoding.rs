@@ -43,6 +43,14 @@ impl<'a> Reader<'a> {
         Ok(byte)
     }
 
+    pub fn bool(&mut self) -> Result<bool, DecodeError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.error("neither true nor false")),
+        }
+    }
+
     pub fn u64(&mut self) -> Result<u64, DecodeError> {
         let mut n = 0u64;
         for shift in (0..64).step_by(7) {

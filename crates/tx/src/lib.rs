@@ -11,6 +11,7 @@
 
 mod command;
 mod dedup;
+mod dedup_codec;
 mod driver;
 mod effect;
 mod encoding;
@@ -24,6 +25,7 @@ mod names;
 mod outcome;
 mod snapshot;
 mod status;
+mod transitions;
 
 pub use command::{
     BATCH_COMMANDS_MAX, Command, CommandBody, Decision, Expect, OwnedCommand, OwnedCommandBody, decode_batch,

@@ -1,4 +1,4 @@
-//! The machine's snapshot: frames, each a length (u32, little endian) and that many bytes, of which the first is the
+//! The machine's snapshot: frames, each a length (u64, little endian) and that many bytes, of which the first is the
 //! kind. One header, the open transactions in id order, the origins in order, the outcome chunks in order, one end.
 //! Locks are not written: they follow from the branches. The state hash covers the same bytes.
 
@@ -9,9 +9,10 @@ use settle_base::{GroupTime, fingerprint};
 use settle_machine::{LoadError, SnapshotChunks};
 
 use crate::{
-    Branch, DecodeError, Global, GlobalStatus, LockKeyError, MachineConfig, Reply, TxError, TxMachine,
+    Branch, DecodeError, Direction, Global, GlobalStatus, MachineConfig, TxMachine,
     command::{get_branch, get_code, get_tid, put_branch, put_tid},
     dedup::{ORIGINS_MAX, Origin, RESULTS_MAX},
+    dedup_codec::{get_result, put_result},
     encoding::{Reader, put_str, put_u64},
     outcome::{CHUNK_LEN, OutcomeChunk},
 };
@@ -137,28 +138,29 @@ struct Frames<'c> {
 
 impl Frames<'_> {
     fn next(&mut self) -> Result<Option<&[u8]>, LoadError> {
-        self.bytes.drain(..std::mem::take(&mut self.at));
-        if !self.fill(4) {
-            return if self.bytes.is_empty() {
+        if !self.fill(8) {
+            return if self.at == self.bytes.len() {
                 Ok(None)
             } else {
                 Err(broken("it ends within a frame"))
             };
         }
-        let len = u32::from_le_bytes(self.bytes[..4].try_into().expect("it has four bytes")) as usize;
-        if !self.fill(4 + len) {
+        let len: [u8; 8] = self.bytes[self.at..self.at + 8].try_into().expect("it has eight bytes");
+        let len = usize::try_from(u64::from_le_bytes(len)).map_err(|_| broken("a frame is larger than memory"))?;
+        self.at += 8;
+        if !self.fill(len) {
             return Err(broken("it ends within a frame"));
         }
-        self.at = 4 + len;
-        Ok(Some(&self.bytes[4..4 + len]))
+        self.at += len;
+        Ok(Some(&self.bytes[self.at - len..self.at]))
     }
 
+    /// Receives until `len` bytes are ahead; false when they do not come.
     fn fill(&mut self, len: usize) -> bool {
-        while self.bytes.len() < len {
-            match self.chunks.next() {
-                Some(chunk) => self.bytes.extend_from_slice(&chunk),
-                None => return false,
-            }
+        while self.bytes.len() - self.at < len {
+            let Some(chunk) = self.chunks.next() else { return false };
+            self.bytes.drain(..std::mem::take(&mut self.at));
+            self.bytes.extend_from_slice(&chunk);
         }
         true
     }
@@ -180,9 +182,7 @@ fn read<'a, T>(
 }
 
 fn put_frame(out: &mut Vec<u8>, frame: &[u8]) {
-    let len =
-        u32::try_from(frame.len()).expect("a transaction is smaller than 4 GiB: its branches come in bounded frames");
-    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(&(frame.len() as u64).to_le_bytes());
     out.extend_from_slice(frame);
 }
 
@@ -314,10 +314,10 @@ fn get_global(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
             application_data: reader.str()?.into(),
             lock_keys: reader.str()?.into(),
             retrying_since: get_time(reader)?,
-            is_open: get_bool(reader)?,
+            is_open: reader.bool()?,
             resource_number: 0,
         };
-        let may_hold_locks = branch.is_open && global.status.direction() != Some(crate::Direction::Commit);
+        let may_hold_locks = branch.is_open && global.status.direction() != Some(Direction::Commit);
         if global.branches.last().is_some_and(|last| last.id >= branch.id) {
             return Err(reader.error("branches out of order"));
         }
@@ -387,10 +387,7 @@ fn put_origin(out: &mut Vec<u8>, id: u64, origin: &Origin) {
     put_u64(out, origin.results.len() as u64);
     for (seq, result) in &origin.results {
         put_u64(out, *seq);
-        match result {
-            Ok(reply) => put_reply(out, reply),
-            Err(error) => put_error(out, error),
-        }
+        put_result(out, result);
     }
 }
 
@@ -416,183 +413,6 @@ fn get_origin(reader: &mut Reader<'_>) -> Result<(u64, Origin), DecodeError> {
     Ok((id, origin))
 }
 
-fn put_reply(out: &mut Vec<u8>, reply: &Reply) {
-    match reply {
-        Reply::Begun { tid, xid } => {
-            out.push(1);
-            put_tid(out, *tid);
-            put_str(out, xid);
-        }
-        Reply::Branch { branch } => {
-            out.push(2);
-            put_branch(out, *branch);
-        }
-        Reply::Reported => out.push(3),
-        Reply::Decided { status } => out.extend_from_slice(&[4, status.as_u8()]),
-        Reply::Done => out.push(5),
-        Reply::Ended { status } => out.extend_from_slice(&[6, status.as_u8()]),
-    }
-}
-
-fn put_error(out: &mut Vec<u8>, error: &TxError) {
-    let (tag, tid) = match error {
-        TxError::UnknownXid { tid } => (32, tid),
-        TxError::NotActive { tid, .. } => (33, tid),
-        TxError::LockConflict { holder, .. } => (34, holder),
-        TxError::UnknownBranch { tid, .. } => (35, tid),
-        TxError::BadLockKey { tid, .. } => (36, tid),
-        TxError::TooManyTransactions { open, limit } => {
-            out.push(37);
-            put_u64(out, *open);
-            return put_u64(out, *limit);
-        }
-        TxError::TooManyBranches { tid, .. } => (38, tid),
-        TxError::LockTableFull { tid, .. } => (39, tid),
-        TxError::BadBranchStatus { tid, .. } => (40, tid),
-        TxError::Contradiction { tid, .. } => (41, tid),
-        TxError::NotDecided { tid, .. } => (42, tid),
-        TxError::IllegalEnd { tid, .. } => (43, tid),
-        TxError::OutcomeEvicted { tid } => (44, tid),
-        TxError::RequestExpired => return out.push(45),
-    };
-    out.push(tag);
-    put_tid(out, *tid);
-    match error {
-        TxError::NotActive { status, .. } => out.push(status.as_u8()),
-        TxError::LockConflict {
-            row,
-            holder_xid,
-            fail_fast,
-            ..
-        } => {
-            put_str(out, row);
-            put_str(out, holder_xid);
-            out.push(u8::from(*fail_fast));
-        }
-        TxError::UnknownBranch { branch, .. } => put_branch(out, *branch),
-        TxError::BadLockKey { reason, .. } => {
-            let (tag, part) = match reason {
-                LockKeyError::NoColon { part } => (1, part),
-                LockKeyError::NoTable { part } => (2, part),
-            };
-            out.push(tag);
-            put_u64(out, u64::from(*part));
-        }
-        TxError::TooManyBranches { limit, .. } => put_u64(out, u64::from(*limit)),
-        TxError::LockTableFull { limit, .. } => put_u64(out, *limit),
-        TxError::BadBranchStatus { branch, status, .. } => {
-            put_branch(out, *branch);
-            out.push(status.as_u8());
-        }
-        TxError::Contradiction {
-            branch, fact, status, ..
-        } => {
-            put_branch(out, *branch);
-            out.extend_from_slice(&[fact.as_u8(), status.as_u8()]);
-        }
-        TxError::NotDecided { branch, fact, .. } => {
-            put_branch(out, *branch);
-            out.push(fact.as_u8());
-        }
-        TxError::IllegalEnd { from, to, .. } => out.extend_from_slice(&[from.as_u8(), to.as_u8()]),
-        TxError::UnknownXid { .. }
-        | TxError::OutcomeEvicted { .. }
-        | TxError::TooManyTransactions { .. }
-        | TxError::RequestExpired => {}
-    }
-}
-
-fn get_result(reader: &mut Reader<'_>) -> Result<Result<Reply, TxError>, DecodeError> {
-    Ok(Ok(match reader.u8()? {
-        1 => Reply::Begun {
-            tid: get_tid(reader)?,
-            xid: Arc::from(reader.str()?),
-        },
-        2 => Reply::Branch {
-            branch: get_branch(reader)?,
-        },
-        3 => Reply::Reported,
-        4 => Reply::Decided {
-            status: get_code(reader)?,
-        },
-        5 => Reply::Done,
-        6 => Reply::Ended {
-            status: get_code(reader)?,
-        },
-        tag => return get_error(reader, tag).map(Err),
-    }))
-}
-
-fn get_error(reader: &mut Reader<'_>, tag: u8) -> Result<TxError, DecodeError> {
-    match tag {
-        37 => {
-            return Ok(TxError::TooManyTransactions {
-                open: reader.u64()?,
-                limit: reader.u64()?,
-            });
-        }
-        45 => return Ok(TxError::RequestExpired),
-        _ => {}
-    }
-    let tid = get_tid(reader)?;
-    Ok(match tag {
-        32 => TxError::UnknownXid { tid },
-        33 => TxError::NotActive {
-            tid,
-            status: get_code(reader)?,
-        },
-        34 => TxError::LockConflict {
-            row: Arc::from(reader.str()?),
-            holder: tid,
-            holder_xid: Arc::from(reader.str()?),
-            fail_fast: get_bool(reader)?,
-        },
-        35 => TxError::UnknownBranch {
-            tid,
-            branch: get_branch(reader)?,
-        },
-        36 => {
-            let reason = match (reader.u8()?, reader.u32()?) {
-                (1, part) => LockKeyError::NoColon { part },
-                (2, part) => LockKeyError::NoTable { part },
-                _ => return Err(reader.error("an unknown lock key error")),
-            };
-            TxError::BadLockKey { tid, reason }
-        }
-        38 => TxError::TooManyBranches {
-            tid,
-            limit: reader.u32()?,
-        },
-        39 => TxError::LockTableFull {
-            tid,
-            limit: reader.u64()?,
-        },
-        40 => TxError::BadBranchStatus {
-            tid,
-            branch: get_branch(reader)?,
-            status: get_code(reader)?,
-        },
-        41 => TxError::Contradiction {
-            tid,
-            branch: get_branch(reader)?,
-            fact: get_code(reader)?,
-            status: get_code(reader)?,
-        },
-        42 => TxError::NotDecided {
-            tid,
-            branch: get_branch(reader)?,
-            fact: get_code(reader)?,
-        },
-        43 => TxError::IllegalEnd {
-            tid,
-            from: get_code(reader)?,
-            to: get_code(reader)?,
-        },
-        44 => TxError::OutcomeEvicted { tid },
-        _ => return Err(reader.error("an unknown result")),
-    })
-}
-
 fn put_time(out: &mut Vec<u8>, time: Option<GroupTime>) {
     out.push(u8::from(time.is_some()));
     if let Some(time) = time {
@@ -601,17 +421,9 @@ fn put_time(out: &mut Vec<u8>, time: Option<GroupTime>) {
 }
 
 fn get_time(reader: &mut Reader<'_>) -> Result<Option<GroupTime>, DecodeError> {
-    Ok(if get_bool(reader)? {
+    Ok(if reader.bool()? {
         Some(GroupTime(reader.u64()?))
     } else {
         None
     })
-}
-
-fn get_bool(reader: &mut Reader<'_>) -> Result<bool, DecodeError> {
-    match reader.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(reader.error("neither true nor false")),
-    }
 }

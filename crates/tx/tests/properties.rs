@@ -240,6 +240,15 @@ fn check_step(step: &Step, result: &Result<Reply, TxError>, rig: &Rig, model: &m
                 prop_assert_eq!(model.holder(row), Some(holder.seq()), "the conflict names the holder");
             }
         }
+        Step::Done { branch, status } if result.is_ok() => {
+            let tx = model.branches.get(*branch as usize - 1).map_or(1, |branch| branch.tx);
+            prop_assert!(status.direction().is_some(), "only a fact of the second phase counts");
+            prop_assert_eq!(
+                status.direction(),
+                model.decided(tx),
+                "a fact that contradicts the decision is refused"
+            );
+        }
         _ => {}
     }
     for effect in &rig.effects {
@@ -467,6 +476,35 @@ proptest! {
         for end in [0, 1, snapshot.len() / 2, snapshot.len() - 1] {
             prop_assert!(load(small(), &snapshot[..end], 100).is_err(), "a snapshot cut at {} is none", end);
         }
+    }
+
+    #[test]
+    fn whatever_lock_keys_say_every_lock_has_a_branch_and_goes_with_it(
+        texts in proptest::collection::vec(("[ab:;,_0-2]{0,12}", 1..4u64), 1..8),
+        decision in proptest::sample::select(vec![Decision::Commit, Decision::Rollback]),
+    ) {
+        let mut rig = Rig::new(MachineConfig::new(1));
+        let mut registered = Vec::new();
+        for _ in 1..4 {
+            rig.begin();
+        }
+        for (text, tx) in &texts {
+            let tid = Tid::new(1, *tx);
+            registered.extend(rig.register(tid, BranchType::At, text).map(|branch| (tid, branch)));
+            rig.machine.check_invariants();
+        }
+        for tx in 1..4 {
+            rig.decide(Tid::new(1, tx), decision).expect("it was begun");
+        }
+        let done = match decision {
+            Decision::Commit => BranchStatus::PhaseTwoCommitted,
+            _ => BranchStatus::PhaseTwoRollbacked,
+        };
+        for (tid, branch) in registered {
+            rig.done(tid, branch, done).expect("it agrees with the decision");
+            rig.machine.check_invariants();
+        }
+        prop_assert_eq!((rig.machine.open_count(), rig.machine.lock_count(), rig.machine.lock_bytes()), (0, 0, 0));
     }
 
     #[test]

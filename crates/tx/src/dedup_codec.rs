@@ -1,0 +1,193 @@
+//! How the results of requests are written in a snapshot: a tag, then the fields. Errors have tags from 32.
+
+use std::sync::Arc;
+
+use crate::{
+    DecodeError, LockKeyError, Reply, TxError,
+    command::{get_branch, get_code, get_tid, put_branch, put_tid},
+    encoding::{Reader, put_str, put_u64},
+};
+
+pub(crate) fn put_result(out: &mut Vec<u8>, result: &Result<Reply, TxError>) {
+    match result {
+        Ok(reply) => put_reply(out, reply),
+        Err(error) => put_error(out, error),
+    }
+}
+
+fn put_reply(out: &mut Vec<u8>, reply: &Reply) {
+    match reply {
+        Reply::Begun { tid, xid } => {
+            out.push(1);
+            put_tid(out, *tid);
+            put_str(out, xid);
+        }
+        Reply::Branch { branch } => {
+            out.push(2);
+            put_branch(out, *branch);
+        }
+        Reply::Reported => out.push(3),
+        Reply::Decided { status } => out.extend_from_slice(&[4, status.as_u8()]),
+        Reply::Done => out.push(5),
+        Reply::Ended { status } => out.extend_from_slice(&[6, status.as_u8()]),
+    }
+}
+
+fn put_error(out: &mut Vec<u8>, error: &TxError) {
+    let (tag, tid) = match error {
+        TxError::UnknownXid { tid } => (32, tid),
+        TxError::NotActive { tid, .. } => (33, tid),
+        TxError::LockConflict { holder, .. } => (34, holder),
+        TxError::UnknownBranch { tid, .. } => (35, tid),
+        TxError::BadLockKey { tid, .. } => (36, tid),
+        TxError::TooManyTransactions { open, limit } => {
+            out.push(37);
+            put_u64(out, *open);
+            return put_u64(out, *limit);
+        }
+        TxError::TooManyBranches { tid, .. } => (38, tid),
+        TxError::LockTableFull { tid, .. } => (39, tid),
+        TxError::BadBranchStatus { tid, .. } => (40, tid),
+        TxError::Contradiction { tid, .. } => (41, tid),
+        TxError::NotDecided { tid, .. } => (42, tid),
+        TxError::IllegalEnd { tid, .. } => (43, tid),
+        TxError::OutcomeEvicted { tid } => (44, tid),
+        TxError::RequestExpired => return out.push(45),
+    };
+    out.push(tag);
+    put_tid(out, *tid);
+    match error {
+        TxError::NotActive { status, .. } => out.push(status.as_u8()),
+        TxError::LockConflict {
+            row,
+            holder_xid,
+            fail_fast,
+            ..
+        } => {
+            put_str(out, row);
+            put_str(out, holder_xid);
+            out.push(u8::from(*fail_fast));
+        }
+        TxError::UnknownBranch { branch, .. } => put_branch(out, *branch),
+        TxError::BadLockKey { reason, .. } => {
+            let (tag, part) = match reason {
+                LockKeyError::NoColon { part } => (1, part),
+                LockKeyError::NoTable { part } => (2, part),
+            };
+            out.push(tag);
+            put_u64(out, u64::from(*part));
+        }
+        TxError::TooManyBranches { limit, .. } => put_u64(out, u64::from(*limit)),
+        TxError::LockTableFull { limit, .. } => put_u64(out, *limit),
+        TxError::BadBranchStatus { branch, status, .. } => {
+            put_branch(out, *branch);
+            out.push(status.as_u8());
+        }
+        TxError::Contradiction {
+            branch, fact, status, ..
+        } => {
+            put_branch(out, *branch);
+            out.extend_from_slice(&[fact.as_u8(), status.as_u8()]);
+        }
+        TxError::NotDecided { branch, fact, .. } => {
+            put_branch(out, *branch);
+            out.push(fact.as_u8());
+        }
+        TxError::IllegalEnd { from, to, .. } => out.extend_from_slice(&[from.as_u8(), to.as_u8()]),
+        TxError::UnknownXid { .. }
+        | TxError::OutcomeEvicted { .. }
+        | TxError::TooManyTransactions { .. }
+        | TxError::RequestExpired => {}
+    }
+}
+
+pub(crate) fn get_result(reader: &mut Reader<'_>) -> Result<Result<Reply, TxError>, DecodeError> {
+    Ok(Ok(match reader.u8()? {
+        1 => Reply::Begun {
+            tid: get_tid(reader)?,
+            xid: Arc::from(reader.str()?),
+        },
+        2 => Reply::Branch {
+            branch: get_branch(reader)?,
+        },
+        3 => Reply::Reported,
+        4 => Reply::Decided {
+            status: get_code(reader)?,
+        },
+        5 => Reply::Done,
+        6 => Reply::Ended {
+            status: get_code(reader)?,
+        },
+        tag => return get_error(reader, tag).map(Err),
+    }))
+}
+
+fn get_error(reader: &mut Reader<'_>, tag: u8) -> Result<TxError, DecodeError> {
+    match tag {
+        37 => {
+            return Ok(TxError::TooManyTransactions {
+                open: reader.u64()?,
+                limit: reader.u64()?,
+            });
+        }
+        45 => return Ok(TxError::RequestExpired),
+        _ => {}
+    }
+    let tid = get_tid(reader)?;
+    Ok(match tag {
+        32 => TxError::UnknownXid { tid },
+        33 => TxError::NotActive {
+            tid,
+            status: get_code(reader)?,
+        },
+        34 => TxError::LockConflict {
+            row: Arc::from(reader.str()?),
+            holder: tid,
+            holder_xid: Arc::from(reader.str()?),
+            fail_fast: reader.bool()?,
+        },
+        35 => TxError::UnknownBranch {
+            tid,
+            branch: get_branch(reader)?,
+        },
+        36 => {
+            let reason = match (reader.u8()?, reader.u32()?) {
+                (1, part) => LockKeyError::NoColon { part },
+                (2, part) => LockKeyError::NoTable { part },
+                _ => return Err(reader.error("an unknown lock key error")),
+            };
+            TxError::BadLockKey { tid, reason }
+        }
+        38 => TxError::TooManyBranches {
+            tid,
+            limit: reader.u32()?,
+        },
+        39 => TxError::LockTableFull {
+            tid,
+            limit: reader.u64()?,
+        },
+        40 => TxError::BadBranchStatus {
+            tid,
+            branch: get_branch(reader)?,
+            status: get_code(reader)?,
+        },
+        41 => TxError::Contradiction {
+            tid,
+            branch: get_branch(reader)?,
+            fact: get_code(reader)?,
+            status: get_code(reader)?,
+        },
+        42 => TxError::NotDecided {
+            tid,
+            branch: get_branch(reader)?,
+            fact: get_code(reader)?,
+        },
+        43 => TxError::IllegalEnd {
+            tid,
+            from: get_code(reader)?,
+            to: get_code(reader)?,
+        },
+        44 => TxError::OutcomeEvicted { tid },
+        _ => return Err(reader.error("an unknown result")),
+    })
+}

@@ -1,0 +1,467 @@
+//! What each command does to a transaction: the transitions, and what they refuse.
+
+use std::sync::Arc;
+
+use settle_base::GroupTime;
+
+use crate::{
+    Branch, BranchId, BranchStatus, BranchType, CommandBody, Decision, Direction, Expect, Global, GlobalStatus,
+    Outcome, Reply, Tid, TxEffect, TxError, TxMachine,
+    locks::{LockRefusal, LockTable, auto_commit},
+};
+
+/// Seata counts "the XA resource does not know the branch" as done when this much time, or the transaction's timeout
+/// if that is longer, has passed since the deadline (`DefaultCore.isXaerNotaTimeout`).
+const XAER_NOTA_RETRY_MS: u64 = 60_000;
+
+impl TxMachine {
+    pub(crate) fn execute(&mut self, body: CommandBody<&str>, effects: &mut Vec<TxEffect>) -> Result<Reply, TxError> {
+        match body {
+            CommandBody::Begin {
+                xid_prefix,
+                application,
+                service_group,
+                name,
+                timeout_ms,
+            } => self.begin(xid_prefix, application, service_group, name, timeout_ms, effects),
+            CommandBody::RegisterBranch {
+                tid,
+                branch_type,
+                resource,
+                client,
+                lock_keys,
+                application_data,
+            } => {
+                let lock_keys = if branch_type == BranchType::At { lock_keys } else { "" };
+                self.register(tid, branch_type, resource, client, lock_keys, application_data, effects)
+            }
+            CommandBody::ReportBranch {
+                tid,
+                branch,
+                status,
+                application_data,
+            } => self.report(tid, branch, status, application_data, effects),
+            CommandBody::Decide {
+                tid,
+                decision,
+                expect: Expect::Begin,
+            } => self
+                .decide(tid, decision, effects)
+                .map(|status| Reply::Decided { status }),
+            CommandBody::BranchDone { tid, branch, status } => self.branch_done(tid, branch, status, effects),
+            CommandBody::End { tid, status } => self
+                .end_as_reported(tid, status, effects)
+                .map(|status| Reply::Ended { status }),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        xid_prefix: &str,
+        application: &str,
+        service_group: &str,
+        name: &str,
+        timeout_ms: u32,
+        effects: &mut Vec<TxEffect>,
+    ) -> Result<Reply, TxError> {
+        if self.open_count() >= self.config.sessions_max {
+            return Err(TxError::TooManyTransactions {
+                open: self.open_count(),
+                limit: self.config.sessions_max,
+            });
+        }
+        let tid = Tid::new(self.config.group, self.next_tid);
+        self.next_tid += 1;
+        let xid: Arc<str> = format!("{xid_prefix}:{tid}").into();
+        let global = Global {
+            tid,
+            xid: Arc::clone(&xid),
+            application: self.names.take(application),
+            service_group: self.names.take(service_group),
+            name: name.into(),
+            timeout_ms,
+            begun_at: self.time,
+            status: GlobalStatus::Begin,
+            decided_at: None,
+            branches: Vec::new(),
+            open_branches: 0,
+        };
+        let earlier = self.globals.insert(tid, Box::new(global));
+        assert!(earlier.is_none(), "transaction id {tid} was given twice");
+        effects.push(TxEffect::Begun { tid });
+        Ok(Reply::Begun { tid, xid })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
+    fn register(
+        &mut self,
+        tid: Tid,
+        branch_type: BranchType,
+        resource: &str,
+        client: &str,
+        lock_keys: &str,
+        application_data: &str,
+        effects: &mut Vec<TxEffect>,
+    ) -> Result<Reply, TxError> {
+        let Some(global) = self.globals.get(&tid) else {
+            let status = self.standing(tid)?;
+            return Err(TxError::NotActive { tid, status });
+        };
+        if global.status != GlobalStatus::Begin {
+            return Err(TxError::NotActive {
+                tid,
+                status: global.status,
+            });
+        }
+        if global.branches.len() as u64 >= u64::from(self.config.branches_max) {
+            return Err(TxError::TooManyBranches {
+                tid,
+                limit: self.config.branches_max,
+            });
+        }
+        if !lock_keys.is_empty() {
+            let new_bytes = self
+                .locks
+                .check(self.names.number(resource), lock_keys, Some(tid))
+                .map_err(|refusal| self.refusal(refusal, tid, resource, application_data))?;
+            if new_bytes > 0 && self.locks.bytes() + new_bytes > self.config.lock_bytes_max {
+                return Err(TxError::LockTableFull {
+                    tid,
+                    limit: self.config.lock_bytes_max,
+                });
+            }
+        }
+
+        // Nothing is refused from here on: the branch and all its locks, or nothing.
+        let id = BranchId::new(self.config.group, self.next_branch);
+        self.next_branch += 1;
+        let resource = self.names.take(resource);
+        let resource_number = self.names.number(&resource).expect("it was just taken");
+        self.locks.take(resource_number, lock_keys, tid);
+        let global = self.globals.get_mut(&tid).expect("it was just looked up");
+        assert!(
+            global.branches.last().is_none_or(|last| last.id < id),
+            "branch ids rise"
+        );
+        global.branches.push(Branch {
+            id,
+            branch_type,
+            resource,
+            client: self.names.take(client),
+            status: BranchStatus::Registered,
+            application_data: application_data.into(),
+            lock_keys: lock_keys.into(),
+            retrying_since: None,
+            is_open: true,
+            resource_number,
+        });
+        global.open_branches += 1;
+        self.open_branches += 1;
+        effects.push(TxEffect::BranchRegistered { tid, branch: id });
+        Ok(Reply::Branch { branch: id })
+    }
+
+    fn report(
+        &mut self,
+        tid: Tid,
+        id: BranchId,
+        status: BranchStatus,
+        application_data: Option<&str>,
+        effects: &mut Vec<TxEffect>,
+    ) -> Result<Reply, TxError> {
+        if status.direction().is_some() {
+            return Err(TxError::BadBranchStatus {
+                tid,
+                branch: id,
+                status,
+            });
+        }
+        let Some(global) = self.globals.get_mut(&tid) else {
+            let status = self.standing(tid)?;
+            return Err(TxError::NotActive { tid, status });
+        };
+        let Some(at) = global.position(id) else {
+            return Err(TxError::UnknownBranch { tid, branch: id });
+        };
+        // After the decision the report changes nothing: the second phase already goes by what was known then.
+        if global.status == GlobalStatus::Begin {
+            let branch = &mut global.branches[at];
+            branch.status = status;
+            if let Some(data) = application_data {
+                branch.application_data = data.into();
+            }
+            effects.push(TxEffect::BranchChanged {
+                tid,
+                branch: id,
+                status,
+            });
+        }
+        Ok(Reply::Reported)
+    }
+
+    /// The linearisation point of a global transaction. Gives the standing status.
+    fn decide(&mut self, tid: Tid, decision: Decision, effects: &mut Vec<TxEffect>) -> Result<GlobalStatus, TxError> {
+        let Some(global) = self.globals.get_mut(&tid) else {
+            return self.standing(tid);
+        };
+        if global.status != GlobalStatus::Begin && !cfg!(settle_mutant = "decide_ignores_expect") {
+            return Ok(global.status);
+        }
+        global.decided_at = Some(self.time);
+        effects.push(TxEffect::Decided { tid });
+        for branch in global.branches.iter_mut().filter(|branch| branch.is_open) {
+            if branch.is_skipped_in_phase_two() {
+                close(branch, tid, &mut self.locks);
+                global.open_branches -= 1;
+                self.open_branches -= 1;
+            } else if decision == Decision::Commit {
+                release_locks(branch, tid, &mut self.locks);
+            }
+        }
+        global.status = match decision {
+            Decision::Commit
+                if global
+                    .open_branches()
+                    .all(|branch| branch.branch_type == BranchType::At) =>
+            {
+                GlobalStatus::AsyncCommitting
+            }
+            Decision::Commit => GlobalStatus::Committing,
+            Decision::Rollback => GlobalStatus::Rollbacking,
+            Decision::Timeout => GlobalStatus::TimeoutRollbacking,
+        };
+        let (status, open, end_status) = (global.status, global.open_branches, global.end_status());
+        if open > 0 {
+            return Ok(status);
+        }
+        self.end(tid, end_status, effects);
+        Ok(end_status)
+    }
+
+    fn branch_done(
+        &mut self,
+        tid: Tid,
+        id: BranchId,
+        fact: BranchStatus,
+        effects: &mut Vec<TxEffect>,
+    ) -> Result<Reply, TxError> {
+        let Some(direction) = fact.direction() else {
+            return Err(TxError::BadBranchStatus {
+                tid,
+                branch: id,
+                status: fact,
+            });
+        };
+        let Some(global) = self.globals.get_mut(&tid) else {
+            let status = self.standing(tid)?;
+            return if status.direction() == Some(direction) {
+                Ok(Reply::Done)
+            } else {
+                Err(TxError::Contradiction {
+                    tid,
+                    branch: id,
+                    fact,
+                    status,
+                })
+            };
+        };
+        let Some(at) = global.position(id) else {
+            return Err(TxError::UnknownBranch { tid, branch: id });
+        };
+        if global.status == GlobalStatus::Begin {
+            return Err(TxError::NotDecided { tid, branch: id, fact });
+        }
+        if global.status.direction() != Some(direction) {
+            return Err(TxError::Contradiction {
+                tid,
+                branch: id,
+                fact,
+                status: global.status,
+            });
+        }
+        let fact = settle_xaer_nota(global, &global.branches[at], fact, self.time);
+        let branch = &mut global.branches[at];
+        if !branch.is_open || (branch.status.is_unretryable() && !fact.is_unretryable() && fact.done().is_none()) {
+            // A late copy of what is known, or of what came before it.
+            return Ok(Reply::Done);
+        }
+        branch.status = fact;
+        if fact.done().is_some() {
+            close(branch, tid, &mut self.locks);
+            global.open_branches -= 1;
+            self.open_branches -= 1;
+        } else if fact.is_retryable() {
+            branch.retrying_since.get_or_insert(self.time);
+        }
+        if fact.done().is_none() || global.status.is_failed() {
+            global.status = status_in_phase_two(global);
+        }
+        effects.push(TxEffect::BranchChanged {
+            tid,
+            branch: id,
+            status: fact,
+        });
+        if global.open_branches == 0 {
+            let status = global.end_status();
+            self.end(tid, status, effects);
+        }
+        Ok(Reply::Done)
+    }
+
+    /// A transaction's own report of where it stands: Saga's state machine runs in the client. A transaction with
+    /// branches of other types is ended this way only when it has failed for good and somebody gives it up.
+    fn end_as_reported(
+        &mut self,
+        tid: Tid,
+        to: GlobalStatus,
+        effects: &mut Vec<TxEffect>,
+    ) -> Result<GlobalStatus, TxError> {
+        let Some(global) = self.globals.get_mut(&tid) else {
+            return self.standing(tid);
+        };
+        let from = global.status;
+        // Seata takes a reported Finished for Rollbacked (`SagaCore.doGlobalReport`).
+        let reported = if to == GlobalStatus::Finished {
+            GlobalStatus::Rollbacked
+        } else {
+            to
+        };
+        let is_driven = global
+            .open_branches()
+            .any(|branch| branch.branch_type != BranchType::Saga);
+        let is_legal = match (from.direction(), reported.direction()) {
+            (_, None) => false,
+            (None, Some(_)) => !is_driven,
+            (Some(decided), Some(wanted)) => {
+                decided == wanted && (!is_driven || (from.is_failed() && reported.is_ended()))
+            }
+        };
+        if !is_legal {
+            return Err(TxError::IllegalEnd { tid, from, to });
+        }
+        let status = reported_status(reported, from.is_timeout());
+        if global.decided_at.is_none() {
+            global.decided_at = Some(self.time);
+            effects.push(TxEffect::Decided { tid });
+        }
+        if status.is_ended() {
+            self.end(tid, status, effects);
+            return Ok(status);
+        }
+        global.status = status;
+        Ok(status)
+    }
+
+    /// Forgets an open transaction and keeps its outcome.
+    fn end(&mut self, tid: Tid, status: GlobalStatus, effects: &mut Vec<TxEffect>) {
+        let mut global = self.globals.remove(&tid).expect("only an open transaction can end");
+        for branch in &mut global.branches {
+            if branch.is_open {
+                close(branch, tid, &mut self.locks);
+                self.open_branches -= 1;
+            }
+            assert!(
+                branch.lock_keys.is_empty(),
+                "branch {} is closed and holds locks",
+                branch.id
+            );
+            self.names.release(&branch.resource);
+            self.names.release(&branch.client);
+        }
+        self.names.release(&global.application);
+        self.names.release(&global.service_group);
+        self.outcomes.record(tid.seq(), status, self.time);
+        effects.push(TxEffect::Ended { tid, status });
+    }
+
+    /// The outcome of a transaction that is not open.
+    fn standing(&self, tid: Tid) -> Result<GlobalStatus, TxError> {
+        match self.outcome(tid) {
+            Outcome::Open(global) => Ok(global.status),
+            Outcome::Ended(status) => Ok(status),
+            Outcome::Evicted => Err(TxError::OutcomeEvicted { tid }),
+            Outcome::Unknown => Err(TxError::UnknownXid { tid }),
+        }
+    }
+
+    pub(crate) fn refusal(
+        &self,
+        refusal: LockRefusal<'_>,
+        tid: Tid,
+        resource: &str,
+        application_data: &str,
+    ) -> TxError {
+        match refusal {
+            LockRefusal::BadKey(reason) => TxError::BadLockKey { tid, reason },
+            LockRefusal::Conflict { row, holder } => {
+                let global = self.global(holder).expect("a lock's holder is open");
+                // Seata marks each lock row of a transaction that rolls back; here the holder's status is the mark.
+                let is_rolling_back = global.status.direction() == Some(Direction::Rollback);
+                TxError::LockConflict {
+                    row: format!("{resource}^^^{}^^^{}", row.table, row.pk).into(),
+                    holder,
+                    holder_xid: Arc::clone(&global.xid),
+                    fail_fast: is_rolling_back && !auto_commit(application_data),
+                }
+            }
+        }
+    }
+}
+
+/// Ends a branch's part: what remains is a tombstone.
+fn close(branch: &mut Branch, tid: Tid, locks: &mut LockTable) {
+    assert!(branch.is_open, "branch {} of {tid} is closed twice", branch.id);
+    release_locks(branch, tid, locks);
+    branch.is_open = false;
+    branch.application_data = Box::default();
+}
+
+fn release_locks(branch: &mut Branch, tid: Tid, locks: &mut LockTable) {
+    if !branch.lock_keys.is_empty() {
+        locks.release(branch.resource_number, &branch.lock_keys, tid);
+        branch.lock_keys = Box::default();
+    }
+}
+
+/// An XA resource that has not known the branch for long enough has ended it before an answer was lost.
+fn settle_xaer_nota(global: &Global, branch: &Branch, fact: BranchStatus, now: GroupTime) -> BranchStatus {
+    let timeout = u64::from(global.timeout_ms);
+    let is_late = now.0 > global.deadline().0.saturating_add(timeout.max(XAER_NOTA_RETRY_MS));
+    if !(fact.is_xaer_nota() && branch.branch_type == BranchType::Xa && is_late) {
+        return fact;
+    }
+    match fact {
+        BranchStatus::PhaseTwoCommitFailedXaerNotaRetryable => BranchStatus::PhaseTwoCommitted,
+        _ => BranchStatus::PhaseTwoRollbacked,
+    }
+}
+
+/// The status of a decided transaction after one of its branches changed.
+fn status_in_phase_two(global: &Global) -> GlobalStatus {
+    use GlobalStatus::*;
+    let has_failed = global.open_branches().any(|branch| branch.status.is_unretryable());
+    let is_retrying = global.status.is_failed() || global.open_branches().any(|branch| branch.status.is_retryable());
+    match (global.status.direction(), global.status.is_timeout()) {
+        (Some(Direction::Commit), _) if has_failed => CommitFailed,
+        (Some(Direction::Commit), _) if is_retrying => CommitRetrying,
+        (Some(Direction::Rollback), false) if has_failed => RollbackFailed,
+        (Some(Direction::Rollback), false) if is_retrying => RollbackRetrying,
+        (Some(Direction::Rollback), true) if has_failed => TimeoutRollbackFailed,
+        (Some(Direction::Rollback), true) if is_retrying => TimeoutRollbackRetrying,
+        _ => global.status,
+    }
+}
+
+/// The status that a report sets, kept in the timeout family when the server had decided the rollback.
+fn reported_status(reported: GlobalStatus, is_timeout: bool) -> GlobalStatus {
+    use GlobalStatus::*;
+    match reported {
+        Rollbacking if is_timeout => TimeoutRollbacking,
+        RollbackRetrying | RollbackRetryTimeout if is_timeout => TimeoutRollbackRetrying,
+        Rollbacked if is_timeout => TimeoutRollbacked,
+        RollbackFailed if is_timeout => TimeoutRollbackFailed,
+        RollbackRetryTimeout => RollbackRetrying,
+        CommitRetryTimeout => CommitRetrying,
+        other => other,
+    }
+}
