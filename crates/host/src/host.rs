@@ -213,10 +213,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
         self.try_found(now, out)?;
         if self.ticks.is_multiple_of(u64::from(self.config.election_ticks)) {
-            self.replace_lost_members(now, out);
-            self.hand_over_from_slow_disk(now, out);
+            self.remind_of_cluster(out);
             self.drop_old_reads(now);
         }
+        // Not once per election timeout: consensus forgets then who was active, and both would always coincide.
+        self.replace_lost_members(now, out);
+        self.hand_over_from_slow_disk(now, out);
         self.tick_snapshots(now, out);
         self.serve(Event::Tick, now, out);
         Ok(())

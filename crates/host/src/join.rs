@@ -128,8 +128,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.hello.cluster = Some(theirs);
         }
-        if let (JoinMessage::Found { cluster, founders }, None) = (message, self.identity.cluster) {
-            self.adopt(cluster, founders, now, out)?;
+        match (message, self.identity.cluster) {
+            (JoinMessage::Found { cluster, founders }, None) => self.adopt(cluster, founders, now, out)?,
+            // Our hello, or what we said since, did not reach it.
+            (JoinMessage::Found { cluster, .. }, Some(_)) => {
+                send(out, from, PeerMessage::Join(JoinMessage::Adopted { cluster }));
+            }
+            (JoinMessage::Adopted { .. }, _) => {}
         }
         if self.identity.cluster.is_some() {
             self.link(from, now, out);
@@ -218,6 +223,15 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             }
         }
         Ok(())
+    }
+
+    /// Tells peers without a cluster again; once may have been lost.
+    pub(crate) fn remind_of_cluster(&mut self, out: &mut Vec<HostAction<S::Response>>) {
+        let Some(cluster) = self.identity.cluster else { return };
+        for (node, _) in self.peers.iter().filter(|(_, p)| !p.is_linked) {
+            let founders = self.identity.founders.clone();
+            send(out, *node, PeerMessage::Join(JoinMessage::Found { cluster, founders }));
+        }
     }
 
     /// At each leader: lets in connected nodes of the cluster that lost their disk, and promotes those that caught up.

@@ -1,0 +1,63 @@
+//! What a run has seen happen. A run over many seeds in which one of these stayed at zero has tested less than it says.
+
+macro_rules! counters {
+    ($($name:ident: $what:literal,)*) => {
+        /// Counts of one seed, or of all.
+        #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+        pub struct Coverage {
+            $(#[doc = $what] pub $name: u64,)*
+        }
+
+        impl Coverage {
+            pub fn add(&mut self, other: &Coverage) {
+                $(self.$name += other.$name;)*
+            }
+
+            /// Name, meaning and count of each.
+            pub fn rows(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), $what, self.$name),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    events: "events processed",
+    elections: "leaders elected",
+    crashes: "power failures of one node",
+    crashes_all: "power failures of all nodes at once",
+    kills: "processes killed without loss of the system",
+    restarts: "nodes started again",
+    writes_lost: "unsynced writes lost by a crash",
+    writes_torn: "unsynced writes torn by a crash",
+    recovering_starts: "starts with a damaged log tail",
+    recovered: "replicas that recovered from it",
+    pauses: "processes paused",
+    partitions: "symmetric partitions",
+    one_way_blocks: "one-way partitions",
+    connections_broken: "connections broken",
+    messages_lost: "single messages lost",
+    messages_doubled: "messages delivered twice",
+    disks_slow: "spells of a slow or stalling disk",
+    disks_full: "full disks met by the log",
+    syncs_failed: "failed syncs, after which the node stopped",
+    devices_lost: "devices that failed under a running node",
+    disks_wiped: "data directories lost",
+    members_replaced: "lost replicas replaced by new voters",
+    joint_changes: "joint configurations entered",
+    transfers: "leadership transfers asked for",
+    handed_over: "leaders that handed over since their disk was slow",
+    snapshots_taken: "snapshots taken",
+    snapshots_sent: "snapshots sent",
+    snapshots_installed: "snapshots installed",
+    starts_from_snapshot: "starts that loaded a snapshot file",
+    proposals: "proposals",
+    proposals_forwarded: "proposals sent to the leader's node",
+    reproposals: "proposals made again by the service",
+    proposals_dropped: "proposals dropped",
+    reads: "linearizable reads answered",
+    reads_dropped: "linearizable reads dropped and asked again",
+    client_retries: "operations that a client tried again",
+    hashes_compared: "replica states compared at the same index",
+    promises_checked: "restarts compared with what was promised before",
+}

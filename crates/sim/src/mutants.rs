@@ -1,0 +1,38 @@
+//! The historical bugs that these scenarios must catch.
+
+/// One deliberate bug, switched on by `RUSTFLAGS='--cfg settle_mutant="<name>"'`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mutant {
+    pub name: &'static str,
+    pub scenario: &'static str,
+    /// It must be caught within this many seeds from 0.
+    pub seeds_max: u64,
+    pub what: &'static str,
+}
+
+pub const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "vote_before_store",
+        scenario: "register",
+        seeds_max: 100,
+        what: "a vote is sent before it is stored",
+    },
+    Mutant {
+        name: "ack_before_sync",
+        scenario: "register",
+        seeds_max: 100,
+        what: "a follower acknowledges entries before they are synced",
+    },
+    Mutant {
+        name: "commit_old_term",
+        scenario: "register",
+        seeds_max: 300,
+        what: "a leader commits an entry of an earlier term by counting its copies",
+    },
+    Mutant {
+        name: "torn_tail_valid",
+        scenario: "register",
+        seeds_max: 100,
+        what: "recovery takes a torn batch at the end of the log as valid",
+    },
+];

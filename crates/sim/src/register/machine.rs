@@ -1,0 +1,159 @@
+use std::collections::BTreeMap;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use settle_base::fingerprint;
+use settle_machine::{ApplyError, EntryMeta, LoadError, SnapshotChunks, StateMachine};
+
+/// One client's write. A client asks one thing at a time, so its newest number is all there is to remember.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Write {
+    pub(crate) client: u32,
+    pub(crate) number: u64,
+    pub(crate) key: u32,
+    pub(crate) value: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Cell {
+    /// How many writes there were.
+    pub(crate) version: u64,
+    pub(crate) value: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Written {
+    pub(crate) client: u32,
+    pub(crate) number: u64,
+    pub(crate) version: u64,
+}
+
+#[derive(Clone, Default, Debug)]
+pub(crate) struct RegisterMachine {
+    cells: BTreeMap<u32, Cell>,
+    /// Number and resulting version of each client's last write.
+    last: BTreeMap<u32, (u64, u64)>,
+}
+
+impl RegisterMachine {
+    pub(crate) fn get(&self, key: u32) -> Cell {
+        self.cells.get(&key).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn cells(&self) -> impl Iterator<Item = (u32, Cell)> {
+        self.cells.iter().map(|(key, cell)| (*key, *cell))
+    }
+
+    fn image(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u32_le(self.cells.len() as u32);
+        for (key, cell) in &self.cells {
+            out.put_u32_le(*key);
+            out.put_u64_le(cell.version);
+            out.put_u64_le(cell.value);
+        }
+        out.put_u32_le(self.last.len() as u32);
+        for (client, (number, version)) in &self.last {
+            out.put_u32_le(*client);
+            out.put_u64_le(*number);
+            out.put_u64_le(*version);
+        }
+        out.freeze()
+    }
+
+    fn from_image(mut image: &[u8]) -> Option<RegisterMachine> {
+        let mut machine = RegisterMachine::default();
+        for _ in 0..image.try_get_u32_le().ok()? {
+            let key = image.try_get_u32_le().ok()?;
+            let version = image.try_get_u64_le().ok()?;
+            let value = image.try_get_u64_le().ok()?;
+            machine.cells.insert(key, Cell { version, value });
+        }
+        for _ in 0..image.try_get_u32_le().ok()? {
+            let client = image.try_get_u32_le().ok()?;
+            let number = image.try_get_u64_le().ok()?;
+            machine.last.insert(client, (number, image.try_get_u64_le().ok()?));
+        }
+        image.is_empty().then_some(machine)
+    }
+}
+
+/// `padding` bytes make entries as long as real ones.
+pub(crate) fn encode(writes: &[Write], padding: usize) -> Bytes {
+    let mut out = BytesMut::with_capacity(4 + writes.len() * 24 + padding);
+    out.put_u32_le(writes.len() as u32);
+    for write in writes {
+        out.put_u32_le(write.client);
+        out.put_u64_le(write.number);
+        out.put_u32_le(write.key);
+        out.put_u64_le(write.value);
+    }
+    out.put_bytes(0x5a, padding);
+    out.freeze()
+}
+
+fn decode(command: &Bytes) -> Option<Vec<Write>> {
+    let mut bytes = &command[..];
+    let count = bytes.try_get_u32_le().ok()? as usize;
+    let mut writes = Vec::with_capacity(count.min(bytes.len() / 24));
+    for _ in 0..count {
+        writes.push(Write {
+            client: bytes.try_get_u32_le().ok()?,
+            number: bytes.try_get_u64_le().ok()?,
+            key: bytes.try_get_u32_le().ok()?,
+            value: bytes.try_get_u64_le().ok()?,
+        });
+    }
+    bytes.iter().all(|b| *b == 0x5a).then_some(writes)
+}
+
+impl StateMachine for RegisterMachine {
+    type Effect = Written;
+
+    fn apply(&mut self, entry: EntryMeta, command: &Bytes, effects: &mut Vec<Written>) -> Result<(), ApplyError> {
+        let index = entry.index;
+        let reason = "not a batch of writes".to_owned();
+        let writes = decode(command).ok_or(ApplyError { index, reason })?;
+        for Write {
+            client,
+            number,
+            key,
+            value,
+        } in writes
+        {
+            let version = match self.last.get(&client) {
+                Some((last, _)) if *last > number => continue,
+                Some((last, version)) if *last == number => *version,
+                _ => {
+                    let cell = self.cells.entry(key).or_default();
+                    cell.version += 1;
+                    cell.value = value;
+                    self.last.insert(client, (number, cell.version));
+                    cell.version
+                }
+            };
+            effects.push(Written {
+                client,
+                number,
+                version,
+            });
+        }
+        Ok(())
+    }
+
+    fn begin_snapshot(&self) -> SnapshotChunks {
+        let image = self.image();
+        let cut = image.len() / 3;
+        Box::new([image.slice(..cut), image.slice(cut..)].into_iter())
+    }
+
+    fn load(&mut self, chunks: &mut dyn Iterator<Item = Bytes>) -> Result<(), LoadError> {
+        let image: Vec<u8> = chunks.flatten().collect();
+        let reason = "not an image of registers".to_owned();
+        *self = RegisterMachine::from_image(&image).ok_or(LoadError { reason })?;
+        Ok(())
+    }
+
+    fn state_hash(&self) -> u64 {
+        fingerprint(&self.image())
+    }
+}

@@ -1,0 +1,155 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use settle_base::{GroupId, Mono, Prng};
+use settle_machine::{Action, Context, Event, Service};
+
+use super::machine::{Cell, RegisterMachine, Write, Written, encode};
+
+const GROUP: GroupId = GroupId(1);
+const PROPOSE_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// A client that hears nothing for so long has asked elsewhere.
+const HOLD: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Request {
+    Write(Write),
+    Read { client: u32, number: u64, key: u32 },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Response {
+    Written(Written),
+    Read { client: u32, number: u64, cell: Cell },
+}
+
+/// Proposes what its clients ask until it sees it applied; reads after a confirmed index.
+pub(crate) struct RegisterService {
+    prng: Prng,
+    padding_max: u64,
+    writes: BTreeMap<(u32, u64), PendingWrite>,
+    reads: BTreeMap<u64, PendingRead>,
+    next_token: u64,
+    pub(crate) proposed_again: u64,
+    pub(crate) reads_again: u64,
+}
+
+struct PendingWrite {
+    write: Write,
+    since: Mono,
+    proposed: Option<Mono>,
+    was_proposed: bool,
+}
+
+struct PendingRead {
+    client: u32,
+    number: u64,
+    key: u32,
+    since: Mono,
+    is_asked: bool,
+}
+
+impl RegisterService {
+    pub(crate) fn new(seed: u64, padding_max: u64) -> RegisterService {
+        RegisterService {
+            prng: Prng::new(seed),
+            padding_max,
+            writes: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            next_token: 1,
+            proposed_again: 0,
+            reads_again: 0,
+        }
+    }
+}
+
+impl Service for RegisterService {
+    type Machine = RegisterMachine;
+    type Request = Request;
+    type Response = Response;
+
+    fn step(&mut self, event: Event<'_, Written, Request>, context: &mut Context<'_, RegisterMachine, Response>) {
+        match event {
+            Event::Request(Request::Write(write)) => {
+                let pending = PendingWrite {
+                    write,
+                    since: context.now,
+                    proposed: None,
+                    was_proposed: false,
+                };
+                self.writes.insert((write.client, write.number), pending);
+            }
+            Event::Request(Request::Read { client, number, key }) => {
+                let read = PendingRead {
+                    client,
+                    number,
+                    key,
+                    since: context.now,
+                    is_asked: false,
+                };
+                self.reads.insert(self.next_token, read);
+                self.next_token += 1;
+            }
+            Event::Applied { effects, .. } => {
+                for written in effects.drain(..) {
+                    if self.writes.remove(&(written.client, written.number)).is_some() {
+                        context.act(Action::Respond(Response::Written(written)));
+                    }
+                }
+            }
+            Event::Role { .. } | Event::Reloaded { .. } => {
+                for pending in self.writes.values_mut() {
+                    pending.proposed = None;
+                }
+            }
+            Event::ReadReady { token, .. } => {
+                let machine = context.group(GROUP).expect("the group that was read").machine;
+                if let Some(read) = self.reads.remove(&token) {
+                    let PendingRead {
+                        client, number, key, ..
+                    } = read;
+                    let cell = machine.get(key);
+                    context.act(Action::Respond(Response::Read { client, number, cell }));
+                }
+            }
+            Event::ReadDropped { token, .. } => {
+                if let Some(read) = self.reads.get_mut(&token) {
+                    read.is_asked = false;
+                    self.reads_again += 1;
+                }
+            }
+            Event::Tick => {
+                let now = context.now;
+                self.writes.retain(|_, w| now.since(w.since) < HOLD);
+                self.reads.retain(|_, r| now.since(r.since) < HOLD);
+            }
+            Event::Flush => self.flush(context),
+            Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Peer { .. } => {}
+        }
+    }
+}
+
+impl RegisterService {
+    fn flush(&mut self, context: &mut Context<'_, RegisterMachine, Response>) {
+        let now = context.now;
+        let mut batch = Vec::new();
+        for pending in self.writes.values_mut() {
+            if pending.proposed.is_none_or(|at| now.since(at) >= PROPOSE_AGAIN_AFTER) {
+                self.proposed_again += u64::from(pending.was_proposed);
+                pending.proposed = Some(now);
+                pending.was_proposed = true;
+                batch.push(pending.write);
+            }
+        }
+        if !batch.is_empty() {
+            let padding = self.prng.below(self.padding_max + 1) as usize;
+            let command = encode(&batch, padding);
+            context.act(Action::Propose { group: GROUP, command });
+        }
+        for (&token, read) in &mut self.reads {
+            if !read.is_asked {
+                read.is_asked = true;
+                context.act(Action::Read { group: GROUP, token });
+            }
+        }
+    }
+}
