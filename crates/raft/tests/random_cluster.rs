@@ -34,6 +34,7 @@ struct Run {
     asked: BTreeMap<u64, Index>,
     next_ctx: u64,
     next_value: u64,
+    is_stormy: bool,
 }
 
 impl Run {
@@ -57,6 +58,7 @@ impl Run {
             asked: BTreeMap::new(),
             next_ctx: 0,
             next_value: 0,
+            is_stormy: seed % 4 == 1,
         }
     }
 
@@ -67,6 +69,9 @@ impl Run {
     fn event(&mut self) {
         let id = self.any_node();
         let is_up = self.cluster.node(id).is_up();
+        if self.is_stormy && self.prng.percent(8) {
+            self.storm(id);
+        }
         match self.prng.below(1_000) {
             0..400 => self.network_event(),
             400..550 if is_up => drop(self.cluster.pump(id)),
@@ -86,6 +91,18 @@ impl Run {
         }
         self.cluster.check(id);
         self.collect_reads(id);
+    }
+
+    /// Leaders come and go before their entries get far: what the rules on votes and on old terms are for.
+    fn storm(&mut self, id: u64) {
+        let id = 1 + id % 3;
+        if !self.cluster.node(id).is_up() {
+            self.cluster.restart(id, false);
+        } else if self.prng.percent(30) {
+            self.crash(id);
+        } else {
+            self.cluster.raft(id).campaign();
+        }
     }
 
     fn network_event(&mut self) {
