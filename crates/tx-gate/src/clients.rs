@@ -103,6 +103,9 @@ impl TxGate {
                 Ok(Registration::Done(ClientAnswer::RmRegistered))
             }
             ClientRequest::UnregisterRm { resources } => {
+                if sessions.get(conn).is_none_or(|session| session.ident.is_none()) {
+                    return Err(GateError::NotRegistered { conn });
+                }
                 if sessions.remove_resources(conn, &resources) {
                     self.door.publish(conn, cx);
                 }

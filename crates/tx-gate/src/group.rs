@@ -314,7 +314,7 @@ impl TxGroup {
 
     /// A decided request is answered with the decision before its hold ends: it never goes unanswered.
     fn end_waits(&mut self, door: &mut Door, cx: &mut Cx<'_>) {
-        let patience = door.config.phase_two_wait;
+        let patience = door.config.phase_two_wait.min(door.config.reply_hold_tm);
         let is_late = |waiter: &Waiter| cx.now.since(waiter.born) >= patience;
         let late: Vec<(Tid, Waiter)> = self
             .waits

@@ -55,6 +55,9 @@ fn a_channel_that_has_not_registered_is_closed() {
     net.run(1_000);
     assert!(!net.told.contains_key(&key));
     assert_eq!(net.oracle.stats().begun_total, 0);
+    let conn = net.connect(0, "10.0.0.1", 50_001);
+    net.ask(conn, ClientRequest::UnregisterRm { resources: Vec::new() });
+    assert_eq!(last_close(&net), (conn, "TG0001".to_owned()));
 }
 
 #[test]
@@ -305,10 +308,11 @@ fn a_request_of_a_client_that_hung_up_is_forgotten() {
     let key = net.ask(tm, begin(1_000));
     net.close(tm);
     net.run(1_000);
-    net.elect(0);
-    net.run(1_000);
     let stats = net.nodes[0].gate.stats();
     assert_eq!((stats.commands_pending, stats.requests_in_flight), (0, 0));
+    net.elect(0);
+    net.run(1_000);
+    assert_eq!(net.oracle.stats().begun_total, 0);
     assert!(!net.told.contains_key(&key));
 }
 

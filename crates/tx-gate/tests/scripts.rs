@@ -63,7 +63,12 @@ fn a_tcc_commit_calls_its_branches_in_order_and_waits_for_them() {
     net.rm_says(&first, BranchStatus::PhaseTwoCommitted);
     let second = net.do_next_call();
     assert_eq!([first.body.branch, second.body.branch], branches);
-    assert_eq!(net.answer(key), ended(9));
+    net.run(50);
+    assert_eq!(
+        net.told[&key],
+        Told::Answer(ended(9)),
+        "as soon as the last branch is done"
+    );
 }
 
 #[test]
@@ -241,6 +246,44 @@ fn a_proposal_lost_on_its_way_is_made_again() {
 }
 
 #[test]
+fn a_new_leader_is_asked_at_once_for_what_the_old_one_lost() {
+    let mut net = Net::new(3, 31);
+    let tm = net.tm(1);
+    net.faults.proposal_lost = 100;
+    let key = net.ask(tm, begin(60_000));
+    // Proposed after 0, 0.5, 1.5 and 3.5 s; next would be 7.5 s.
+    net.run(4_000);
+    net.faults.proposal_lost = 0;
+    net.run(1_000);
+    assert!(!net.told.contains_key(&key));
+    net.elect(2);
+    net.run(50);
+    assert!(matches!(net.told[&key], Told::Answer(ClientAnswer::Begun { .. })));
+}
+
+#[test]
+fn a_call_that_comes_to_nothing_is_told_to_the_newest_leader_that_asked_for_it() {
+    let mut net = Net::new(3, 32);
+    let (tm, rm) = (net.tm(1), net.rm(2, "stock", "10.0.0.1", 50_000, "action"));
+    let second = net.rm(2, "stock", "10.0.0.2", 50_000, "action");
+    let xid = net.begin(tm);
+    net.branch(rm, tcc(&xid, "action"));
+    net.ask(tm, commit(&xid));
+    let call = net.next_call();
+    net.rm_says(&call, BranchStatus::PhaseTwoCommitFailedRetryable);
+    // The second attempt of the old leader is the first of the new one.
+    assert_eq!(net.next_call().conn, rm);
+    net.elect(1);
+    net.run(100);
+    net.close(rm);
+    let lost = net.now_ms;
+    net.until("the call elsewhere", |net| {
+        net.unanswered().any(|call| call.conn == second)
+    });
+    assert!(net.now_ms - lost < 2_000, "the new leader waits for no timeout");
+}
+
+#[test]
 fn phase_two_goes_through_the_node_that_holds_the_channel() {
     let mut net = Net::new(3, 13);
     let (tm, rm) = (net.tm(1), net.rm(2, "stock", "10.0.0.1", 50_000, "db"));
@@ -302,6 +345,11 @@ fn a_branch_is_not_called_again_while_its_answer_is_on_its_way_into_the_log() {
     let call = net.next_call();
     net.faults.proposal_lost = 100;
     net.rm_says(&call, BranchStatus::PhaseTwoCommitted);
+    net.rm_says(&call, BranchStatus::PhaseTwoCommitted);
+    assert!(
+        matches!(net.notes.last(), Some((2, GateNote::AnswerIgnored { .. }))),
+        "one answer is one fact"
+    );
     net.run(300);
     net.elect(1);
     net.run(300);
@@ -342,7 +390,12 @@ fn a_connection_lost_during_a_call_has_it_made_again_elsewhere() {
     assert_eq!(call.conn, rm);
     net.close(rm);
     net.rm_says(&call, BranchStatus::PhaseTwoCommitted);
+    let lost = net.now_ms;
     assert_eq!(net.do_next_call().conn, second);
+    assert!(
+        net.now_ms - lost < 2_000,
+        "the leader is told, and waits for no timeout"
+    );
     net.until("the end", |net| net.oracle.open_count() == 0);
 }
 
@@ -496,8 +549,9 @@ fn what_a_snapshot_hid_is_answered_from_its_state() {
     net.nodes[1].machine = machine;
     net.nodes[1].is_apply_paused = false;
     net.feed(1, Event::Reloaded { group: GROUP });
-    assert_eq!(net.answer(waiting), ended(9));
-    assert!(matches!(net.answer(begun), ClientAnswer::Begun { .. }));
+    net.run(50);
+    assert_eq!(net.told[&waiting], Told::Answer(ended(9)));
+    assert!(matches!(net.told[&begun], Told::Answer(ClientAnswer::Begun { .. })));
     assert_eq!(net.oracle.open_count(), 1, "the begin was proposed again and done once");
 }
 
