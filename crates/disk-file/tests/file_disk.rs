@@ -8,10 +8,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use settle_base::{GroupId, PeerId};
 use settle_disk_file::{DiskKind, FileDisk, FileDiskOptions, OpenDirError};
 use settle_storage::{Completion, Disk, DiskErrorKind, DiskRead, FileName, Op, Token, contract};
-use settle_wal::{HardState, LogIdentity, Record, Wal, WalOptions};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -214,26 +212,6 @@ fn a_killed_lossy_process_loses_exactly_what_it_had_not_synced() {
     assert_eq!(kept("lossy-without-sync"), (b"".to_vec(), b"".to_vec()));
 }
 
-#[test]
-fn a_log_keeps_what_it_reported_durable_over_a_kill_unless_sync_is_nothing() {
-    let kept = |kind: &str| {
-        let root = tempfile::tempdir().expect("a temporary directory");
-        run_child_until_it_is_killed("child_that_logs", root.path(), kind);
-        let mut disk = open(root.path(), DiskKind::Real);
-        let (_, groups) = Wal::open(&mut disk, WalOptions::default(), IDENTITY).expect("no damage");
-        groups
-            .first()
-            .and_then(|group| group.hard_state)
-            .map(|state| state.term)
-    };
-    assert_eq!(kept("lossy"), Some(50));
-    assert_eq!(kept("lossy-without-sync"), None);
-}
-
-const IDENTITY: LogIdentity = LogIdentity {
-    cluster: 1,
-    incarnation: 2,
-};
 const CHILD_DIR: &str = "SETTLE_TEST_CHILD_DIR";
 const CHILD_KIND: &str = "SETTLE_TEST_CHILD_KIND";
 
@@ -300,44 +278,5 @@ fn child_that_writes() {
         to: name("c"),
     })
     .expect("renamed");
-    wait_to_be_killed();
-}
-
-#[test]
-fn child_that_logs() {
-    let Some(mut disk) = child_disk() else { return };
-    let (mut wal, _) = Wal::open(&mut disk, WalOptions::default(), IDENTITY).expect("an empty directory");
-    let group = GroupId(1);
-    let mut lsn = wal
-        .append(&[Record::Create {
-            group,
-            data: Bytes::new(),
-        }])
-        .expect("room");
-    for term in 1..=50 {
-        let state = HardState {
-            term,
-            vote: PeerId(1),
-            commit: 0,
-        };
-        lsn = wal.append(&[Record::HardState { group, state }]).expect("room");
-        wal.flush(&mut disk);
-        while let Some(completion) = disk.poll() {
-            wal.complete(&completion, &mut disk).expect("the disk is well");
-        }
-    }
-    while wal.durable() < lsn {
-        wal.flush(&mut disk);
-        disk.wait();
-        while let Some(completion) = disk.poll() {
-            wal.complete(&completion, &mut disk).expect("the disk is well");
-        }
-    }
-    let state = HardState {
-        term: 51,
-        vote: PeerId(1),
-        commit: 0,
-    };
-    wal.append(&[Record::HardState { group, state }]).expect("room");
     wait_to_be_killed();
 }
