@@ -77,11 +77,16 @@ impl Scenario {
 }
 
 /// Where the client's transaction is: the node whose address its xid carries, and to which the client therefore sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Place {
+    /// Wherever it began; the place of all runs in peace.
     Any,
+    /// On a node that lives on.
     Survivor,
+    /// On the node that is killed.
     Killed,
+    /// Nowhere: its xid names no listed address, so each request goes to a random node of the list.
+    Spread,
 }
 
 impl Place {
@@ -90,6 +95,7 @@ impl Place {
             Place::Any => "any",
             Place::Survivor => "survivor",
             Place::Killed => "killed",
+            Place::Spread => "spread",
         }
     }
 }

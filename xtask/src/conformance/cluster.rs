@@ -35,7 +35,12 @@ pub struct Settle {
     binary: PathBuf,
     dir: PathBuf,
     nodes: Vec<SettleNode>,
+    /// The address that xids carry, when it is not the one on which the node listens.
+    advertise: Option<&'static str>,
 }
+
+/// An address for xids that no client has in its list: one that stands for the cluster, like a virtual one.
+const UNLISTED: &str = "127.0.0.254:8091";
 
 struct SettleNode {
     tx: u16,
@@ -48,8 +53,9 @@ struct SettleNode {
 const TRANSACTION_GROUP: u64 = 1;
 
 impl Settle {
-    /// Starts three nodes with their data under `dir` and waits until they are ready.
-    pub fn start(binary: &Path, dir: &Path) -> Result<Self> {
+    /// Starts three nodes with their data under `dir` and waits until they are ready. With `unlisted_xids` the xids carry an
+    /// address that is not in the clients' list.
+    pub fn start(binary: &Path, dir: &Path, unlisted_xids: bool) -> Result<Self> {
         ensure!(binary.is_file(), "no settle binary at {}", binary.display());
         let ports = free_ports(9)?;
         let nodes = ports
@@ -65,6 +71,7 @@ impl Settle {
             binary: binary.to_owned(),
             dir: dir.join("settle"),
             nodes,
+            advertise: unlisted_xids.then_some(UNLISTED),
         };
         std::fs::create_dir_all(&cluster.dir)?;
         cluster.heal()?;
@@ -80,9 +87,12 @@ impl Settle {
             .enumerate()
             .map(|(i, node)| format!("\"{}@127.0.0.1:{}\"", i + 1, node.peer))
             .collect();
+        let advertise = self
+            .advertise
+            .map_or_else(String::new, |address| format!("\n[tx]\nadvertise = {address:?}\n"));
         format!(
             "[node]\nid = {}\ndata-dir = {:?}\n\n[cluster]\npeers = [{}]\n\n\
-             [listen]\ntx = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\npeer = \"127.0.0.1:{}\"\n",
+             [listen]\ntx = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\npeer = \"127.0.0.1:{}\"\n{advertise}",
             index + 1,
             self.dir.join(format!("node{}", index + 1)).display().to_string(),
             peers.join(", "),
@@ -178,7 +188,11 @@ impl Cluster for Settle {
     }
 
     fn places(&self) -> &'static [Place] {
-        &[Place::Survivor, Place::Killed]
+        if self.advertise.is_some() {
+            &[Place::Spread]
+        } else {
+            &[Place::Survivor, Place::Killed]
+        }
     }
 }
 

@@ -60,6 +60,12 @@ struct SeataArgs {
     /// Only these scenarios; may be repeated.
     #[arg(long, value_enum)]
     scenario: Vec<Scenario>,
+    /// Only these places of the client's transaction; may be repeated.
+    #[arg(long, value_enum)]
+    place: Vec<Place>,
+    /// Let xids carry an address that no client lists (`tx.advertise`), so that clients spread their requests.
+    #[arg(long)]
+    unlisted_xids: bool,
     /// The settle executable; built with `cargo build --release` when absent.
     #[arg(long, value_name = "FILE")]
     settle_bin: Option<PathBuf>,
@@ -133,7 +139,7 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
                     .with_context(|| format!("find {}", file.display()))?,
                 None => build_settle(root, &target_dir)?,
             };
-            Box::new(Settle::start(&binary, &dir)?)
+            Box::new(Settle::start(&binary, &dir, args.unlisted_xids)?)
         }
         Target::Original => {
             let class_path = maven::resolve_server(&java, &out, &pins)?;
@@ -171,6 +177,7 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
         let places = if args.record.is_none() { cluster.places() } else { &[] };
         for plan in cases::plans(args.subset, places) {
             let wanted = (args.case.is_empty() || args.case.contains(&plan.case))
+                && (args.place.is_empty() || args.place.contains(&plan.place))
                 && (args.scenario.is_empty() || args.scenario.contains(&plan.scenario));
             if !wanted {
                 continue;

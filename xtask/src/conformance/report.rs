@@ -7,7 +7,7 @@ pub struct Row {
     pub client: String,
     pub case: &'static str,
     pub scenario: &'static str,
-    /// Which node the client's transaction was on: "any", "survivor" or "killed".
+    /// Which node the client's transaction was on: "any", "survivor", "killed" or "spread".
     pub place: &'static str,
     pub outcome: Result<Finding, String>,
 }
@@ -67,6 +67,7 @@ pub fn stalls(rows: &[Row]) -> Vec<String> {
         };
         let place = match row.place {
             "survivor" => "client on a surviving node",
+            "spread" => "client on any node (xids name no listed address)",
             "killed" => "client on the killed node (list addressing)",
             _ => "in peace",
         };
@@ -79,7 +80,7 @@ pub fn stalls(rows: &[Row]) -> Vec<String> {
     }
     worst
         .into_iter()
-        .map(|(key, stall, case)| format!("{key:<68} {:>7} ms  ({case})", stall.as_millis()))
+        .map(|(key, stall, case)| format!("{key:<72} {:>7} ms  ({case})", stall.as_millis()))
         .collect()
 }
 

@@ -238,7 +238,7 @@ impl Stage<'_> {
     }
 
     fn is_placed(&mut self, place: Place, xid: &str) -> Result<bool> {
-        if place == Place::Any {
+        if matches!(place, Place::Any | Place::Spread) {
             return Ok(true);
         }
         let Some(node) = self.cluster.node_of(xid) else {
