@@ -245,6 +245,23 @@ fn an_xa_resource_that_does_not_know_the_branch_is_believed_only_long_after_the_
 }
 
 #[test]
+fn a_first_phase_report_that_comes_after_the_decision_is_acknowledged_and_changes_nothing() {
+    let (mut rig, tid, branch) = reach(GlobalStatus::RollbackRetrying);
+    let before = rig.machine.global(tid).cloned();
+    for status in [BranchStatus::PhaseOneDone, BranchStatus::PhaseOneFailed] {
+        let application_data = Some("{}".into());
+        let report = CommandBody::ReportBranch {
+            tid,
+            branch,
+            status,
+            application_data,
+        };
+        assert_eq!(rig.ask(report), Ok(Reply::Reported));
+        assert_eq!(rig.machine.global(tid), before.as_ref());
+    }
+}
+
+#[test]
 fn a_failed_transaction_keeps_its_locks_until_somebody_gives_it_up_or_the_fact_changes() {
     let mut rig = Rig::new(MachineConfig::new(1));
     let tid = rig.begin();
