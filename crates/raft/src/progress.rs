@@ -124,7 +124,12 @@ impl Progress {
                 if self.next != rejected + 1 {
                     return false;
                 }
-                self.next = rejected.min(retry_at + 1).max(self.matched + 1);
+                let next = rejected.min(retry_at + 1).max(self.matched + 1);
+                if next == self.next {
+                    // It denies what it acked: it lost its log. Asking again at once would go on for ever.
+                    return false;
+                }
+                self.next = next;
                 self.probe_sent = false;
                 self.nudge = true;
                 true
@@ -219,5 +224,7 @@ mod tests {
         progress.become_replicate();
         assert!(!progress.reject(5, 2), "below the match");
         assert_eq!((progress.state, progress.next), (ProgressState::Replicate, 7));
+        assert!(progress.reject(7, 0));
+        assert!(!progress.reject(6, 0), "the peer denies its own ack");
     }
 }

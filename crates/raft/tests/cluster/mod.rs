@@ -9,7 +9,7 @@ use bytes::Bytes;
 use settle_base::GroupId;
 use settle_raft::{
     Body, ConfChange, ConfState, Config, Entry, EntryKind, HardState, Index, Message, PeerId, Persist, Raft, ReadReady,
-    Ready, Restored, Role, SnapshotMeta, Standing, Term,
+    Ready, Restored, Role, SnapshotMeta, Standing, StepError, Term,
 };
 
 pub const GROUP: GroupId = GroupId(1);
@@ -319,16 +319,22 @@ impl Cluster {
 
     /// Hands a message to its receiver.
     pub fn deliver(&mut self, message: Message) {
-        let (from, to) = (message.from, message.to);
-        if self.is_cut(from, to) || !self.node(to.0).is_up() {
+        if self.is_cut(message.from, message.to) || !self.node(message.to.0).is_up() {
             return self.lose(&message);
         }
+        self.try_deliver(message).expect("honest peers send valid messages");
+    }
+
+    /// Steps a message into its receiver, which may refuse it.
+    pub fn try_deliver(&mut self, message: Message) -> Result<(), StepError> {
+        let (from, to) = (message.from, message.to);
         let is_snapshot = matches!(message.body, Body::Snapshot { .. });
-        self.raft(to.0).step(message).expect("honest peers send valid messages");
+        self.raft(to.0).step(message)?;
         self.check(to.0);
         if is_snapshot && let Some(raft) = &mut self.node(from.0).raft {
             raft.report_snapshot(to, true);
         }
+        Ok(())
     }
 
     pub fn lose(&mut self, message: &Message) {

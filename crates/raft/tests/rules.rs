@@ -1,0 +1,399 @@
+//! Single rules at a single peer, played against it message by message.
+
+use bytes::Bytes;
+use settle_base::{GroupId, GroupTime};
+use settle_raft::{
+    Body, ConfState, Config, Entry, EntryKind, HardState, Index, Message, PeerId, ProposeError, Raft, Ready, Reject,
+    RestoreError, Restored, Role, SnapshotMeta, StepError, Term,
+};
+
+const GROUP: GroupId = GroupId(1);
+
+fn entry(term: Term, index: Index) -> Entry {
+    Entry {
+        term,
+        index,
+        kind: EntryKind::Normal,
+        time: GroupTime::ZERO,
+        data: Bytes::from_static(b"data"),
+    }
+}
+
+fn restored(term: Term, terms: &[Term]) -> Restored {
+    Restored {
+        hard_state: HardState {
+            term,
+            ..HardState::default()
+        },
+        snapshot: SnapshotMeta {
+            conf: ConfState::of_voters([1, 2, 3].map(PeerId)),
+            ..SnapshotMeta::default()
+        },
+        entries: terms.iter().zip(1..).map(|(&term, index)| entry(term, index)).collect(),
+        recovering: None,
+    }
+}
+
+fn peer(term: Term, terms: &[Term]) -> Raft {
+    Raft::restore(Config::new(GROUP, PeerId(1), 1), restored(term, terms)).unwrap()
+}
+
+fn from(id: u64, term: Term, body: Body) -> Message {
+    Message {
+        group: GROUP,
+        from: PeerId(id),
+        to: PeerId(1),
+        term,
+        body,
+    }
+}
+
+fn append(term: Term, prev: (Term, Index), commit: Index, entries: Vec<Entry>) -> Message {
+    from(
+        2,
+        term,
+        Body::Append {
+            prev_index: prev.1,
+            prev_term: prev.0,
+            commit,
+            entries,
+        },
+    )
+}
+
+fn ack(id: u64, term: Term, index: Index) -> Message {
+    from(
+        id,
+        term,
+        Body::AppendReply {
+            result: Ok(index),
+            recovering: None,
+        },
+    )
+}
+
+fn persist_all(raft: &mut Raft) -> Ready {
+    let ready = raft.ready();
+    if let Some(persist) = &ready.persist {
+        raft.on_persisted(persist.seq);
+    }
+    ready
+}
+
+/// p1 leads `term + 1`, everything durable.
+fn leader(term: Term, terms: &[Term]) -> Raft {
+    let mut raft = peer(term, terms);
+    raft.campaign();
+    raft.step(from(2, term + 1, Body::PreVoteReply { granted: true }))
+        .unwrap();
+    persist_all(&mut raft);
+    raft.step(from(2, term + 1, Body::VoteReply { granted: true })).unwrap();
+    assert!(raft.is_leader());
+    persist_all(&mut raft);
+    raft
+}
+
+#[test]
+fn a_candidate_counts_its_own_vote_only_once_it_is_durable() {
+    let mut raft = peer(0, &[]);
+    raft.campaign();
+    raft.step(from(2, 1, Body::PreVoteReply { granted: true })).unwrap();
+    let persist = raft.ready().persist.expect("the vote is written");
+    assert_eq!(
+        persist.hard_state.map(|state| (state.term, state.vote)),
+        Some((1, PeerId(1)))
+    );
+    assert_eq!(persist.after.len(), 2, "the requests wait for the write");
+    raft.step(from(2, 1, Body::VoteReply { granted: true })).unwrap();
+    assert_eq!(raft.role(), Role::Candidate);
+    raft.on_persisted(persist.seq);
+    assert_eq!(raft.role(), Role::Leader);
+}
+
+#[test]
+fn a_leader_counts_its_own_entry_only_once_it_is_durable_but_sends_it_before() {
+    let mut raft = leader(0, &[]);
+    raft.step(ack(2, 1, 1)).unwrap();
+    raft.ready();
+    raft.propose(Bytes::from_static(b"x"), GroupTime::ZERO, None).unwrap();
+    let ready = raft.ready();
+    assert!(
+        ready
+            .messages
+            .iter()
+            .any(|m| matches!(&m.body, Body::Append { entries, .. } if entries.len() == 1))
+    );
+    raft.step(ack(2, 1, 2)).unwrap();
+    assert_eq!(raft.commit(), 1, "one durable copy of two");
+    raft.on_persisted(ready.persist.unwrap().seq);
+    assert_eq!(raft.commit(), 2);
+}
+
+#[test]
+fn an_entry_of_an_old_term_is_committed_only_by_one_of_the_own_term() {
+    let mut raft = leader(2, &[1, 2]);
+    raft.step(ack(2, 3, 2)).unwrap();
+    assert_eq!(
+        raft.commit(),
+        0,
+        "a quorum holds entry 2 of term 2, which another leader may still replace"
+    );
+    raft.step(ack(2, 3, 3)).unwrap();
+    assert_eq!(raft.commit(), 3);
+}
+
+#[test]
+fn an_ack_of_a_write_under_way_waits_for_exactly_that_write() {
+    let mut raft = peer(1, &[]);
+    raft.step(append(1, (0, 0), 0, vec![entry(1, 1)])).unwrap();
+    let first = raft.ready().persist.unwrap();
+    assert_eq!(first.after.len(), 1, "the ack travels with its write");
+    raft.step(append(1, (0, 0), 0, vec![entry(1, 1)])).unwrap();
+    let again = raft.ready();
+    assert!(
+        again.persist.is_none() && again.messages.is_empty(),
+        "nothing new to write, nothing durable to ack"
+    );
+    raft.on_persisted(first.seq);
+    let messages = raft.ready().messages;
+    assert!(
+        matches!(
+            messages[..],
+            [Message {
+                body: Body::AppendReply { result: Ok(1), .. },
+                ..
+            }]
+        ),
+        "{messages:?}"
+    );
+}
+
+#[test]
+fn a_write_of_overwritten_entries_makes_nothing_durable() {
+    let mut raft = peer(1, &[]);
+    raft.step(append(1, (0, 0), 0, vec![entry(1, 1), entry(1, 2)])).unwrap();
+    let old = raft.ready().persist.unwrap();
+    raft.step(from(
+        3,
+        2,
+        Body::Append {
+            prev_index: 1,
+            prev_term: 1,
+            commit: 0,
+            entries: vec![entry(2, 2)],
+        },
+    ))
+    .unwrap();
+    let new = raft.ready().persist.unwrap();
+    assert_eq!(new.truncate_after, Some(1));
+    raft.on_persisted(old.seq);
+    assert_eq!(raft.status().durable_index, 1);
+    raft.on_persisted(new.seq);
+    assert_eq!(raft.status().durable_index, 2);
+}
+
+#[test]
+fn a_group_of_one_commits_right_after_its_own_write() {
+    let mut alone = restored(0, &[]);
+    alone.snapshot.conf = ConfState::of_voters([PeerId(1)]);
+    let mut raft = Raft::restore(Config::new(GROUP, PeerId(1), 1), alone).unwrap();
+    raft.campaign();
+    persist_all(&mut raft);
+    assert!(raft.is_leader());
+    persist_all(&mut raft);
+    assert_eq!(raft.commit(), 1);
+    raft.read_index(5).unwrap();
+    assert_eq!(raft.ready().reads.len(), 1, "nobody has to be asked");
+}
+
+#[test]
+fn proposals_are_refused_beyond_the_limit_but_one_large_entry_always_passes() {
+    let mut config = Config::new(GROUP, PeerId(1), 1);
+    config.max_uncommitted_bytes = 100;
+    config.max_append_bytes = 10;
+    let mut raft = Raft::restore(config, restored(0, &[])).unwrap();
+    raft.campaign();
+    raft.step(from(2, 1, Body::PreVoteReply { granted: true })).unwrap();
+    persist_all(&mut raft);
+    raft.step(from(2, 1, Body::VoteReply { granted: true })).unwrap();
+    persist_all(&mut raft);
+    raft.step(ack(2, 1, 1)).unwrap();
+    persist_all(&mut raft);
+    let large = Bytes::from(vec![0; 1_000]);
+    raft.propose(large.clone(), GroupTime::ZERO, Some(1))
+        .expect("the only entry in flight is always taken");
+    let refused = raft.propose(large.clone(), GroupTime::ZERO, None);
+    assert!(matches!(refused, Err(ProposeError::Full { .. })), "{refused:?}");
+    let wrong = raft.propose(large, GroupTime::ZERO, Some(9));
+    assert_eq!(wrong, Err(ProposeError::TermChanged { expected: 9, term: 1 }));
+    let sent = raft.ready().messages;
+    assert!(
+        sent.iter()
+            .any(|m| matches!(&m.body, Body::Append { entries, .. } if entries.len() == 1)),
+        "{sent:?}"
+    );
+}
+
+#[test]
+fn a_lie_is_an_error_that_changes_nothing() {
+    let snapshot = |index, term, voters: &[u64]| {
+        let conf = ConfState {
+            voters: voters.iter().copied().map(PeerId).collect(),
+            ..ConfState::default()
+        };
+        from(
+            2,
+            9,
+            Body::Snapshot {
+                meta: SnapshotMeta {
+                    index,
+                    term,
+                    conf,
+                    ..SnapshotMeta::default()
+                },
+            },
+        )
+    };
+    let to = |to, group| Message {
+        group: GroupId(group),
+        to: PeerId(to),
+        ..ack(2, 9, 1)
+    };
+    let bad_change = Entry {
+        kind: EntryKind::ConfChange,
+        ..entry(9, 4)
+    };
+    let lies = [
+        to(2, 1),
+        to(1, 2),
+        from(0, 9, Body::TimeoutNow),
+        from(1, 9, Body::TimeoutNow),
+        from(2, 0, Body::TimeoutNow),
+        from(2, u64::MAX, Body::TimeoutNow),
+        from(
+            3,
+            2,
+            Body::Heartbeat {
+                commit: 0,
+                read_seq: 0,
+                recover_to: None,
+            },
+        ),
+        from(
+            2,
+            9,
+            Body::Heartbeat {
+                commit: 99,
+                read_seq: 0,
+                recover_to: None,
+            },
+        ),
+        from(
+            2,
+            9,
+            Body::Vote {
+                last_index: 4,
+                last_term: 9,
+                force: false,
+            },
+        ),
+        from(
+            2,
+            9,
+            Body::PreVote {
+                last_index: 4,
+                last_term: 0,
+                force: false,
+            },
+        ),
+        append(9, (2, 3), 0, vec![entry(9, 5)]),
+        append(9, (2, 3), 0, vec![entry(1, 4)]),
+        append(9, (2, 3), 0, vec![entry(10, 4)]),
+        append(9, (10, 3), 0, vec![]),
+        append(9, (0, 3), 0, vec![]),
+        append(9, (0, u64::MAX), 0, vec![]),
+        append(9, (1, 1), 0, vec![entry(9, 2)]),
+        append(9, (5, 2), 0, vec![]),
+        append(9, (2, 3), 0, vec![bad_change]),
+        snapshot(0, 0, &[1]),
+        snapshot(9, 10, &[1]),
+        snapshot(9, 9, &[]),
+        snapshot(9, 9, &[2, 1]),
+    ];
+    for lie in lies {
+        let mut raft = peer(2, &[1, 2, 2]);
+        raft.step(append(2, (2, 3), 2, vec![])).unwrap();
+        let before = raft.status();
+        let error = raft.step(lie.clone());
+        assert!(error.is_err(), "{lie:?} was believed");
+        assert_eq!(raft.status(), before, "{lie:?}");
+    }
+}
+
+#[test]
+fn a_leader_does_not_believe_answers_to_what_it_never_sent() {
+    let mut raft = leader(0, &[]);
+    let reject = Reject {
+        prev_index: 9,
+        hint_index: 9,
+        hint_term: 1,
+    };
+    let lies = [
+        ack(2, 1, 9),
+        from(
+            2,
+            1,
+            Body::AppendReply {
+                result: Err(reject),
+                recovering: None,
+            },
+        ),
+        from(
+            2,
+            1,
+            Body::HeartbeatReply {
+                read_seq: 7,
+                recovering: None,
+            },
+        ),
+        from(
+            2,
+            1,
+            Body::Heartbeat {
+                commit: 0,
+                read_seq: 0,
+                recover_to: None,
+            },
+        ),
+    ];
+    let before = raft.status();
+    for lie in lies {
+        raft.step(lie.clone()).expect_err(&format!("{lie:?} was believed"));
+        assert_eq!(raft.status(), before);
+    }
+    assert!(matches!(
+        raft.step(append(1, (0, 0), 0, vec![])),
+        Err(StepError::TwoLeaders { .. })
+    ));
+}
+
+#[test]
+fn a_log_that_contradicts_itself_is_not_restored() {
+    let restore = |restored| Raft::restore(Config::new(GROUP, PeerId(1), 1), restored).map(drop);
+    assert!(matches!(
+        restore(restored(1, &[1, 2])),
+        Err(RestoreError::Entries { found: 2, .. })
+    ));
+    assert!(matches!(
+        restore(restored(2, &[2, 1])),
+        Err(RestoreError::Entries { found: 2, .. })
+    ));
+    let mut beyond = restored(1, &[1]);
+    beyond.hard_state.commit = 2;
+    assert!(matches!(
+        restore(beyond.clone()),
+        Err(RestoreError::CommitBeyondLog { commit: 2, last: 1, .. })
+    ));
+    beyond.recovering = Some(1);
+    assert_eq!(restore(beyond), Ok(()), "a damaged tail may hold what was committed");
+}
