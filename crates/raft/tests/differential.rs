@@ -281,8 +281,10 @@ impl Pair {
             return;
         }
         let single = |kind: &ConfChangeKind| {
-            let mut single = ConfChangeSingle::default();
-            single.node_id = kind.peer().0;
+            let mut single = ConfChangeSingle {
+                node_id: kind.peer().0,
+                ..ConfChangeSingle::default()
+            };
             single.set_change_type(match kind {
                 ConfChangeKind::AddVoter(_) => ConfChangeType::AddNode,
                 ConfChangeKind::AddLearner(_) => ConfChangeType::AddLearnerNode,

@@ -35,7 +35,7 @@ fn restored(term: Term, terms: &[Term]) -> Restored {
 }
 
 fn peer(term: Term, terms: &[Term]) -> Raft {
-    Raft::restore(Config::new(GROUP, PeerId(1), 1), restored(term, terms)).unwrap()
+    Raft::restore(Config::new(GROUP, PeerId(1), 1), restored(term, terms)).expect("an honest story")
 }
 
 fn from(id: u64, term: Term, body: Body) -> Message {
@@ -85,9 +85,10 @@ fn leader(term: Term, terms: &[Term]) -> Raft {
     let mut raft = peer(term, terms);
     raft.campaign();
     raft.step(from(2, term + 1, Body::PreVoteReply { granted: true }))
-        .unwrap();
+        .expect("an honest story");
     persist_all(&mut raft);
-    raft.step(from(2, term + 1, Body::VoteReply { granted: true })).unwrap();
+    raft.step(from(2, term + 1, Body::VoteReply { granted: true }))
+        .expect("an honest story");
     assert!(raft.is_leader());
     persist_all(&mut raft);
     raft
