@@ -304,15 +304,17 @@ fn a_call_of_an_older_term_is_refused() {
     net.branch(rm, tcc(&xid, "action"));
     let key = net.ask(tm, commit(&xid));
     let call = net.next_call();
-    // Node 0 does not hear that it lost its office; its driver goes on.
-    net.elect_told(1, &[1, 2]);
+    // Node 0 does not hear that it lost its office; its driver goes on. The new leader has still to catch up.
+    net.nodes[1].is_apply_paused = true;
     net.rm_says(&call, BranchStatus::PhaseTwoCommitFailedRetryable);
-    net.nodes[1].is_apply_paused = false;
+    net.run(50);
+    net.elect_told(1, &[1, 2]);
     net.until("the old leader's call", |net| {
         net.notes.iter().any(|(node, note)| {
             *node == 2 && matches!(note, GateNote::OldTermRefused { from, term: 1, newest: 2, .. } if *from == id_of(0))
         })
     });
+    net.nodes[1].is_apply_paused = false;
     net.do_next_call();
     assert_eq!(net.answer(key), ended(3));
     net.until("the end", |net| net.oracle.open_count() == 0);
@@ -535,6 +537,8 @@ fn what_a_snapshot_hid_is_answered_from_its_state() {
     net.run(100);
     net.nodes[1].is_apply_paused = true;
     let begun = net.ask(tm, begin(60_000));
+    net.run(100);
+    assert_eq!(net.oracle.open_count(), 2);
     net.rm_says(&call, BranchStatus::PhaseTwoCommitted);
     net.until("the end", |net| net.oracle.open_count() == 1);
     // The replica of node 1 is replaced; it never sees the effects.
