@@ -95,3 +95,20 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_at_most_64_bits() {
+        for n in [0, 127, 128, u64::MAX] {
+            let mut bytes = Vec::new();
+            put_u64(&mut bytes, n);
+            assert_eq!(Reader::new(&bytes).u64(), Ok(n));
+        }
+        let past = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02];
+        assert!(Reader::new(&past).u64().is_err());
+        assert!(Reader::new(&[0x80; 11]).u64().is_err());
+    }
+}

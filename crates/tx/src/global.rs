@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use settle_base::GroupTime;
 
-use crate::{BranchId, BranchStatus, BranchType, GlobalStatus, Tid};
+use crate::{BranchId, BranchStatus, BranchType, GlobalStatus, Tid, names::LocalNumber};
 
 /// A global transaction that has not ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,8 +40,8 @@ pub struct Branch {
     /// When its second phase first failed in a retryable way.
     pub retrying_since: Option<GroupTime>,
     pub(crate) is_open: bool,
-    /// The resource's number in this replica's lock table; not part of the state.
-    pub(crate) resource_number: u32,
+    /// The resource's number in this replica's lock table.
+    pub(crate) resource_number: LocalNumber,
 }
 
 impl Global {

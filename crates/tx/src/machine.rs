@@ -187,7 +187,7 @@ impl TxMachine {
             open_branches += u64::from(global.open_branches);
             for branch in &global.branches {
                 assert!(branch.id.seq() < self.next_branch, "{} was never given", branch.id);
-                assert_eq!(self.names.number(&branch.resource), Some(branch.resource_number));
+                assert_eq!(self.names.number(&branch.resource), Some(branch.resource_number.0));
                 let may_hold = branch.is_open && global.status.direction() != Some(Direction::Commit);
                 assert!(
                     may_hold || branch.lock_keys.is_empty(),
@@ -196,7 +196,10 @@ impl TxMachine {
                 );
                 for row in crate::lock_rows(&branch.lock_keys) {
                     let row = row.expect("a branch's lock keys were read when it was registered");
-                    let holder = self.locks.holder(branch.resource_number, row).map(|(holder, _)| holder);
+                    let holder = self
+                        .locks
+                        .holder(branch.resource_number.0, row)
+                        .map(|(holder, _)| holder);
                     assert_eq!(
                         holder,
                         Some(tid),

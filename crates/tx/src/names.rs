@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use settle_base::FixedMap;
 
@@ -9,6 +9,24 @@ use settle_base::FixedMap;
 pub(crate) struct Names {
     entries: FixedMap<Arc<str>, Entry>,
     free: Vec<u32>,
+}
+
+/// A name's number where the replicated state is compared or shown: it is no part of it.
+#[derive(Clone, Copy)]
+pub(crate) struct LocalNumber(pub u32);
+
+impl PartialEq for LocalNumber {
+    fn eq(&self, _: &LocalNumber) -> bool {
+        true
+    }
+}
+
+impl Eq for LocalNumber {}
+
+impl fmt::Debug for LocalNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("_")
+    }
 }
 
 struct Entry {

@@ -14,6 +14,7 @@ use crate::{
     dedup::{ORIGINS_MAX, Origin, RESULTS_MAX},
     dedup_codec::{get_result, put_result},
     encoding::{Reader, put_str, put_u64},
+    names::LocalNumber,
     outcome::{CHUNK_LEN, OutcomeChunk},
 };
 
@@ -315,7 +316,7 @@ fn get_global(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
             lock_keys: reader.str()?.into(),
             retrying_since: get_time(reader)?,
             is_open: reader.bool()?,
-            resource_number: 0,
+            resource_number: LocalNumber(0),
         };
         let may_hold_locks = branch.is_open && global.status.direction() != Some(Direction::Commit);
         if global.branches.last().is_some_and(|last| last.id >= branch.id) {
@@ -362,17 +363,17 @@ fn add_global(machine: &mut TxMachine, mut global: Global) -> Result<(), LoadErr
         }
         branch.resource = machine.names.take(&branch.resource);
         branch.client = machine.names.take(&branch.client);
-        branch.resource_number = machine.names.number(&branch.resource).expect("it was just taken");
+        branch.resource_number.0 = machine.names.number(&branch.resource).expect("it was just taken");
         if machine
             .locks
-            .check(Some(branch.resource_number), &branch.lock_keys, Some(tid))
+            .check(Some(branch.resource_number.0), &branch.lock_keys, Some(tid))
             .is_err()
         {
             return Err(LoadError {
                 reason: format!("branch {} of {tid} cannot hold its locks", branch.id),
             });
         }
-        machine.locks.take(branch.resource_number, &branch.lock_keys, tid);
+        machine.locks.take(branch.resource_number.0, &branch.lock_keys, tid);
     }
     machine.open_branches += u64::from(global.open_branches);
     machine.globals.insert(tid, Box::new(global));

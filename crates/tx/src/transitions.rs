@@ -8,6 +8,7 @@ use crate::{
     Branch, BranchId, BranchStatus, BranchType, CommandBody, Decision, Direction, Expect, Global, GlobalStatus,
     Outcome, Reply, Tid, TxEffect, TxError, TxMachine,
     locks::{LockRefusal, LockTable, auto_commit},
+    names::LocalNumber,
 };
 
 /// Seata counts "the XA resource does not know the branch" as done when this much time, or the transaction's timeout
@@ -124,7 +125,7 @@ impl TxMachine {
                 .locks
                 .check(self.names.number(resource), lock_keys, Some(tid))
                 .map_err(|refusal| self.refusal(refusal, tid, resource, application_data))?;
-            if new_bytes > 0 && self.locks.bytes() + new_bytes > self.config.lock_bytes_max {
+            if self.locks.bytes() + new_bytes > self.config.lock_bytes_max {
                 return Err(TxError::LockTableFull {
                     tid,
                     limit: self.config.lock_bytes_max,
@@ -153,7 +154,7 @@ impl TxMachine {
             lock_keys: lock_keys.into(),
             retrying_since: None,
             is_open: true,
-            resource_number,
+            resource_number: LocalNumber(resource_number),
         });
         global.open_branches += 1;
         self.open_branches += 1;
@@ -418,7 +419,7 @@ fn close(branch: &mut Branch, tid: Tid, locks: &mut LockTable) {
 
 fn release_locks(branch: &mut Branch, tid: Tid, locks: &mut LockTable) {
     if !branch.lock_keys.is_empty() {
-        locks.release(branch.resource_number, &branch.lock_keys, tid);
+        locks.release(branch.resource_number.0, &branch.lock_keys, tid);
         branch.lock_keys = Box::default();
     }
 }

@@ -436,6 +436,36 @@ fn a_fact_told_to_an_earlier_leader_counts_and_ends_the_call() {
 }
 
 #[test]
+fn a_mark_that_is_applied_during_the_next_call_is_not_taken_for_its_answer() {
+    let mut stage = Stage::new(DriverConfig::default());
+    let tid = stage.with_branches(&[BranchType::At]);
+    stage.decide(tid, Decision::Commit);
+    let branch = BranchId::new(1, 1);
+    let mut actions = Vec::new();
+    stage.driver.poll(&stage.rig.machine, GroupTime(0), &mut actions);
+    let why = CallFailure::NoChannel;
+    stage
+        .driver
+        .on_call_failed(&stage.rig.machine, tid, branch, 1, why, GroupTime(0));
+    stage.rig.time = GroupTime(1_000);
+    stage.driver.poll(&stage.rig.machine, stage.rig.time, &mut actions);
+    let status = BranchStatus::PhaseTwoCommitFailedRetryable;
+    assert!(
+        actions.contains(&DriverAction::MarkRetrying { tid, branch, status }),
+        "{actions:?}"
+    );
+    let done = |stage: &mut Stage| drop(stage.ask(CommandBody::BranchDone { tid, branch, status }));
+    done(&mut stage);
+    assert_eq!(stage.driver.calls_in_flight(), 1, "attempt 2 is out");
+    done(&mut stage);
+    assert_eq!(
+        stage.driver.calls_in_flight(),
+        0,
+        "the second time it is the resource manager's answer"
+    );
+}
+
+#[test]
 fn saga_branches_are_left_to_their_client() {
     let mut stage = Stage::new(DriverConfig {
         stuck_after: Duration::ZERO,
