@@ -18,6 +18,10 @@ pub struct HostConfig {
     pub tick: Duration,
     pub election_ticks: u32,
     pub heartbeat_ticks: u32,
+    /// Entries of one append message, in bytes; a longer entry travels alone.
+    pub append_bytes_max: usize,
+    /// Append messages on the way to one follower.
+    pub appends_in_flight_max: usize,
     /// A group takes a snapshot when it has applied this many bytes of log since its last one.
     pub snapshot_after_bytes: u64,
     pub snapshot_chunk_bytes: usize,
@@ -71,6 +75,8 @@ impl HostConfig {
             tick: Duration::from_millis(50),
             election_ticks: 10,
             heartbeat_ticks: 2,
+            append_bytes_max: 256 << 10,
+            appends_in_flight_max: 256,
             snapshot_after_bytes: 64 << 20,
             snapshot_chunk_bytes: 64 << 10,
             keep_tail_entries: 1_000,

@@ -293,6 +293,8 @@ pub(crate) fn raft_config(config: &HostConfig, identity: &Identity, group: Group
     Config {
         election_ticks: config.election_ticks,
         heartbeat_ticks: config.heartbeat_ticks,
+        max_append_bytes: config.append_bytes_max,
+        max_inflight_messages: config.appends_in_flight_max,
         // One persist must fit the log's staging area.
         max_uncommitted_bytes: defaults.max_uncommitted_bytes.min(config.wal.max_batch_bytes / 2),
         max_inflight_bytes: defaults.max_inflight_bytes.min(config.wal.max_batch_bytes / 4),

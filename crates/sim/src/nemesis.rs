@@ -41,8 +41,10 @@ where
         let node = self.prng.below(self.nodes.len() as u64) as usize;
         match self.prng.below(100) {
             0..18 => self.crash(node, true, None),
-            18..23 => self.crash(node, false, None),
-            23..26 => self.crash_all(),
+            18..21 => self.crash(node, false, None),
+            21..23 => self.crash_leader(),
+            23..25 => self.crash_all(),
+            25..26 => self.crash_leader(),
             26..34 => self.pause(node),
             34..44 => self.partition(),
             44..52 => self.block_one_way(),
@@ -57,7 +59,7 @@ where
             93..100 => self.ask_for_snapshot(node),
             _ => unreachable!("below 100"),
         }
-        let pause = self.prng.between(150_000, 1_800_000);
+        let pause = self.prng.between(50_000, self.pause_us_max);
         self.schedule(pause, Happening::Nemesis);
         Ok(())
     }
@@ -67,6 +69,14 @@ where
         for node in 0..self.nodes.len() {
             let down_for = self.prng.between(50_000, 500_000);
             self.crash(node, true, Some(down_for));
+        }
+    }
+
+    /// And it is back before the others have got over it.
+    fn crash_leader(&mut self) {
+        if let Some(leader) = self.leader() {
+            let down_for = self.prng.between(5_000, 300_000);
+            self.crash(leader, true, Some(down_for));
         }
     }
 

@@ -125,6 +125,8 @@ pub(crate) struct World<W: Workload> {
     pub(crate) network: Network,
     pub(crate) good_disk: Latency,
     pub(crate) auto_replace: bool,
+    /// Most pauses between two acts of the nemesis are shorter than this.
+    pub(crate) pause_us_max: u64,
     /// Nodes whose loss an operator is to declare.
     pub(crate) operator_replaces: Vec<usize>,
     pub(crate) are_faults_off: bool,
@@ -165,12 +167,15 @@ impl<W: Workload> World<W> {
         let nodes: Vec<_> = (1..=count).map(|n| (NodeId(n), format!("10.0.0.{n}:7070"))).collect();
         let mut config = HostConfig::new(NodeId(1), nodes, 0);
         config.auto_replace = auto_replace;
+        config.append_bytes_max = [1, 1_000, 256 << 10][prng.below(3) as usize];
+        config.appends_in_flight_max = [1, 2, 256][prng.below(3) as usize];
         config.snapshot_after_bytes = [4 << 10, 16 << 10, 64 << 10][prng.below(3) as usize];
         config.snapshot_chunk_bytes = [32, 200, 4_096][prng.below(3) as usize];
         config.keep_tail_entries = [0, 5, 50][prng.below(3) as usize];
         config.promote_within_entries = prng.below(20);
         config.wal.segment_bytes = [8 << 10, 64 << 10, 1 << 20][prng.below(3) as usize];
         let weather = Weather::draw(&mut prng);
+        let pause_us_max = [400_000, 1_200_000, 3_000_000][prng.below(3) as usize];
         let is_encoding = prng.percent(20);
         let mut nodes = Vec::new();
         for n in 1..=count {
@@ -207,6 +212,7 @@ impl<W: Workload> World<W> {
             nodes,
             good_disk,
             auto_replace,
+            pause_us_max,
             operator_replaces: Vec::new(),
             are_faults_off: false,
             workload: Some(workload),

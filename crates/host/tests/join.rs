@@ -1,0 +1,246 @@
+//! How directories become a cluster, and how they never become two.
+
+mod harness;
+
+use harness::{Cluster, GROUP, config, open};
+use settle_base::Mono;
+use settle_host::{HostEvent, HostNote, JoinMessage, OpenError, OperatorRequest, PeerError, PeerMessage};
+use settle_raft::Body;
+use settle_storage::{DiskRead, FileName, MemDisk, Op};
+
+fn clusters(cluster: &Cluster) -> Vec<Option<settle_host::ClusterId>> {
+    cluster.hosts.values().map(|host| host.identity().cluster).collect()
+}
+
+#[test]
+fn a_cluster_is_founded_only_when_every_configured_node_is_there() {
+    let mut cluster = Cluster::new(3);
+    cluster.connect(1, 2);
+    cluster.ticks(100);
+    assert_eq!(clusters(&cluster), [None; 3], "node 3 could remember a cluster");
+    cluster.connect(2, 3);
+    cluster.ticks(100);
+    assert_eq!(clusters(&cluster), [None; 3], "node 1 has not heard node 3");
+    cluster.connect(1, 3);
+    let ids = clusters(&cluster);
+    assert!(ids[0].is_some() && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    cluster.until("leader", |c| c.leader().is_some());
+}
+
+#[test]
+fn one_configured_node_founds_alone() {
+    let mut cluster = Cluster::new(1);
+    cluster.until("leader", |c| c.leader() == Some(1));
+    cluster.propose(1, "alone");
+    assert_eq!(cluster.lines(1), ["alone"]);
+}
+
+#[test]
+fn a_wiped_first_node_founds_nothing_while_anybody_is_away() {
+    let mut cluster = Cluster::founded(3);
+    (1..=3).for_each(|node| cluster.stop(node));
+    cluster.disks[&1].wipe();
+    cluster.start(1).expect("an empty directory opens");
+    cluster.ticks(200);
+    assert!(cluster.hosts[&1].identity().cluster.is_none());
+    // Another that lost everything changes nothing: node 2 still remembers.
+    cluster.disks[&3].wipe();
+    cluster.start(3).expect("an empty directory opens");
+    cluster.connect(1, 3);
+    cluster.ticks(200);
+    assert!(cluster.hosts.values().all(|host| host.identity().cluster.is_none()));
+}
+
+#[test]
+fn a_wiped_node_votes_only_after_it_was_let_in_and_caught_up() {
+    let mut cluster = Cluster::founded(3);
+    let leader = cluster.leader().expect("it was founded");
+    for text in ["a", "b", "c"] {
+        cluster.propose(leader, text);
+    }
+    let lost = if leader == 3 { 2 } else { 3 };
+    cluster.stop(lost);
+    cluster.disks[&lost].wipe();
+    cluster.start(lost).expect("an empty directory opens");
+    cluster.sent.clear();
+    cluster.connect_all();
+    cluster.until("replaced voter", |c| c.is_voter(lost));
+    assert_eq!(cluster.lines(lost), ["a", "b", "c"]);
+    let votes = cluster.sent.iter().filter(|(from, _, message)| {
+        let PeerMessage::Raft(messages) = message else {
+            return false;
+        };
+        *from == lost
+            && messages
+                .iter()
+                .any(|m| matches!(m.body, Body::VoteReply { granted: true }))
+    });
+    assert_eq!(votes.count(), 0);
+    // The old incarnation is gone from the membership.
+    let conf = cluster.hosts[&lost].raft(GROUP).expect("a member").conf();
+    assert_eq!((conf.voters.len(), conf.learners.len()), (3, 0), "{conf:?}");
+}
+
+#[test]
+fn without_permission_a_wiped_node_stays_outside_until_an_operator_says_so() {
+    let mut cluster = Cluster::new(3);
+    cluster.auto_replace = false;
+    for node in 1..=3 {
+        cluster.stop(node);
+        cluster.start(node).expect("it is empty");
+    }
+    cluster.connect_all();
+    cluster.until("leader", |c| c.leader().is_some());
+    let leader = cluster.leader().expect("just seen");
+    let lost = leader % 3 + 1;
+    cluster.stop(lost);
+    cluster.disks[&lost].wipe();
+    cluster.start(lost).expect("an empty directory opens");
+    cluster.connect_all();
+    cluster.ticks(200);
+    let members = |c: &Cluster| c.hosts[&leader].raft(GROUP).expect("a member").conf().peers().len();
+    assert_eq!((members(&cluster), cluster.is_voter(lost)), (3, false));
+    let node = settle_base::NodeId(lost);
+    cluster.give(leader, HostEvent::Operator(OperatorRequest::ReplaceMember { node }));
+    cluster.until("replaced voter", |c| c.is_voter(lost));
+}
+
+#[test]
+fn a_node_of_another_cluster_is_refused_by_name() {
+    let mut one = Cluster::founded(3);
+    let two = Cluster::new(1);
+    let mut stranger = two.hosts[&1].hello();
+    stranger.cluster = Some(settle_host::ClusterId(99));
+    stranger.node = settle_base::NodeId(2);
+    stranger.incarnation = settle_base::PeerId(999);
+    let node = stranger.node;
+    one.disconnect(1, 2);
+    one.give(1, HostEvent::PeerUp { node, hello: stranger });
+    assert!(
+        matches!(one.closed[..], [(1, PeerError::OtherCluster { .. })]),
+        "{:?}",
+        one.closed
+    );
+    assert_eq!(one.closed[0].1.code().to_string(), "HO0041");
+}
+
+#[test]
+fn a_second_founding_is_refused_by_who_knows_better() {
+    let mut cluster = Cluster::founded(3);
+    let cluster_id = settle_host::ClusterId(1);
+    let found = JoinMessage::Found {
+        cluster: cluster_id,
+        founders: Vec::new(),
+    };
+    let before = cluster.hosts[&2].identity().clone();
+    let from = settle_base::NodeId(1);
+    cluster.give(
+        2,
+        HostEvent::Peer {
+            from,
+            message: PeerMessage::Join(found),
+        },
+    );
+    assert!(matches!(cluster.closed[..], [(2, PeerError::OtherCluster { .. })]));
+    assert_eq!(*cluster.hosts[&2].identity(), before);
+}
+
+#[test]
+fn founding_survives_a_device_that_fails_at_any_operation() {
+    let mut failures = 0;
+    for ops in 0..40 {
+        let mut cluster = Cluster::new(3);
+        cluster.connect(2, 3);
+        cluster.disks[&1].die_after(ops);
+        cluster.connect_all();
+        cluster.ticks(3);
+        if cluster.fatal.contains_key(&1) {
+            failures += 1;
+        }
+        cluster.stop(1);
+        cluster
+            .start(1)
+            .unwrap_or_else(|error| panic!("after {ops} operations: {error}"));
+        cluster.connect_all();
+        cluster.until("a leader", |c| c.leader().is_some());
+        let ids = clusters(&cluster);
+        assert!(ids.iter().all(|id| *id == ids[0]), "after {ops} operations: {ids:?}");
+    }
+    assert!(
+        failures > 5,
+        "the device must fail while founding, not only later: {failures}"
+    );
+}
+
+#[test]
+fn directories_that_are_not_ours_are_refused_by_name() {
+    let disk = MemDisk::new(1);
+    drop(open(config(1, 3), &disk, 5).expect("an empty directory opens"));
+    let other = open(config(2, 3), &disk, 6).err().expect("it is node 1's");
+    assert!(matches!(other, OpenError::OtherNode { .. }), "{other}");
+    assert_eq!(
+        open(config(1, 3), &disk, 7).expect("ours").hello().incarnation.0,
+        5,
+        "an incarnation is for life"
+    );
+
+    let identity = FileName::new("identity").expect("a valid name");
+    let newer = disk.fork();
+    newer.flip_bit(&identity, 9, 0);
+    assert!(matches!(
+        open(config(1, 3), &newer, 8),
+        Err(OpenError::NewerFormat { found: 257, .. })
+    ));
+    let damaged = disk.fork();
+    damaged.flip_bit(&identity, 20, 3);
+    assert!(matches!(
+        open(config(1, 3), &damaged, 8),
+        Err(OpenError::IdentityDamaged)
+    ));
+
+    let cluster = Cluster::founded(1);
+    let mut without = cluster.disks[&1].fork();
+    without.run(Op::Remove { file: identity }).expect("the file is there");
+    assert!(matches!(
+        open(config(1, 1), &without, 9),
+        Err(OpenError::IdentityMissing { .. })
+    ));
+    let mut without_log = cluster.disks[&1].fork();
+    for (file, _) in without_log.list().expect("readable") {
+        if file.as_str().starts_with("wal-") {
+            without_log.run(Op::Remove { file }).expect("the file is there");
+        }
+    }
+    assert!(matches!(
+        open(config(1, 1), &without_log, 9),
+        Err(OpenError::LogMissing { .. })
+    ));
+}
+
+#[test]
+fn a_restarted_cluster_goes_on_where_it_was() {
+    let mut cluster = Cluster::founded(3);
+    let leader = cluster.leader().expect("it was founded");
+    cluster.propose(leader, "before");
+    (1..=3).for_each(|node| cluster.stop(node));
+    for node in 1..=3 {
+        cluster.start(node).expect("its own directory opens");
+    }
+    cluster.now = Mono::from_millis(cluster.now.as_millis() + 1);
+    cluster.connect_all();
+    cluster.until("a leader", |c| c.leader().is_some());
+    let leader = cluster.leader().expect("just seen");
+    cluster.propose(leader, "after");
+    cluster.ticks(10);
+    for node in 1..=3 {
+        assert_eq!(cluster.lines(node), ["before", "after"], "node {node}");
+    }
+    assert_eq!(
+        cluster
+            .notes
+            .iter()
+            .filter(|(_, n)| matches!(n, HostNote::Founded { .. }))
+            .count(),
+        1
+    );
+}
