@@ -363,12 +363,6 @@ impl Stage<'_> {
     fn clean(&self, case: Case, xid: &str, before: Balances, expect: Expect, extra: i64) -> Result<Balances> {
         let moved = |amount: i64| (before.0 - amount, before.1 + amount);
         wait::until("the databases are right and clean", CLEAN_WITHIN, || {
-            let now = self.balances(case)?;
-            let right = match expect {
-                Expect::Moved => now == moved(AMOUNT + extra),
-                Expect::NotMoved => now == moved(extra),
-                Expect::Either => now == moved(AMOUNT + extra) || now == moved(extra),
-            };
             let undo = self
                 .db
                 .number(&count_undo(&format!("log_status = 0 AND xid = '{xid}'")))?;
@@ -377,6 +371,13 @@ impl Stage<'_> {
                  + (SELECT COUNT(*) FROM bank_a.tcc_fence_log WHERE status = 1 AND xid = '{xid}')",
                 self.account
             ))?;
+            // Read last: with nothing left open the balances are final, and not those of a phase one yet to be undone.
+            let now = self.balances(case)?;
+            let right = match expect {
+                Expect::Moved => now == moved(AMOUNT + extra),
+                Expect::NotMoved => now == moved(extra),
+                Expect::Either => now == moved(AMOUNT + extra) || now == moved(extra),
+            };
             if right && undo == 0 && open == 0 {
                 return Ok(Ok(now));
             }
