@@ -9,6 +9,7 @@ use std::{
 use clap::{Parser, Subcommand};
 
 mod conformance;
+mod durability;
 mod sim;
 mod tidy;
 
@@ -26,6 +27,8 @@ enum Command {
     Tidy(tidy::Args),
     /// Runs official clients against a running cluster.
     Conformance(conformance::Args),
+    /// Kills all nodes of a cluster under load, on a disk that loses what was not synced, and checks what was told.
+    Durability(durability::Args),
     /// Builds the simulator with optimisation and runs it; every argument is passed on.
     Sim(sim::Args),
 }
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Tidy(args) => tidy::run(&args),
         Command::Conformance(args) => conformance::run(&args),
+        Command::Durability(args) => durability::run(&args),
         Command::Sim(args) => sim::run(&args),
     };
     outcome.unwrap_or_else(|error| {

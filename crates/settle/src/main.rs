@@ -38,7 +38,14 @@ fn main() -> ExitCode {
             return ExitCode::from(3);
         }
     };
-    let result = match cli.command {
+    let code = run(cli.command, &runtime);
+    // Everything is joined by now but a read of standard input, which nothing can interrupt.
+    runtime.shutdown_background();
+    code
+}
+
+fn run(command: Command, runtime: &tokio::runtime::Runtime) -> ExitCode {
+    let result = match command {
         Command::Server(args) => return runtime.block_on(server::run(args)),
         Command::Dev(args) => runtime.block_on(dev::run(args)),
         Command::Ctl(args) => ctl::run(args),

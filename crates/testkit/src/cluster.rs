@@ -94,14 +94,15 @@ pub struct Leader {
     pub term: u64,
 }
 
-/// Servers numbered from 1, their data and logs in a folder that goes with them. What is alive at the end is killed; when
-/// the test panics, the ends of all logs are printed and the folder is kept.
+/// Servers numbered from 1, their data and logs in a folder that goes with them. What is alive at the end is killed. A
+/// cluster that is not [`finish`](Cluster::finish)ed belongs to a test that failed: the ends of all logs are printed, and
+/// the folder is kept.
 pub struct Cluster {
     spec: ClusterSpec,
     processes: BTreeMap<u32, Process>,
     ports: Ports,
-    // After the processes: a server must not write into a folder that is being removed.
-    scratch: Scratch,
+    /// None once the test is finished.
+    scratch: Option<Scratch>,
 }
 
 impl Cluster {
@@ -119,13 +120,24 @@ impl Cluster {
             spec,
             processes: BTreeMap::new(),
             ports,
-            scratch: Scratch::new()?,
+            scratch: Some(Scratch::new()?),
         };
-        for node in cluster.nodes() {
-            let path = cluster.config_path(node);
-            std::fs::write(&path, cluster.config(node)).with_context(|| format!("write {}", path.display()))?;
-        }
+        cluster.write_configs()?;
         Ok(cluster)
+    }
+
+    fn write_configs(&self) -> Result<()> {
+        for node in self.nodes() {
+            let path = self.config_path(node);
+            std::fs::write(&path, self.config(node)).with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Sets `section.key` for every server, from its next start.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        self.spec = self.spec.clone().set(key, value);
+        self.write_configs()
     }
 
     pub fn nodes(&self) -> std::ops::RangeInclusive<u32> {
@@ -149,16 +161,24 @@ impl Cluster {
     }
 
     pub fn data_dir(&self, node: u32) -> PathBuf {
-        self.scratch.path().join(format!("node{node}"))
+        self.folder().join(format!("node{node}"))
     }
 
     pub fn config_path(&self, node: u32) -> PathBuf {
-        self.scratch.path().join(format!("node{node}.toml"))
+        self.folder().join(format!("node{node}.toml"))
     }
 
-    /// A path in the cluster's folder.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.scratch.path().join(name)
+    fn folder(&self) -> &Path {
+        self.scratch.as_ref().expect("it is there until the end").path()
+    }
+
+    /// The test is good: whatever still runs is killed, and the folder removed.
+    pub fn finish(mut self) {
+        // Before the folder goes: nobody shall write into it.
+        self.processes.clear();
+        if let Some(scratch) = self.scratch.take() {
+            scratch.finish();
+        }
     }
 
     fn port(&self, node: u32, kind: usize) -> SocketAddr {
@@ -316,7 +336,7 @@ impl Cluster {
     }
 
     fn log_path(&self, node: u32) -> PathBuf {
-        self.scratch.path().join(format!("node{node}.log"))
+        self.folder().join(format!("node{node}.log"))
     }
 
     /// All that the server has written to its log, over all its lives.
@@ -335,7 +355,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if self.scratch.is_some() {
             eprintln!("{}", self.log_ends());
         }
     }

@@ -3,9 +3,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-/// A folder of its own for a test: removed at its end, kept and named when the test panics.
+/// A folder of its own for a test. A test that is not [`finish`](Scratch::finish)ed has failed: its folder is kept and
+/// named.
 pub struct Scratch {
-    dir: Option<TempDir>,
+    dir: TempDir,
+    is_finished: bool,
 }
 
 impl Scratch {
@@ -14,20 +16,27 @@ impl Scratch {
             .prefix("settle-test-")
             .tempdir()
             .context("make a folder for the test")?;
-        Ok(Scratch { dir: Some(dir) })
+        Ok(Scratch {
+            dir,
+            is_finished: false,
+        })
     }
 
     pub fn path(&self) -> &Path {
-        self.dir.as_ref().expect("it is there until the end").path()
+        self.dir.path()
+    }
+
+    /// The test is good: nobody will look into the folder.
+    pub fn finish(mut self) {
+        self.is_finished = true;
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(dir) = self.dir.take()
-        {
-            eprintln!("The files of this test are kept in {}", dir.keep().display());
+        if !self.is_finished {
+            self.dir.disable_cleanup(true);
+            eprintln!("The files of this test are kept in {}", self.dir.path().display());
         }
     }
 }

@@ -1,0 +1,152 @@
+//! A node comes back under its id with an empty disk. It must not vote before it has caught up: what it acknowledged in
+//! its former life is gone.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use settle_testkit::{Cluster, Leader, NodeView, until};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    SOON,
+    ledger::Ledger,
+    load::{Clients, Load, check_all},
+    spec, turn,
+};
+
+/// A leader and its followers, some facts told, the data of all followers small enough to be quickly sent.
+async fn busy_cluster() -> Result<(Cluster, Leader, [u32; 2], Arc<Ledger>)> {
+    let cluster = Cluster::start(spec(3).set("cluster.auto-replace", "true")).await?;
+    let ledger = Arc::<Ledger>::default();
+    let clients = Clients::connect(&cluster, cluster.nodes(), &ledger).await?;
+    let load = Load::start(&clients, 8);
+    load.wait_for(80).await?;
+    load.stop().await?;
+    let leader = cluster.leader().await?;
+    let others: Vec<u32> = cluster.nodes().filter(|node| *node != leader.node).collect();
+    Ok((cluster, leader, [others[0], others[1]], ledger))
+}
+
+fn role_of(view: &NodeView, incarnation: &str) -> Result<Option<(String, Option<u64>)>> {
+    let members = &view.tx_group()?.members;
+    let member = members.iter().find(|member| member.incarnation == incarnation);
+    Ok(member.map(|member| (member.role.clone(), member.match_index)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_node_learns_first_then_votes_and_the_leaders_death_loses_nothing() -> Result<()> {
+    let _turn = turn().await;
+    let (mut cluster, leader, [wiped, _], ledger) = busy_cluster().await?;
+    let before = cluster.view(wiped).await?.incarnation;
+    cluster.kill(wiped).await?;
+    cluster.wipe(wiped)?;
+    let must_have = cluster.view(leader.node).await?.tx_group()?.commit_index;
+    cluster.spawn(wiped)?;
+
+    let incarnation = until("the wiped node answers", SOON, async || {
+        Ok::<_, anyhow::Error>(cluster.view(wiped).await?.incarnation)
+    })
+    .await?;
+    ensure!(incarnation != before, "an empty directory is another identity");
+    let mut was_learner = false;
+    until("the wiped node votes again", SOON, async || {
+        let view = cluster.view(leader.node).await?;
+        let role = role_of(&view, &incarnation)?;
+        let own = cluster.view(wiped).await?;
+        match role.as_ref().map(|(role, matched)| (role.as_str(), *matched)) {
+            Some(("voter", matched)) => {
+                let has = matched.context("the leader knows how far each member is")?;
+                // Told below, outside of the retries.
+                Ok(Ok(has))
+            }
+            role => {
+                was_learner |= matches!(role, Some(("learner", _)));
+                if let Ok(group) = own.tx_group()
+                    && (group.role != "follower" || group.leader == Some(wiped))
+                {
+                    return Ok(Err(format!("it is {} before it is a voter", group.role)));
+                }
+                bail!("the leader has it as {role:?}")
+            }
+        }
+    })
+    .await?
+    .map_err(anyhow::Error::msg)
+    .and_then(|has| {
+        ensure!(
+            has >= must_have,
+            "it votes with {has} of the {must_have} entries that were committed without it"
+        );
+        Ok(())
+    })?;
+    let steps = proposed_replacements(&cluster, leader.node, &incarnation);
+    ensure!(
+        was_learner || steps >= 2,
+        "it became a voter at once:\n{}",
+        cluster.log(leader.node)
+    );
+
+    // Now its vote and its copy are needed.
+    cluster.kill(leader.node).await?;
+    let next = cluster.leader().await?;
+    ensure!(next.node != leader.node, "{next:?} was killed");
+    cluster.start_all().await?;
+    let clients = Clients::connect(&cluster, cluster.nodes(), &ledger).await?;
+    check_all(&cluster, &clients).await?;
+    cluster.finish();
+    Ok(())
+}
+
+/// How many membership changes the leader logged for it: one lets it in as a learner, another makes it a voter.
+fn proposed_replacements(cluster: &Cluster, leader: u32, incarnation: &str) -> usize {
+    let log = cluster.log(leader);
+    log.lines()
+        .filter(|line| line.contains("ReplacementProposed") && line.contains(incarnation))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_node_elects_nobody_before_it_has_caught_up() -> Result<()> {
+    let _turn = turn().await;
+    let (mut cluster, leader, [wiped, survivor], ledger) = busy_cluster().await?;
+    cluster.kill(wiped).await?;
+    cluster.wipe(wiped)?;
+    cluster.kill(leader.node).await?;
+    // One full copy and an empty node: a majority in number, which must not count.
+    cluster.spawn(wiped)?;
+    until(
+        "the survivor hears the wiped node and wants to lead",
+        SOON,
+        async || {
+            let view = cluster.view(survivor).await?;
+            ensure!(view.connected.contains(&wiped), "it hears only {:?}", view.connected);
+            let role = view.tx_group()?.role.clone();
+            ensure!(role.contains("candidate"), "it is {role}");
+            Ok::<_, anyhow::Error>(())
+        },
+    )
+    .await?;
+    let end = Instant::now() + Duration::from_secs(3);
+    let mut looks = 0;
+    while Instant::now() < end {
+        for node in [survivor, wiped] {
+            let view = cluster.view(node).await?;
+            if let Ok(group) = view.tx_group() {
+                let led = group.role == "leader";
+                ensure!(
+                    !led && group.leader != Some(survivor),
+                    "elected by an empty disk: {view:?}"
+                );
+            }
+        }
+        looks += 1;
+        sleep(Duration::from_millis(20)).await;
+    }
+    println!("no leader over {looks} looks in 3 s");
+
+    cluster.start_all().await?;
+    let clients = Clients::connect(&cluster, cluster.nodes(), &ledger).await?;
+    check_all(&cluster, &clients).await?;
+    cluster.finish();
+    Ok(())
+}
