@@ -79,9 +79,12 @@ impl TxGate {
         self.door.sync(node, cx);
     }
 
-    fn on_peer_down(&mut self, node: NodeId) {
+    fn on_peer_down(&mut self, node: NodeId, cx: &mut Cx<'_>) {
         self.door.peers.remove(&node);
         self.door.directory.remove_node(node);
+        for group in self.groups.values_mut() {
+            group.on_peer_down(node, cx);
+        }
     }
 }
 
@@ -120,7 +123,7 @@ impl Service for TxGate {
                 }
             }
             Event::PeerUp { node } => self.on_peer_up(node, context),
-            Event::PeerDown { node } => self.on_peer_down(node),
+            Event::PeerDown { node } => self.on_peer_down(node, context),
             Event::Peer { from, body } => self.on_peer_message(from, &body, context),
             Event::Tick => {
                 let timed_out = door.calls.time_out(context.now, door.config.call_timeout);

@@ -66,6 +66,8 @@ pub(crate) struct TxGroup {
     leading: Option<Term>,
     leader: Option<(NodeId, Term)>,
     driver_actions: Vec<DriverAction>,
+    /// The node that each call of the driver was sent to, and its attempt. Only calls to other nodes.
+    pub sent: BTreeMap<(Tid, BranchId), (NodeId, u32)>,
 }
 
 impl TxGroup {
@@ -80,6 +82,7 @@ impl TxGroup {
             leading: None,
             leader: None,
             driver_actions: Vec::new(),
+            sent: BTreeMap::new(),
         }
     }
 
@@ -110,6 +113,7 @@ impl TxGroup {
         }
         if self.leading.take().is_some() {
             self.driver.resign();
+            self.sent.clear();
             self.pending.forget(
                 cx.now,
                 std::time::Duration::ZERO,
@@ -138,6 +142,20 @@ impl TxGroup {
                 | TxEffect::Decided { tid }
                 | TxEffect::Ended { tid, .. } => tid,
             };
+            match effect {
+                TxEffect::BranchChanged { tid, branch, .. } => drop(self.sent.remove(&(tid, branch))),
+                // An operator or a saga may end it without a word on its branches.
+                TxEffect::Ended { tid, .. } if !self.sent.is_empty() => {
+                    let last = BranchId::try_from_i64(i64::MAX).expect("the largest id is one");
+                    while let Some((key, _)) = self.sent.range(..=(tid, last)).next_back()
+                        && key.0 == tid
+                    {
+                        let key = *key;
+                        self.sent.remove(&key);
+                    }
+                }
+                _ => {}
+            }
             if self.leading.is_some()
                 && let Some(view) = cx.group(self.id)
             {
@@ -371,6 +389,15 @@ impl TxGroup {
         self.driver_actions = actions;
     }
 
+    /// A node is gone, and with it the calls that were sent there: they are made through another one at once.
+    pub fn on_peer_down(&mut self, node: NodeId, cx: &Cx<'_>) {
+        let Some(term) = self.leading else { return };
+        let lost = self.sent.extract_if(.., |_, (to, _)| *to == node);
+        for ((tid, branch), (_, attempt)) in lost.collect::<Vec<_>>() {
+            self.on_call_failed(term, tid, branch, attempt, CallFailure::Disconnected, cx);
+        }
+    }
+
     pub fn on_call_failed(
         &mut self,
         term: Term,
@@ -383,6 +410,9 @@ impl TxGroup {
         if self.leading == Some(term)
             && let Some(view) = cx.group(self.id)
         {
+            if self.sent.get(&(tid, branch)).is_some_and(|(_, sent)| *sent == attempt) {
+                self.sent.remove(&(tid, branch));
+            }
             self.driver
                 .on_call_failed(view.machine, tid, branch, attempt, why, view.time);
         }

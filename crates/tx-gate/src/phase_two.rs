@@ -107,6 +107,7 @@ impl TxGroup {
                 if session.node == cx.node {
                     door.call_here(cx.node, call, cx);
                 } else {
+                    self.sent.insert((tid, branch), (session.node, attempt));
                     door.tell(session.node, &GateMessage::Call(call), cx);
                 }
             }

@@ -284,6 +284,23 @@ fn a_call_that_comes_to_nothing_is_told_to_the_newest_leader_that_asked_for_it()
 }
 
 #[test]
+fn a_node_that_dies_with_a_call_has_it_made_through_another_one_at_once() {
+    let mut net = Net::new(3, 33);
+    let (tm, rm) = (net.tm(0), net.rm(2, "stock", "10.0.0.1", 50_000, "action"));
+    let second = net.rm(1, "stock", "10.0.0.1", 50_001, "action");
+    let xid = net.begin(tm);
+    net.branch(rm, tcc(&xid, "action"));
+    net.ask(tm, commit(&xid));
+    assert_eq!(net.next_call().conn, rm);
+    net.cut(0, 2);
+    let lost = net.now_ms;
+    net.until("the call elsewhere", |net| {
+        net.unanswered().any(|call| call.conn == second)
+    });
+    assert!(net.now_ms - lost < 2_000, "the leader waits for no timeout");
+}
+
+#[test]
 fn phase_two_goes_through_the_node_that_holds_the_channel() {
     let mut net = Net::new(3, 13);
     let (tm, rm) = (net.tm(1), net.rm(2, "stock", "10.0.0.1", 50_000, "db"));
