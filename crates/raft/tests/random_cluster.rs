@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use cluster::Cluster;
 use settle_base::{GroupTime, Prng};
-use settle_raft::{ConfChange, ConfChangeKind, Index, PeerId};
+use settle_raft::{ConfChange, ConfChangeKind, EntryKind, Index, PeerId, Raft};
 
 const SEEDS: u64 = 200;
 const EVENTS: u64 = 8_000;
@@ -24,9 +24,11 @@ struct Coverage {
     transfers: u64,
     reads: u64,
     reads_dropped: u64,
+    tails_lost: u64,
 }
 
 struct Run {
+    seed: u64,
     cluster: Cluster,
     prng: Prng,
     coverage: Coverage,
@@ -42,6 +44,7 @@ impl Run {
     fn new(seed: u64) -> Run {
         let storm = [0, 8, 0, 3][seed as usize % 4];
         let tune = |config: &mut settle_raft::Config| {
+            config.election_ticks = 6;
             // Small enough that the limits are met.
             config.max_append_bytes = if storm == 0 { 150 } else { 1 };
             config.max_inflight_messages = 4;
@@ -54,6 +57,7 @@ impl Run {
         };
         let others: &[u64] = if seed.is_multiple_of(3) { &[] } else { &[4, 5] };
         Run {
+            seed,
             cluster: Cluster::new(voters, others, seed, tune),
             prng: Prng::from_parts(&[0xc1, seed]),
             coverage: Coverage::default(),
@@ -85,8 +89,9 @@ impl Run {
             940..955 if is_up => self.cluster.compact(id, self.prng.below(3)),
             955..960 => self.change_membership(),
             960..963 => self.transfer(),
-            963..967 if is_up => self.crash(id),
-            967..990 if !is_up => self.cluster.restart(id, false),
+            963..965 if is_up => self.crash(id),
+            965..970 if is_up => self.lose_tail(id),
+            970..990 if !is_up => self.cluster.restart(id, false),
             990..992 => self.partition(),
             992..1_000 => self.cluster.cut.clear(),
             _ => {}
@@ -164,6 +169,11 @@ impl Run {
     }
 
     fn change_membership(&mut self) {
+        let is_damaged = |node: &cluster::Node| node.is_damaged || node.raft.as_ref().is_some_and(Raft::is_recovering);
+        if self.cluster.nodes.values().any(is_damaged) {
+            // A configuration of two could need the damaged one.
+            return;
+        }
         let Some(leader) = self.cluster.leader() else { return };
         let mut changes = Vec::new();
         for _ in 0..=self.prng.below(3) {
@@ -194,6 +204,33 @@ impl Run {
         self.coverage.crashes += 1;
         self.coverage.unsynced_writes_lost += u64::from(!self.cluster.node(id).unpersisted.is_empty());
         self.cluster.crash(id);
+    }
+
+    /// A crash that also damages the last batch on the disk. At most one copy is damaged at a time.
+    fn lose_tail(&mut self, id: u64) {
+        let mut nodes = self.cluster.nodes.values().filter(|node| node.is_up());
+        let fits = nodes.all(|node| {
+            let raft = node.view();
+            let conf = raft.conf();
+            let changes = raft
+                .entries(raft.applied() + 1..=raft.last_index())
+                .any(|e| e.kind == EntryKind::ConfChange);
+            !changes && !raft.is_recovering() && !conf.is_joint() && (conf.voters.is_empty() || conf.voters.len() >= 3)
+        });
+        let all_up = self.cluster.nodes.values().all(|node| node.is_up());
+        // Half of the seeds keep to changes of membership, which have to wait while a copy is damaged.
+        let has_log = !self.cluster.node(id).disk.entries.is_empty();
+        if self.seed.is_multiple_of(2) || !fits || !all_up || !has_log {
+            return;
+        }
+        self.crash(id);
+        // A peer's connections end with its run.
+        self.cluster.network.retain(|message| message.from != PeerId(id));
+        let entries = &mut self.cluster.node(id).disk.entries;
+        let lost = (1 + self.prng.below(3)).min(entries.len() as u64);
+        entries.truncate(entries.len() - lost as usize);
+        self.coverage.tails_lost += 1;
+        self.cluster.restart(id, true);
     }
 
     fn partition(&mut self) {
@@ -292,6 +329,7 @@ fn promises_hold_at_each_step_under_random_faults_and_every_group_heals() {
         all.transfers += one.transfers;
         all.reads += one.reads;
         all.reads_dropped += one.reads_dropped;
+        all.tails_lost += one.tails_lost;
     }
     println!("{all:?}");
     if chosen.is_some() {
@@ -317,5 +355,8 @@ fn promises_hold_at_each_step_under_random_faults_and_every_group_heals() {
     ] {
         assert!(count > 100, "a fault that never happens is not tested: {all:?}");
     }
-    assert!(all.reads > 100 && all.reads_dropped > 100, "{all:?}");
+    assert!(
+        all.tails_lost > 50 && all.reads > 100 && all.reads_dropped > 100,
+        "{all:?}"
+    );
 }

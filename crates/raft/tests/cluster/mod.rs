@@ -75,6 +75,7 @@ pub struct Node {
     /// Where the checks have seen its commit.
     seen_commit: Index,
     runs: u64,
+    pub is_damaged: bool,
 }
 
 impl Node {
@@ -151,6 +152,7 @@ impl Cluster {
                     reads_dropped: Vec::new(),
                     seen_commit: 0,
                     runs: 0,
+                    is_damaged: false,
                 },
             );
         }
@@ -184,6 +186,8 @@ impl Cluster {
     /// Stops a peer; what was not persisted is gone.
     pub fn crash(&mut self, id: u64) {
         let node = self.node(id);
+        // A damaged log is whole only once it has caught up, however often the peer restarts.
+        node.is_damaged = node.raft.as_ref().is_some_and(Raft::is_recovering);
         node.raft = None;
         node.unpersisted.clear();
         node.to_apply.clear();
@@ -199,10 +203,11 @@ impl Cluster {
             hard_state: node.disk.hard_state,
             snapshot: node.disk.snapshot.clone(),
             entries: node.disk.entries.clone(),
-            recovering: damaged.then_some(node.runs),
+            recovering: (damaged || node.is_damaged).then_some(node.runs),
         };
         let raft = Raft::restore(node.config.clone(), restored).expect("what was persisted can be restored");
         node.seen_commit = raft.commit();
+        node.is_damaged = false;
         node.raft = Some(raft);
     }
 
