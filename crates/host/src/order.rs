@@ -269,6 +269,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             records.push(Record::HardState { group: id, state });
         }
         if let Some(meta) = &persist.snapshot {
+            // One of an earlier index must not follow in the log.
+            self.abandon_taking(id);
             let group = self.groups.get_mut(&id).expect("it was just asked");
             let received = group.received.as_mut().expect("consensus installs what was received");
             received.is_staged = true;

@@ -572,7 +572,6 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         out: &mut Vec<HostAction<S::Response>>,
     ) -> Result<(), HostError> {
         let index = meta.index;
-        self.abandon_taking(id);
         let group = self
             .groups
             .get_mut(&id)
@@ -601,7 +600,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         Ok(())
     }
 
-    fn abandon_taking(&mut self, id: GroupId) {
+    pub(crate) fn abandon_taking(&mut self, id: GroupId) {
         if let Some(taking) = self.groups.get_mut(&id).and_then(|g| g.taking.take()) {
             taking.writer.discard(&mut self.disk, &mut self.tokens);
         }
