@@ -20,7 +20,7 @@ impl Raft {
         self.assert_invariants();
     }
 
-    fn may_campaign(&self) -> bool {
+    pub(crate) fn may_campaign(&self) -> bool {
         self.role != Role::Leader
             && self.conf.is_voter(self.config.id)
             && self.recovering.is_none()

@@ -228,7 +228,13 @@ impl Raft {
             Role::Follower | Role::PreCandidate | Role::Candidate => {
                 if self.election_elapsed >= self.election_timeout {
                     self.election_elapsed = 0;
-                    self.campaign();
+                    if self.may_campaign() {
+                        self.campaign();
+                    } else if !self.leader.is_none() {
+                        // Who may not campaign forgets a silent leader all the same: its lease must not be renewed by
+                        // the timer, and others may need this peer's vote.
+                        self.become_follower(self.term, PeerId::NONE);
+                    }
                 }
                 self.tick_forwarded_reads();
             }
