@@ -75,9 +75,10 @@ impl Stage<'_> {
         }
         let from = self.end_with_fault(plan, &open)?;
         if plan.case == Case::AtRollbackRetry {
+            // A client that gave up leaves the rollback to the server, at the timeout of the transaction.
             let xid = open.xid.clone();
             self.bank
-                .wait("a rollback call fails without undo_log", CALL_WITHIN, |event| {
+                .wait("a rollback call fails without undo_log", CLEAN_WITHIN, |event| {
                     event.name() == "phase2-answer"
                         && event.text("xid") == xid
                         && event.text("status").contains("Failed")
