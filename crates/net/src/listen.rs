@@ -18,6 +18,9 @@ use tokio::{
 
 use crate::Stop;
 
+const CONNECTION_REFUSED: ErrorCode = ErrorCode::new("NT", 3);
+const CANNOT_ACCEPT: ErrorCode = ErrorCode::new("NT", 4);
+
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -124,12 +127,12 @@ impl Listener {
                         }
                         Err(_) => {
                             self.refused.fetch_add(1, Ordering::Relaxed);
-                            tracing::warn!(code = "NT0003", purpose = self.purpose, %peer, limit = self.max_connections, "connection refused: the limit is reached");
+                            tracing::warn!(code = %CONNECTION_REFUSED, purpose = self.purpose, %peer, limit = self.max_connections, "connection refused: the limit is reached");
                         }
                     },
                     Err(error) => {
                         // Out of file descriptors, most likely: give running connections time to end.
-                        tracing::warn!(code = "NT0004", purpose = self.purpose, %error, "cannot accept a connection");
+                        tracing::warn!(code = %CANNOT_ACCEPT, purpose = self.purpose, %error, "cannot accept a connection");
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 },

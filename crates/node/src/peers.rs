@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use settle_base::{FixedMap, NodeId, PeerId};
+use settle_base::{ErrorCode, FixedMap, NodeId, PeerId};
 use settle_host::{Hello, Lane, Malformed, PeerMessage, peer_codec};
 use settle_net::{Accepted, Listener, Stop, StopHandle};
 use settle_telemetry::prometheus::metrics::counter::Counter;
@@ -30,6 +30,8 @@ use tokio::{
 };
 
 use crate::metrics::PeerMetrics;
+
+const PEER_REFUSED: ErrorCode = ErrorCode::new("ND", 2);
 
 const MAGIC: u32 = 0x5e77_1e01;
 /// Magic, lane, length of the hello.
@@ -242,7 +244,9 @@ pub(crate) fn connect<E: Events>(
             }
             match ended {
                 Some(PeerError::Closed | PeerError::Io(_)) | None => {}
-                Some(error) => tracing::warn!(code = "ND0002", %peer, node = ?from, %error, "peer connection refused"),
+                Some(error) => {
+                    tracing::warn!(code = %PEER_REFUSED, %peer, node = ?from, %error, "peer connection refused")
+                }
             }
         }
     }));

@@ -237,7 +237,8 @@ fn gate_config(config: &Config) -> GateConfig {
             backoff_min: tx.retry_min,
             backoff_max: tx.retry_max,
             stuck_after: tx.stuck_after,
-            call_timeout: tx.call_timeout,
+            // The node that holds the channel gives up first, and says so.
+            call_timeout: tx.call_timeout + std::time::Duration::from_secs(2),
             ..DriverConfig::default()
         },
         ..GateConfig::default()

@@ -1,7 +1,7 @@
 //! One client's connection: frames in, answers and calls out.
 
 use bytes::BytesMut;
-use settle_base::FixedMap;
+use settle_base::{ErrorCode, FixedMap};
 use settle_net::{Accepted, Stop};
 use settle_node::NodeStopped;
 use settle_seata_wire::{Frame, FrameDecoder, Message, MsgType, ProtocolVersion, WireError, frame};
@@ -17,6 +17,8 @@ use crate::{
     merge::Pending,
     translate::{self, Dialect, TranslateError},
 };
+
+const BRANCH_STUCK: ErrorCode = ErrorCode::new("TS", 6);
 
 /// How much is gathered into one write, about.
 const WRITE_BYTES: usize = 64 << 10;
@@ -272,7 +274,7 @@ pub(crate) fn log_note(note: &GateNote) {
             resource,
             client,
         } => {
-            tracing::error!(code = "TG0019", xid, %branch, resource, client, "branch stuck: phase two keeps failing");
+            tracing::error!(code = %BRANCH_STUCK, xid, %branch, resource, client, "branch stuck: phase two keeps failing");
         }
         GateNote::TimedOut { xid } => tracing::info!(xid, "transaction timed out"),
         GateNote::CallFailed { xid, branch, why } => {

@@ -21,6 +21,8 @@ use tokio::{
 
 use crate::{connection, metrics::DoorMetrics};
 
+const SLOW_CLIENT: ErrorCode = ErrorCode::new("TS", 3);
+
 /// Answers and calls waiting to be written to one client; a client that lets more pile up is closed.
 const CLIENT_QUEUE: usize = 16_384;
 /// Longer than any hold of the gate's.
@@ -134,7 +136,7 @@ impl Responder {
             // Its task sees the queue close and ends the connection.
             waiting.clients.remove(&conn);
             self.metrics.slow_clients.inc();
-            tracing::warn!(code = "TS0003", %conn, "connection closed: the client does not read its answers");
+            tracing::warn!(code = %SLOW_CLIENT, %conn, "connection closed: the client does not read its answers");
         }
     }
 
