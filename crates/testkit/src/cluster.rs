@@ -290,6 +290,21 @@ impl Cluster {
         process.exit(STOP_WITHIN).await
     }
 
+    /// Stops a server from running until [`resume`](Cluster::resume).
+    pub fn pause(&self, node: u32) -> Result<()> {
+        self.process(node)?.pause()
+    }
+
+    pub fn resume(&self, node: u32) -> Result<()> {
+        self.process(node)?.resume()
+    }
+
+    fn process(&self, node: u32) -> Result<&Process> {
+        self.processes
+            .get(&node)
+            .with_context(|| format!("node {node} does not run"))
+    }
+
     /// Removes the data of a server that does not run.
     pub fn wipe(&mut self, node: u32) -> Result<()> {
         ensure!(!self.processes.contains_key(&node), "node {node} runs");
@@ -310,22 +325,24 @@ impl Cluster {
 
     /// The leader of the transactions, once one of the running servers says that it is and all of them agree.
     pub async fn leader(&self) -> Result<Leader> {
-        until("the running servers agree on a leader", READY_WITHIN, async || {
+        self.leader_among(self.processes.keys().copied()).await
+    }
+
+    /// The same of some servers: what the others believe does not count.
+    pub async fn leader_among(&self, nodes: impl IntoIterator<Item = u32>) -> Result<Leader> {
+        let nodes: Vec<u32> = nodes.into_iter().collect();
+        until("the servers agree on a leader", READY_WITHIN, async || {
             let mut seen = Vec::new();
             let mut leader = None;
-            for node in self.processes.keys() {
+            for node in &nodes {
                 let view = self.view(*node).await?;
                 let group = view.tx_group()?;
+                let term = group.term;
                 if group.role == "leader" {
-                    leader = Some(Leader {
-                        node: *node,
-                        term: group.term,
-                    });
+                    leader = Some(Leader { node: *node, term });
                 }
-                seen.push(Leader {
-                    node: group.leader.unwrap_or(0),
-                    term: group.term,
-                });
+                let node = group.leader.unwrap_or(0);
+                seen.push(Leader { node, term });
             }
             match leader {
                 Some(leader) if seen.iter().all(|other| *other == leader) => Ok(leader),

@@ -88,6 +88,15 @@ impl Process {
         self.signal(Signal::TERM)
     }
 
+    /// Stops it from running, as a long pause of its machine would.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
         // None once the process was waited for: its number may be another's by now.
         let pid = self.child.id().with_context(|| format!("{} has ended", self.name))?;

@@ -1,4 +1,5 @@
-//! The leader is killed under load: calls through the other nodes stall for two seconds at most and none contradicts.
+//! The leader is lost under load: killed, calls through the other nodes stall for two seconds at most; asleep, it decides
+//! nothing when it wakes up. No answer contradicts another.
 
 use std::{
     sync::{Arc, Mutex},
@@ -7,6 +8,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use settle::seata_client::ClientError;
+use settle_seata_wire::BranchType;
 use settle_testkit::Cluster;
 use tokio::{
     task::JoinSet,
@@ -14,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    ledger::{End, Ledger},
+    ledger::{End, Ledger, way},
     load::{Clients, Load, check_all},
     spec, turn,
 };
@@ -105,6 +107,57 @@ async fn calls_through_surviving_nodes_stall_two_seconds_at_most_and_none_contra
 
     cluster.start_all().await?;
     let clients = Clients::connect(&cluster, cluster.nodes(), &ledger).await?;
+    check_all(&cluster, &clients).await?;
+    cluster.finish();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_slept_neither_turns_a_decision_round_nor_reads_the_past() -> Result<()> {
+    let _turn = turn().await;
+    let cluster = Cluster::start(spec(3)).await?;
+    let asleep = cluster.leader().await?;
+    let awake: Vec<u32> = cluster.nodes().filter(|node| *node != asleep.node).collect();
+    let ledger = Arc::<Ledger>::default();
+    let old = Clients::connect(&cluster, [asleep.node], &ledger).await?;
+    let clients = Clients::connect(&cluster, awake.iter().copied(), &ledger).await?;
+    let mut xids = Vec::new();
+    for n in 0..10 {
+        let xid = clients.begin(n).await?;
+        ensure!(
+            clients.lock(n, &xid, BranchType::At, &format!("account:{n}")).await?,
+            "the row is free"
+        );
+        xids.push(xid);
+    }
+
+    cluster.pause(asleep.node)?;
+    // These lie in the sleeper's sockets until it wakes up, still the leader in its own mind.
+    let mut late = JoinSet::new();
+    for xid in &xids {
+        let (clients, rolled_back, read) = (old.clone(), xid.clone(), xid.clone());
+        late.spawn(async move { clients.end(0, &rolled_back, End::Rollback).await.map(|()| None) });
+        let clients = old.clone();
+        late.spawn(async move { clients.tm(0).status(&read).await.map(|status| Some((read, status))) });
+    }
+    let next = cluster.leader_among(awake).await?;
+    ensure!(
+        next.node != asleep.node && next.term > asleep.term,
+        "{asleep:?} → {next:?}"
+    );
+    for (n, xid) in xids.iter().enumerate() {
+        clients.end(n as u64, xid, End::Commit).await?;
+    }
+    cluster.resume(asleep.node)?;
+    while let Some(ended) = late.join_next().await {
+        if let Some((xid, status)) = ended?? {
+            ensure!(
+                way(status) == Some(End::Commit),
+                "{xid} was committed, and then read as {status:?}"
+            );
+        }
+    }
+    ledger.verdict()?;
     check_all(&cluster, &clients).await?;
     cluster.finish();
     Ok(())

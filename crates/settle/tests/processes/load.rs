@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use settle::seata_client::{ClientError, Handler, Phase, SeataClient};
-use settle_seata_wire::{BranchStatus, BranchType};
+use settle_seata_wire::{BranchRegister, BranchStatus, BranchType, Message};
 use settle_testkit::{Cluster, until};
 use tokio::{
     task::JoinSet,
@@ -94,6 +94,21 @@ impl Clients {
             }
             Err(ClientError::Refused { .. }) => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Registers a branch that carries `data`, and gives its id.
+    pub async fn register_with_data(&self, n: u64, xid: &str, row: &str, data: String) -> Result<i64> {
+        let register = BranchRegister {
+            xid: xid.to_owned(),
+            branch_type: BranchType::At,
+            resource_id: RESOURCE.to_owned(),
+            lock_key: row.to_owned(),
+            application_data: data,
+        };
+        match self.rm(n).call(Message::BranchRegister(register)).await? {
+            Message::BranchRegisterResponse(response) if response.result.is_success() => Ok(response.branch_id),
+            other => bail!("not registered: {other:?}"),
         }
     }
 

@@ -14,11 +14,26 @@ use crate::{
     spec, turn,
 };
 
-/// A leader and its followers, some facts told, the data of all followers small enough to be quickly sent.
+/// How much an open transaction carries, so that catching up takes a while and needs a snapshot.
+const BULK_BRANCHES: u64 = 64;
+const BULK_BYTES: usize = 256 << 10;
+
+/// A leader and its followers; facts told, and some bulk to be sent to whoever has lost it.
 async fn busy_cluster() -> Result<(Cluster, Leader, [u32; 2], Arc<Ledger>)> {
-    let cluster = Cluster::start(spec(3).set("cluster.auto-replace", "true")).await?;
+    let spec = spec(3)
+        .set("cluster.auto-replace", "true")
+        .set("raft.snapshot-after", "\"4MiB\"");
+    let cluster = Cluster::start(spec).await?;
     let ledger = Arc::<Ledger>::default();
     let clients = Clients::connect(&cluster, cluster.nodes(), &ledger).await?;
+    let xid = clients.begin(0).await?;
+    for n in 0..BULK_BRANCHES {
+        let row = format!("account:bulk{n}");
+        let branch = clients
+            .register_with_data(n, &xid, &row, "x".repeat(BULK_BYTES))
+            .await?;
+        ledger.registered(&xid, branch, &row);
+    }
     let load = Load::start(&clients, 8);
     load.wait_for(80).await?;
     load.stop().await?;
@@ -84,6 +99,11 @@ async fn a_wiped_node_learns_first_then_votes_and_the_leaders_death_loses_nothin
         was_learner || steps >= 2,
         "it became a voter at once:\n{}",
         cluster.log(leader.node)
+    );
+
+    ensure!(
+        cluster.log(wiped).contains("SnapshotInstalled"),
+        "the log alone was enough"
     );
 
     // Now its vote and its copy are needed.
