@@ -78,6 +78,9 @@ struct SeataArgs {
     /// Keep the logs and data directories.
     #[arg(long)]
     keep: bool,
+    /// Only download and build the Java side, so that a later run needs no network.
+    #[arg(long)]
+    prepare: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -107,9 +110,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 fn seata(args: &SeataArgs) -> Result<ExitCode> {
     let started = Instant::now();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("xtask is in the workspace")?;
+    let root = &crate::root().canonicalize().context("find the repository")?;
     let pins = versions::read(&root.join("conformance/versions.toml"))?;
     let unknown: Vec<&String> = args
         .client
@@ -120,6 +121,13 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
     let target_dir = target_dir(root)?;
     let out = target_dir.join("conformance/seata");
     let java = root.join("conformance/seata/java");
+    if args.prepare {
+        for client in &pins.client {
+            maven::build_bank(&java, &out, &pins, client)?;
+            println!("ready: the bank with {}:seata-all:{}", client.group, client.version);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let temp = tempfile::Builder::new().prefix("settle-conformance-").tempdir()?;
     let dir = temp.path().to_owned();
     let temp = if args.keep {
