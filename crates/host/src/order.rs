@@ -50,6 +50,7 @@ pub(crate) enum Then {
         bytes: u64,
     },
     Healed,
+    Nothing,
 }
 
 /// More rounds than any chain of causes within one flush needs; the rest waits for the next flush.
@@ -137,6 +138,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     }
                 }
                 Then::Compact { meta, file, bytes } => self.compact(id, &meta, file, bytes, out),
+                Then::Nothing => {}
                 Then::Healed => out.push(HostAction::Note(HostNote::Recovered { group: id })),
             }
         }
@@ -420,6 +422,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let last = committed.last().map_or(0, |e| e.index);
         self.checker.check_apply(id, last)?;
         let group = self.groups.get_mut(&id).expect("its entries were just taken");
+        let mut is_conf_changed = false;
         for entry in &committed {
             let index = entry.index;
             assert_eq!(
@@ -450,6 +453,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         };
                         group.book.apply(brought, &conf);
                         group.sending.retain(|peer, _| members::is_in(&conf, *peer));
+                        is_conf_changed = true;
                         self.counters.conf_changes += 1;
                         self.counters.joint_entered += u64::from(conf.is_joint());
                         let group = id;
@@ -467,6 +471,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
         self.counters.entries_applied += committed.len() as u64;
         group.raft.on_applied(last);
+        if is_conf_changed {
+            self.remember_commit(id, last, now)?;
+        }
+        let group = self.groups.get_mut(&id).expect("its entries were just taken");
         if !group.effects.is_empty() {
             let mut effects = std::mem::take(&mut group.effects);
             let event = Event::Applied {
@@ -482,6 +490,23 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             self.begin_snapshot(id, now);
         }
         Ok(())
+    }
+
+    /// Consensus writes the commit index only beside other things. A membership, though, must not fall back at a restart:
+    /// with the joint one in force again, a quorum of it may be gone for good.
+    fn remember_commit(&mut self, id: GroupId, commit: u64, now: Mono) -> Result<(), HostError> {
+        let status = self.groups[&id].raft.status();
+        let state = HardState {
+            term: status.term,
+            vote: status.vote,
+            commit,
+        };
+        self.stage(id, vec![Record::HardState { group: id, state }], Then::Nothing, now)
+    }
+
+    /// Whether everything that this host knows is on disk.
+    pub fn is_written(&self) -> bool {
+        self.staged.is_empty() && self.unstaged.is_empty()
     }
 
     /// Serves the reads that this replica has caught up with.

@@ -59,5 +59,10 @@ counters! {
     reads_dropped: "linearizable reads dropped and asked again",
     client_retries: "operations that a client tried again",
     hashes_compared: "replica states compared at the same index",
+    tx_commits_told: "commits answered",
+    tx_rollbacks_told: "rollbacks answered",
+    tx_timeouts_told: "of them, timeouts decided by the server",
+    tx_calls: "second-phase calls answered",
+    tx_refused: "branches refused, mostly for a lock",
     promises_checked: "restarts compared with what was promised before",
 }

@@ -14,6 +14,7 @@ pub mod mutants;
 mod nemesis;
 mod network;
 mod register;
+mod tx;
 mod workload;
 mod world;
 
@@ -33,18 +34,29 @@ pub struct Options {
 pub enum Scenario {
     /// Versioned registers; clients check that their history is linearizable.
     Register,
+    /// Money moved by global transactions through the door's gate.
+    Tx,
 }
 
 impl Scenario {
-    pub const ALL: [Scenario; 1] = [Scenario::Register];
+    pub const ALL: [Scenario; 2] = [Scenario::Register, Scenario::Tx];
 
     pub fn from_name(name: &str) -> Option<Scenario> {
         Scenario::ALL.into_iter().find(|s| s.name() == name)
     }
 
+    /// Counters that this scenario cannot move.
+    pub fn leaves_at_zero(self, counter: &str) -> bool {
+        match self {
+            Scenario::Register => counter.starts_with("tx_"),
+            Scenario::Tx => ["reproposals", "reads", "reads_dropped"].contains(&counter),
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Scenario::Register => "register",
+            Scenario::Tx => "tx",
         }
     }
 }
@@ -83,5 +95,6 @@ pub struct Report {
 pub fn run(scenario: Scenario, seed: u64, options: Options) -> Report {
     match scenario {
         Scenario::Register => world::run(scenario, seed, options, register::Registers::new),
+        Scenario::Tx => world::run(scenario, seed, options, tx::Apps::new),
     }
 }

@@ -35,4 +35,10 @@ pub const MUTANTS: &[Mutant] = &[
         seeds_max: 100,
         what: "recovery takes a torn batch at the end of the log as valid",
     },
+    Mutant {
+        name: "decide_ignores_expect",
+        scenario: "tx",
+        seeds_max: 100,
+        what: "a decision is applied although another was there before it",
+    },
 ];

@@ -18,13 +18,14 @@ pub(crate) trait Workload {
     fn make_machine(&self) -> Box<dyn Fn(GroupId) -> Self::Machine + Send>;
 
     fn begin(&mut self, io: &mut Io<RequestOf<Self>>);
-    fn wake(&mut self, timer: u64, io: &mut Io<RequestOf<Self>>);
+    fn wake(&mut self, timer: u64, io: &mut Io<RequestOf<Self>>) -> Result<(), String>;
     fn answer(&mut self, node: usize, response: ResponseOf<Self>, io: &mut Io<RequestOf<Self>>) -> Result<(), String>;
     /// Every connection with the node is gone.
     fn node_down(&mut self, node: usize, io: &mut Io<RequestOf<Self>>);
     /// No new work; what is in flight is to be finished.
     fn stop(&mut self);
-    fn is_idle(&self) -> bool;
+    /// Nothing is in flight at the clients, nor, as `machine` stands, at the service.
+    fn is_idle(&self, machine: &Self::Machine) -> bool;
     /// What must hold in any replica at any time.
     fn check_machine(&self, machine: &Self::Machine) -> Result<(), String>;
     /// All replicas equal this one.

@@ -319,7 +319,13 @@ impl<W: Workload> World<W> {
         let first = state(&self.nodes[leader]);
         first.is_some()
             && self.nodes.iter().all(|node| state(node) == first)
-            && self.workload.as_ref().is_some_and(|w| w.is_idle())
+            && self
+                .machine_of(leader)
+                .is_some_and(|m| self.workload.as_ref().is_some_and(|w| w.is_idle(m)))
+    }
+
+    fn machine_of(&self, node: usize) -> Option<&W::Machine> {
+        self.nodes[node].host.as_ref()?.machine(GROUP)
     }
 
     fn describe(&self) -> String {
@@ -434,10 +440,7 @@ impl<W: Workload> World<W> {
                 return self.with_workload(|workload, io| workload.answer(node, response, io));
             }
             Happening::Wake { timer } => {
-                return self.with_workload(|workload, io| {
-                    workload.wake(timer, io);
-                    Ok(())
-                });
+                return self.with_workload(|workload, io| workload.wake(timer, io));
             }
             Happening::Nemesis => {
                 if !self.are_faults_off {
@@ -615,10 +618,14 @@ impl<W: Workload> World<W> {
                 let workload = self.workload.as_ref().expect("it is lent only during a call");
                 workload.check_machine(machine).map_err(named)?;
             }
-            let was_voter = n.is_voter;
-            n.is_voter = raft.conf().voters.contains(&raft.id()) && !raft.conf().is_joint();
-            if n.is_voter && !was_voter && n.was_wiped {
-                n.was_wiped = false;
+        }
+        let is_voter = raft.conf().voters.contains(&raft.id()) && !raft.conf().is_joint();
+        if !is_voter {
+            n.is_voter = false;
+        } else if !n.is_voter && host.is_written() {
+            // Also after a restart it will know.
+            n.is_voter = true;
+            if std::mem::take(&mut n.was_wiped) {
                 self.coverage.members_replaced += 1;
             }
         }

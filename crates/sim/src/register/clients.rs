@@ -168,10 +168,10 @@ impl Workload for Registers {
         }
     }
 
-    fn wake(&mut self, timer: u64, io: &mut Io<Request>) {
+    fn wake(&mut self, timer: u64, io: &mut Io<Request>) -> Result<(), String> {
         let (i, generation) = ((timer >> 32) as usize, timer & u64::from(u32::MAX));
         if self.clients[i].generation != generation {
-            return;
+            return Ok(());
         }
         if self.clients[i].asking.is_some() {
             self.retries += 1;
@@ -179,6 +179,7 @@ impl Workload for Registers {
         } else {
             self.begin_next(i, io);
         }
+        Ok(())
     }
 
     fn answer(&mut self, _node: usize, response: Response, io: &mut Io<Request>) -> Result<(), String> {
@@ -235,7 +236,7 @@ impl Workload for Registers {
         self.is_stopped = true;
     }
 
-    fn is_idle(&self) -> bool {
+    fn is_idle(&self, _: &RegisterMachine) -> bool {
         self.clients.iter().all(|c| c.asking.is_none())
     }
 
