@@ -118,3 +118,102 @@ impl DurabilityChecker {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use settle_raft::Body;
+
+    use super::*;
+
+    const GROUP: GroupId = GroupId(1);
+
+    fn message(term: Term, body: Body) -> Message {
+        let (from, to) = (PeerId(1), PeerId(2));
+        Message {
+            group: GROUP,
+            from,
+            to,
+            term,
+            body,
+        }
+    }
+
+    fn ack(term: Term, index: Index) -> Message {
+        let result = Ok(index);
+        message(
+            term,
+            Body::AppendReply {
+                result,
+                recovering: None,
+            },
+        )
+    }
+
+    fn durable(checker: &mut DurabilityChecker, term: Term, vote: u64, last: Option<Index>) {
+        let vote = PeerId(vote);
+        let hard_state = Some(HardState { term, vote, commit: 0 });
+        checker.became_durable(GROUP, Change { hard_state, last });
+    }
+
+    #[test]
+    fn a_vote_is_sent_only_when_that_vote_in_that_term_is_durable() {
+        let mut checker = DurabilityChecker::default();
+        let vote = message(3, Body::VoteReply { granted: true });
+        assert!(checker.check_send(&vote).is_err());
+        durable(&mut checker, 3, 0, None);
+        assert!(checker.check_send(&vote).is_err(), "the term, but not the vote");
+        durable(&mut checker, 3, 9, None);
+        assert!(checker.check_send(&vote).is_err(), "a vote for another");
+        durable(&mut checker, 3, 2, None);
+        assert!(checker.check_send(&vote).is_ok_and(|leaves| leaves));
+        durable(&mut checker, 4, 0, None);
+        assert!(
+            checker.check_send(&vote).is_ok_and(|leaves| !leaves),
+            "out of date, so dropped"
+        );
+    }
+
+    #[test]
+    fn an_ack_and_an_apply_reach_no_further_than_the_durable_log() {
+        let mut checker = DurabilityChecker::default();
+        durable(&mut checker, 2, 0, Some(7));
+        assert!(checker.check_send(&ack(2, 7)).is_ok_and(|leaves| leaves));
+        let error = checker.check_send(&ack(2, 8)).expect_err("8 may be lost");
+        assert_eq!(error.code().to_string(), "HO0022");
+        assert!(checker.check_apply(GROUP, 7).is_ok());
+        assert_eq!(
+            checker
+                .check_apply(GROUP, 8)
+                .expect_err("8 may be lost")
+                .code()
+                .to_string(),
+            "HO0023"
+        );
+    }
+
+    #[test]
+    fn a_suffix_that_is_being_replaced_counts_for_nothing_until_the_new_one_is_durable() {
+        let mut checker = DurabilityChecker::default();
+        durable(&mut checker, 2, 0, Some(7));
+        checker.truncating(GROUP, 4);
+        assert!(checker.check_send(&ack(2, 5)).is_err());
+        assert!(checker.check_send(&ack(2, 4)).is_ok_and(|leaves| leaves));
+        durable(&mut checker, 2, 0, Some(6));
+        assert!(checker.check_send(&ack(2, 6)).is_ok_and(|leaves| leaves));
+        assert!(checker.check_send(&ack(2, 7)).is_err());
+    }
+
+    #[test]
+    fn what_promises_nothing_may_always_leave() {
+        let mut checker = DurabilityChecker::default();
+        let ask = message(
+            5,
+            Body::PreVote {
+                last_index: 0,
+                last_term: 0,
+                force: false,
+            },
+        );
+        assert!(checker.check_send(&ask).is_ok_and(|leaves| leaves));
+    }
+}

@@ -1,7 +1,7 @@
 //! Whole clusters under simulation: the real host, consensus, log and machines over disks in memory, a network of events
 //! and a clock that is a number. A seed decides everything, so a failure is a seed.
 //!
-//! `world.rs` is the loop; `network.rs`, `nemesis.rs` what goes wrong; `invariants.rs` what must hold at every step;
+//! `world.rs` is the loop, `links.rs` and `lives.rs` its connections and its nodes; `network.rs`, `nemesis.rs` what goes wrong; `invariants.rs` what must hold at every step;
 //! `register/` and later workloads bring clients and the checker of their history. A seed ends with a liveness phase:
 //! faults off, everything must heal and every replica be equal.
 //!
@@ -10,6 +10,8 @@
 
 mod coverage;
 mod invariants;
+mod links;
+mod lives;
 pub mod mutants;
 mod nemesis;
 mod network;

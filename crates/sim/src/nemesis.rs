@@ -104,15 +104,29 @@ where
         self.end_later(Spell::Partition, 300_000, 5_000_000);
     }
 
+    /// Takes a leader away for a short while.
+    pub(crate) fn strike(&mut self, leader: usize) {
+        if self.prng.percent(60) {
+            let down_for = self.prng.between(20_000, 1_500_000);
+            return self.crash(leader, true, Some(down_for));
+        }
+        self.isolate(leader);
+        self.end_later(Spell::Partition, 200_000, 1_500_000);
+    }
+
+    fn isolate(&mut self, node: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.block(node, other);
+            self.block(other, node);
+        }
+    }
+
     fn isolate_leader(&mut self) {
         let Some(leader) = self.leader().filter(|_| self.nodes.len() > 1) else {
             return;
         };
         self.coverage.partitions += 1;
-        for other in (0..self.nodes.len()).filter(|other| *other != leader) {
-            self.block(leader, other);
-            self.block(other, leader);
-        }
+        self.isolate(leader);
         self.end_later(Spell::Partition, 300_000, 4_000_000);
     }
 

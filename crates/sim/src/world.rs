@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use settle_base::{Mono, NodeId, PeerId, Prng, fingerprint};
-use settle_host::{Hello, Host, HostAction, HostConfig, HostError, HostEvent, HostNote, Lane, PeerMessage};
-use settle_host::{OpenError, OperatorRequest, peer_codec};
+use settle_base::{Mono, NodeId, Prng, fingerprint};
+use settle_host::{
+    Hello, Host, HostAction, HostConfig, HostError, HostEvent, HostNote, Lane, OperatorRequest, PeerMessage,
+};
 use settle_machine::StateMachine;
 use settle_raft::Role;
-use settle_storage::{Act, DiskErrorKind, Latency, MemDisk};
-use settle_wal::WalError;
+use settle_storage::{Latency, MemDisk};
 
 use crate::{
     Coverage, Options, Report, Scenario, Violation,
@@ -30,7 +30,7 @@ const FAULTS_US: u64 = 50_000_000;
 const CALM_US: u64 = 10_000_000;
 /// Then everything must have healed before this much more.
 const HEAL_US: u64 = 60_000_000;
-const TICK_US: u64 = 50_000;
+pub(crate) const TICK_US: u64 = 50_000;
 
 pub(crate) enum Happening<W: Workload> {
     Tick {
@@ -89,6 +89,11 @@ pub(crate) enum Happening<W: Workload> {
         timer: u64,
     },
     Nemesis,
+    /// A leader that was just elected is struck.
+    Hunt {
+        node: usize,
+        boot: u64,
+    },
     Ends(Spell),
 }
 
@@ -96,48 +101,50 @@ pub(crate) struct Node<W: Workload> {
     pub(crate) id: NodeId,
     pub(crate) disk: MemDisk,
     pub(crate) host: Option<Host<W::Service, MemDisk>>,
-    boot: u64,
-    clock_offset: u64,
+    pub(crate) boot: u64,
+    pub(crate) clock_offset: u64,
     /// Parts per million that its clock runs fast.
-    drift_ppm: i64,
-    inbox: Vec<HostEvent<RequestOf<W>>>,
-    is_turn_due: bool,
-    disk_wake: Option<u64>,
+    pub(crate) drift_ppm: i64,
+    pub(crate) inbox: Vec<HostEvent<RequestOf<W>>>,
+    pub(crate) is_turn_due: bool,
+    pub(crate) disk_wake: Option<u64>,
     pub(crate) paused_until: u64,
     /// The log or the directory may have lost something acknowledged, and this has not been made good yet.
     pub(crate) is_impaired: bool,
     pub(crate) is_voter: bool,
     pub(crate) was_wiped: bool,
     pub(crate) is_disk_faulty: bool,
-    seen_commit: u64,
-    seen_applied: u64,
+    pub(crate) seen_commit: u64,
+    pub(crate) seen_applied: u64,
 }
 
 pub(crate) struct World<W: Workload> {
-    scenario: Scenario,
-    seed: u64,
+    pub(crate) scenario: Scenario,
+    pub(crate) seed: u64,
     pub(crate) now_us: u64,
     pub(crate) prng: Prng,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    happenings: BTreeMap<u64, Happening<W>>,
-    scheduled: u64,
+    pub(crate) queue: BinaryHeap<Reverse<(u64, u64)>>,
+    pub(crate) happenings: BTreeMap<u64, Happening<W>>,
+    pub(crate) scheduled: u64,
     pub(crate) nodes: Vec<Node<W>>,
     pub(crate) network: Network,
     pub(crate) good_disk: Latency,
     pub(crate) auto_replace: bool,
     /// Most pauses between two acts of the nemesis are shorter than this.
     pub(crate) pause_us_max: u64,
+    /// New leaders do not live long: what only a sequence of short-lived leaders brings about.
+    pub(crate) hunts_leaders: bool,
     /// Nodes whose loss an operator is to declare.
     pub(crate) operator_replaces: Vec<usize>,
     pub(crate) are_faults_off: bool,
-    workload: Option<W>,
-    invariants: Invariants,
+    pub(crate) workload: Option<W>,
+    pub(crate) invariants: Invariants,
     pub(crate) coverage: Coverage,
-    config: HostConfig,
-    is_encoding: bool,
-    actions: Vec<HostAction<ResponseOf<W>>>,
-    digest: u64,
-    trace: Option<Box<dyn Write>>,
+    pub(crate) config: HostConfig,
+    pub(crate) is_encoding: bool,
+    pub(crate) actions: Vec<HostAction<ResponseOf<W>>>,
+    pub(crate) digest: u64,
+    pub(crate) trace: Option<Box<dyn Write>>,
 }
 
 pub(crate) fn run<W: Workload>(
@@ -175,6 +182,7 @@ impl<W: Workload> World<W> {
         config.promote_within_entries = prng.below(20);
         config.wal.segment_bytes = [8 << 10, 64 << 10, 1 << 20][prng.below(3) as usize];
         let weather = Weather::draw(&mut prng);
+        let hunts_leaders = prng.percent(25);
         let pause_us_max = [400_000, 1_200_000, 3_000_000][prng.below(3) as usize];
         let is_encoding = prng.percent(20);
         let mut nodes = Vec::new();
@@ -213,6 +221,7 @@ impl<W: Workload> World<W> {
             good_disk,
             auto_replace,
             pause_us_max,
+            hunts_leaders,
             operator_replaces: Vec::new(),
             are_faults_off: false,
             workload: Some(workload),
@@ -447,6 +456,11 @@ impl<W: Workload> World<W> {
                     return self.nemesis();
                 }
             }
+            Happening::Hunt { node, boot } => {
+                if self.is_running(node, boot) && !self.are_faults_off {
+                    self.strike(node);
+                }
+            }
             Happening::Ends(spell) => {
                 if !self.are_faults_off {
                     self.end(spell);
@@ -456,11 +470,11 @@ impl<W: Workload> World<W> {
         Ok(())
     }
 
-    fn is_running(&self, node: usize, boot: u64) -> bool {
+    pub(crate) fn is_running(&self, node: usize, boot: u64) -> bool {
         self.nodes[node].boot == boot && self.nodes[node].host.is_some()
     }
 
-    fn local(&self, node: &Node<W>) -> Mono {
+    pub(crate) fn local(&self, node: &Node<W>) -> Mono {
         let drift = self.now_us as i64 / 1_000 * node.drift_ppm / 1_000;
         Mono(node.clock_offset + (self.now_us as i64 + drift) as u64)
     }
@@ -480,7 +494,7 @@ impl<W: Workload> World<W> {
         }
     }
 
-    fn turn(&mut self, node: usize) -> Result<(), String> {
+    pub(crate) fn turn(&mut self, node: usize) -> Result<(), String> {
         let now_us = self.now_us;
         let n = &mut self.nodes[node];
         n.is_turn_due = false;
@@ -559,6 +573,10 @@ impl<W: Workload> World<W> {
         match note {
             HostNote::BecameLeader { term, .. } => {
                 self.coverage.elections += 1;
+                if self.hunts_leaders && !self.are_faults_off && self.prng.percent(50) {
+                    let (after, boot) = (self.prng.below(60_000), self.nodes[node].boot);
+                    self.schedule(after, Happening::Hunt { node, boot });
+                }
                 let host = self.nodes[node].host.as_ref().expect("it just spoke");
                 let raft = host.raft(GROUP).expect("it just spoke of it");
                 self.invariants.leads(raft.id(), *term)?;
@@ -646,369 +664,9 @@ impl<W: Workload> World<W> {
         Ok(())
     }
 
-    /// The host said that it must stop.
-    fn died(&mut self, node: usize, error: HostError) -> Result<(), String> {
-        let is_of_disk = matches!(
-            error,
-            HostError::Log {
-                source: WalError::Failed { .. } | WalError::Open { .. }
-            } | HostError::Disk { .. }
-        );
-        // A node that joins a cluster stops on a full disk, and tries again when it is started.
-        let is_full = matches!(&error, HostError::Disk { source } if source.kind == DiskErrorKind::NoSpace);
-        if !(is_of_disk && self.nodes[node].is_disk_faulty || is_full) {
-            return Err(format!("node {} stops: {}", self.nodes[node].id, with_source(&error)));
-        }
-        self.trace(format_args!("died {node} {error}"));
-        match error {
-            HostError::Log {
-                source: WalError::Failed { source },
-            } if source.act == Act::Sync => {
-                self.coverage.syncs_failed += 1;
-            }
-            _ => self.coverage.devices_lost += 1,
-        }
-        self.crash(node, true, None);
-        Ok(())
-    }
-
-    /// `power`: the system goes, and with it what was not synced; else only the process.
-    pub(crate) fn crash(&mut self, node: usize, power: bool, down_for: Option<u64>) {
-        let n = &mut self.nodes[node];
-        n.disk.advance(Mono(self.now_us));
-        let was_running = n.host.is_some();
-        if was_running {
-            self.count_host(node);
-        }
-        let n = &mut self.nodes[node];
-        n.host = None;
-        n.boot += 1;
-        n.inbox.clear();
-        n.is_turn_due = false;
-        n.disk_wake = None;
-        n.paused_until = 0;
-        n.is_disk_faulty = false;
-        if power {
-            self.coverage.crashes += 1;
-            self.cut_power(node);
-        } else {
-            self.coverage.kills += 1;
-            self.nodes[node].disk.kill();
-        }
-        self.note(node, if power { "crashed" } else { "killed" });
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            self.break_connection(node, other);
-        }
-        if was_running {
-            let result = self.with_workload(|workload, io| {
-                workload.node_down(node, io);
-                Ok(())
-            });
-            result.expect("losing a connection is no violation");
-        }
-        let after = down_for.unwrap_or_else(|| self.prng.between(20_000, 4_000_000));
-        let boot = self.nodes[node].boot;
-        self.schedule(after, Happening::Start { node, boot });
-    }
-
-    /// Loses unsynced writes, but within the fault model: of all voters fewer than a quorum may be left in doubt.
-    fn cut_power(&mut self, node: usize) {
-        let others = self
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(i, n)| *i != node && n.is_impaired)
-            .count();
-        let may_be_impaired = self.nodes[node].is_impaired || others < (self.nodes.len() - 1) / 2;
-        for _ in 0..8 {
-            let disk = self.nodes[node].disk.fork();
-            let report = disk.crash(&mut self.prng);
-            let impaired = self.starts_impaired(node, &disk);
-            if impaired && !may_be_impaired {
-                continue;
-            }
-            let n = &mut self.nodes[node];
-            n.disk = disk;
-            n.is_impaired |= impaired;
-            self.coverage.writes_lost += report.writes_lost;
-            self.coverage.writes_torn += report.writes_torn;
-            return;
-        }
-        self.nodes[node].disk.kill();
-    }
-
-    /// Whether a start from a copy of `disk` would have to recover.
-    fn starts_impaired(&mut self, node: usize, disk: &MemDisk) -> bool {
-        let copy = disk.fork();
-        copy.set_latency(Latency::NONE);
-        copy.set_capacity(None);
-        let workload = self.workload.as_mut().expect("it is lent only during a call");
-        let service = workload.service(self.nodes[node].id, 0);
-        let machine = workload.make_machine();
-        let config = self.config_of(node, 0);
-        let host = Host::open(config, copy, service, machine, PeerId(1), Mono::ZERO);
-        host.is_ok_and(|host| !host.recovering_groups().is_empty())
-    }
-
-    fn config_of(&self, node: usize, seed: u64) -> HostConfig {
-        HostConfig {
-            node: self.nodes[node].id,
-            seed,
-            ..self.config.clone()
-        }
-    }
-
-    fn start(&mut self, node: usize) -> Result<(), String> {
-        let (seed, run, fresh) = (
-            self.prng.next_u64(),
-            self.prng.next_u64() >> 16,
-            PeerId(self.prng.next_u64() | 1),
-        );
-        let workload = self.workload.as_mut().expect("it is lent only during a call");
-        let service = workload.service(self.nodes[node].id, run);
-        let machine = workload.make_machine();
-        let disk = self.nodes[node].disk.clone();
-        disk.advance(Mono(self.now_us));
-        let is_dying = !self.are_faults_off && self.prng.percent(4);
-        if is_dying {
-            disk.die_after(self.prng.below(40));
-            self.nodes[node].is_disk_faulty = true;
-        }
-        let now = self.local(&self.nodes[node]);
-        let opened = Host::open(self.config_of(node, seed), disk, service, machine, fresh, now);
-        let host = match opened {
-            Ok(host) => host,
-            Err(
-                OpenError::Disk { .. }
-                | OpenError::Log {
-                    source: WalError::Open { .. } | WalError::Failed { .. },
-                },
-            ) if self.nodes[node].is_disk_faulty => {
-                self.coverage.devices_lost += 1;
-                self.crash(node, true, None);
-                return Ok(());
-            }
-            // A full disk keeps a node from starting; it is tried again.
-            Err(OpenError::Disk { source }) if source.kind == DiskErrorKind::NoSpace => {
-                let boot = self.nodes[node].boot;
-                self.schedule(500_000, Happening::Start { node, boot });
-                return Ok(());
-            }
-            Err(OpenError::Log {
-                source: WalError::Open { source },
-            }) if source.kind == DiskErrorKind::NoSpace => {
-                let boot = self.nodes[node].boot;
-                self.schedule(500_000, Happening::Start { node, boot });
-                return Ok(());
-            }
-            Err(error) => {
-                return Err(format!(
-                    "node {} cannot start: {}",
-                    self.nodes[node].id,
-                    with_source(&error)
-                ));
-            }
-        };
-        self.coverage.restarts += 1;
-        if let Some(raft) = host.raft(GROUP) {
-            self.invariants.restarted(raft)?;
-            self.coverage.starts_from_snapshot += u64::from(raft.applied() > 1);
-            self.coverage.recovering_starts += u64::from(raft.is_recovering());
-            if raft.is_recovering() && !self.nodes[node].is_impaired {
-                return Err(format!(
-                    "node {} recovers although nothing was damaged",
-                    self.nodes[node].id
-                ));
-            }
-        }
-        let n = &mut self.nodes[node];
-        n.seen_commit = 0;
-        n.seen_applied = 0;
-        n.host = Some(host);
-        let boot = n.boot;
-        self.note(node, "started");
-        let first_tick = self.prng.below(TICK_US);
-        self.schedule(first_tick, Happening::Tick { node, boot });
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            self.try_connect(node, other);
-        }
-        Ok(())
-    }
-
-    fn count_host(&mut self, node: usize) {
-        let Some(host) = &self.nodes[node].host else { return };
-        let c = host.counters();
-        let coverage = &mut self.coverage;
-        coverage.joint_changes += c.joint_entered;
-        coverage.handed_over += c.handed_over;
-        coverage.disks_full += c.disk_full;
-        coverage.snapshots_taken += c.snapshots_taken;
-        coverage.snapshots_sent += c.snapshots_sent;
-        coverage.snapshots_installed += c.snapshots_installed;
-        coverage.proposals += c.proposals;
-        coverage.proposals_forwarded += c.proposals_forwarded;
-        coverage.proposals_dropped += c.dropped_no_leader + c.dropped_not_leader + c.dropped_disk_full;
-        coverage.reads += c.reads_answered;
-        coverage.reads_dropped += c.reads_dropped;
-        if let Some(workload) = &mut self.workload {
-            workload.count_service(host.service());
-        }
-    }
-
-    // The network.
-
-    fn send(&mut self, from: usize, to: usize, lane: Lane, message: PeerMessage) -> Result<(), String> {
-        if let PeerMessage::Raft(messages) = &message {
-            let host = self.nodes[from].host.as_ref().expect("it just spoke");
-            let last = host.raft(GROUP).map_or(0, |raft| raft.last_index());
-            for message in messages {
-                self.invariants.sent(message, last)?;
-            }
-        }
-        let number = self.network.connection(from, to).number;
-        if number == 0 {
-            return Ok(());
-        }
-        if self.network.weather.lost_per_million > 0 && self.prng.per_million(self.network.weather.lost_per_million) {
-            self.coverage.messages_lost += 1;
-            return Ok(());
-        }
-        let message = if self.is_encoding {
-            let decoded = peer_codec::decode(peer_codec::encode(&message));
-            if decoded.as_ref() != Ok(&message) {
-                return Err(format!("{message:?} does not survive its encoding"));
-            }
-            decoded.map_err(|error| error.to_string())?
-        } else {
-            message
-        };
-        let doubled = self.network.weather.doubled_per_million;
-        if doubled > 0 && self.prng.per_million(doubled) && matches!(message, PeerMessage::Raft(_)) {
-            self.coverage.messages_doubled += 1;
-            self.carry(from, to, number, lane, message.clone());
-        }
-        self.carry(from, to, number, lane, message);
-        Ok(())
-    }
-
-    fn carry(&mut self, from: usize, to: usize, number: u64, lane: Lane, message: PeerMessage) {
-        let at = self.now_us + self.network.weather.latency(&mut self.prng);
-        let at = self.network.direction(from, to).arrival(lane, at);
-        let arrives = Happening::Arrives {
-            from,
-            to,
-            number,
-            lane,
-            message,
-        };
-        self.schedule(at - self.now_us, arrives);
-    }
-
-    fn arrives(&mut self, from: usize, to: usize, number: u64, lane: Lane, message: PeerMessage) -> Result<(), String> {
-        if self.network.connection(from, to).number != number {
-            return Ok(());
-        }
-        let direction = self.network.direction(from, to);
-        if direction.is_blocked {
-            direction.held.push_back((lane, message));
-            return Ok(());
-        }
-        let from = self.nodes[from].id;
-        self.give(to, HostEvent::Peer { from, message });
-        Ok(())
-    }
-
-    pub(crate) fn block(&mut self, from: usize, to: usize) {
-        self.network.direction(from, to).is_blocked = true;
-        let number = self.network.connection(from, to).number;
-        if number != 0 {
-            let (a, b) = (from, to);
-            let after = self.prng.between(300_000, 4_000_000);
-            self.schedule(after, Happening::TimesOut { a, b, number });
-        }
-    }
-
-    pub(crate) fn unblock_all(&mut self) {
-        for from in 0..self.nodes.len() {
-            for to in (0..self.nodes.len()).filter(|to| *to != from) {
-                let number = self.network.connection(from, to).number;
-                let direction = self.network.direction(from, to);
-                direction.is_blocked = false;
-                let held = std::mem::take(&mut direction.held);
-                for (lane, message) in held {
-                    self.carry(from, to, number, lane, message);
-                }
-            }
-        }
-    }
-
-    pub(crate) fn break_connection(&mut self, a: usize, b: usize) {
-        let connection = self.network.connection(a, b);
-        let number = std::mem::take(&mut connection.number);
-        if number == 0 {
-            return;
-        }
-        self.coverage.connections_broken += 1;
-        for direction in &mut connection.directions {
-            direction.held.clear();
-        }
-        let mut both_know = 0;
-        for (node, peer) in [(a, b), (b, a)] {
-            let after = self.prng.between(10, 200_000);
-            both_know = both_know.max(after);
-            self.schedule(after, Happening::Down { node, peer, number });
-        }
-        self.connect_later(a, b, both_know);
-    }
-
-    fn connect_later(&mut self, a: usize, b: usize, at_least_us: u64) {
-        let connection = self.network.connection(a, b);
-        connection.attempts += 1;
-        let attempt = connection.attempts;
-        let after = at_least_us + self.prng.between(1_000, 300_000);
-        self.schedule(after, Happening::Connect { a, b, attempt });
-    }
-
-    fn try_connect(&mut self, a: usize, b: usize) {
-        // Whoever lost it last has not been told yet; a little later both have.
-        self.connect_later(a, b, 200_000);
-    }
-
-    fn connect(&mut self, a: usize, b: usize, attempt: u64) {
-        let is_blocked = self.network.is_blocked(a, b);
-        let next_number = self.network.next_number;
-        let connection = self.network.connection(a, b);
-        if connection.number != 0 || connection.attempts != attempt {
-            return;
-        }
-        let (Some(left), Some(right)) = (&self.nodes[a].host, &self.nodes[b].host) else {
-            return;
-        };
-        if is_blocked {
-            return self.connect_later(a, b, 100_000);
-        }
-        let hellos = [(a, b, right.hello()), (b, a, left.hello())];
-        self.network.connection(a, b).number = next_number;
-        self.network.next_number += 1;
-        for (node, peer, hello) in hellos {
-            let hello = peer_codec::decode_hello(peer_codec::encode_hello(&hello)).expect("a hello survives encoding");
-            let after = self.network.weather.latency(&mut self.prng);
-            let opens_at = self.now_us + after;
-            self.network.direction(peer, node).reset(opens_at);
-            let number = next_number;
-            let up = Happening::Up {
-                node,
-                peer,
-                number,
-                hello,
-            };
-            self.schedule(after, up);
-        }
-    }
-
     // Hands for the clients.
 
-    fn with_workload(
+    pub(crate) fn with_workload(
         &mut self,
         call: impl FnOnce(&mut W, &mut Io<RequestOf<W>>) -> Result<(), String>,
     ) -> Result<(), String> {
@@ -1037,7 +695,7 @@ impl<W: Workload> World<W> {
     }
 
     /// Every line goes into the digest; with a trace also there.
-    fn trace(&mut self, line: Arguments<'_>) {
+    pub(crate) fn trace(&mut self, line: Arguments<'_>) {
         let now = Duration::from_micros(self.now_us);
         match &mut self.trace {
             Some(trace) => {
@@ -1050,7 +708,7 @@ impl<W: Workload> World<W> {
     }
 }
 
-fn with_source(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_source(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
