@@ -233,10 +233,37 @@ struct NodeNumber {
     node: u32,
 }
 
+/// What an operator asks of leaders must reach them: here it would be forgotten in silence.
+async fn status_of_leader(api: &Api) -> Result<HostStatus, ApiError> {
+    let status = api.node.status().await?;
+    let elsewhere = status
+        .groups
+        .iter()
+        .find(|group| group.raft.role != settle_raft::Role::Leader);
+    let Some(group) = elsewhere else { return Ok(status) };
+    let leader = match group.role.leader {
+        Some(node) => format!("node {node} does: ask it"),
+        None => "nobody does at the moment".to_owned(),
+    };
+    Err(ApiError {
+        status: StatusCode::CONFLICT,
+        code: ErrorCode::new("AP", 4),
+        message: format!("this server does not lead group {}; {leader}", group.group),
+        retryable: Retryable::No,
+    })
+}
+
 async fn replace(
     State(api): State<Arc<Api>>,
     Json(NodeNumber { node }): Json<NodeNumber>,
 ) -> Result<StatusCode, ApiError> {
+    let status = status_of_leader(&api).await?;
+    let mut members = status.groups.iter().flat_map(|group| &group.members);
+    if !members.any(|member| member.node == NodeId(node)) {
+        return Err(ApiError::bad_request(format!(
+            "node {node} is no member of this cluster"
+        )));
+    }
     api.node
         .operate(OperatorRequest::ReplaceMember { node: NodeId(node) })
         .await?;
@@ -247,7 +274,7 @@ async fn transfer_leader(
     State(api): State<Arc<Api>>,
     Json(NodeNumber { node }): Json<NodeNumber>,
 ) -> Result<StatusCode, ApiError> {
-    let status = api.node.status().await?;
+    let status = status_of_leader(&api).await?;
     for group in status.groups {
         api.node
             .operate(OperatorRequest::TransferLeader {

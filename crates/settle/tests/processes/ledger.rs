@@ -187,7 +187,7 @@ impl Ledger {
         if books.broken.is_empty() {
             return Ok(());
         }
-        let shown: Vec<&str> = books.broken.iter().take(10).map(String::as_str).collect();
+        let shown: Vec<&str> = books.broken.iter().take(3).map(String::as_str).collect();
         Err(BrokenPromise(format!("{} contradictions: {}", books.broken.len(), shown.join("; "))).into())
     }
 }

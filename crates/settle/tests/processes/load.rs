@@ -224,11 +224,8 @@ impl Load {
 /// Asks all nodes, in turn, whether all that was told is still true, and waits until what was decided is done.
 pub async fn check_all(cluster: &Cluster, clients: &Arc<Clients>) -> Result<()> {
     let mut left: Vec<(String, Told)> = clients.ledger.all();
-    let open: Vec<(String, Told)> = left
-        .iter()
-        .filter(|(_, told)| told.is_open())
-        .map(|(xid, told)| (xid.clone(), told.clone()))
-        .collect();
+    let mut open: Vec<(String, Told)> = left.iter().filter(|(_, told)| told.is_open()).cloned().collect();
+    open.sort_by_key(|(xid, _)| number(xid));
     let end = Instant::now() + SOON;
     loop {
         left = statuses(clients, left).await?;
@@ -249,6 +246,12 @@ pub async fn check_all(cluster: &Cluster, clients: &Arc<Clients>) -> Result<()> 
         check_branches(cluster, clients, n as u64, xid, told).await?;
     }
     clients.ledger.verdict()
+}
+
+/// Which rises with each transaction, whatever node it was begun through.
+fn number(xid: &str) -> i64 {
+    let (_, number) = xid.rsplit_once(':').unwrap_or_default();
+    number.parse().unwrap_or_default()
 }
 
 /// Checks the status of each and gives back those whose second phase is not over.

@@ -19,9 +19,9 @@ const BULK_BRANCHES: u64 = 64;
 const BULK_BYTES: usize = 256 << 10;
 
 /// A leader and its followers; facts told, and some bulk to be sent to whoever has lost it.
-async fn busy_cluster() -> Result<(Cluster, Leader, [u32; 2], Arc<Ledger>)> {
+async fn busy_cluster(auto_replace: bool) -> Result<(Cluster, Leader, [u32; 2], Arc<Ledger>)> {
     let spec = spec(3)
-        .set("cluster.auto-replace", "true")
+        .set("cluster.auto-replace", &auto_replace.to_string())
         .set("raft.snapshot-after", "\"4MiB\"");
     let cluster = Cluster::start(spec).await?;
     let ledger = Arc::<Ledger>::default();
@@ -51,7 +51,7 @@ fn role_of(view: &NodeView, incarnation: &str) -> Result<Option<(String, Option<
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_node_learns_first_then_votes_and_the_leaders_death_loses_nothing() -> Result<()> {
     let _turn = turn().await;
-    let (mut cluster, leader, [wiped, _], ledger) = busy_cluster().await?;
+    let (mut cluster, leader, [wiped, _], ledger) = busy_cluster(true).await?;
     let before = cluster.view(wiped).await?.incarnation;
     cluster.kill(wiped).await?;
     cluster.wipe(wiped)?;
@@ -128,7 +128,7 @@ fn proposed_replacements(cluster: &Cluster, leader: u32, incarnation: &str) -> u
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_node_elects_nobody_before_it_has_caught_up() -> Result<()> {
     let _turn = turn().await;
-    let (mut cluster, leader, [wiped, survivor], ledger) = busy_cluster().await?;
+    let (mut cluster, leader, [wiped, survivor], ledger) = busy_cluster(true).await?;
     cluster.kill(wiped).await?;
     cluster.wipe(wiped)?;
     cluster.kill(leader.node).await?;
@@ -167,6 +167,69 @@ async fn a_wiped_node_elects_nobody_before_it_has_caught_up() -> Result<()> {
     cluster.start_all().await?;
     let clients = Clients::connect(&cluster, cluster.nodes(), &ledger).await?;
     check_all(&cluster, &clients).await?;
+    cluster.finish();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_node_waits_for_the_operator_and_the_leaders_death_meanwhile_loses_nothing() -> Result<()> {
+    let _turn = turn().await;
+    let (mut cluster, leader, [wiped, other], ledger) = busy_cluster(false).await?;
+    cluster.kill(wiped).await?;
+    cluster.wipe(wiped)?;
+    cluster.spawn(wiped)?;
+    until("the leader hears the wiped node", SOON, async || {
+        let view = cluster.view(leader.node).await?;
+        ensure!(
+            view.connected.contains(&wiped) && cluster.view(wiped).await?.cluster.is_some(),
+            "{view:?}"
+        );
+        Ok::<_, anyhow::Error>(())
+    })
+    .await?;
+    let incarnation = cluster.view(wiped).await?.incarnation;
+    ensure!(
+        role_of(&cluster.view(leader.node).await?, &incarnation)?.is_none(),
+        "nobody has allowed it"
+    );
+
+    let ask = format!("{{\"node\":{wiped}}}");
+    let refused = cluster.post(other, "/v1/node/replace", &ask).await?;
+    ensure!(
+        refused.status == 409 && refused.body.contains("AP0004"),
+        "a follower cannot let it in: {refused:?}"
+    );
+    let stranger = cluster.post(leader.node, "/v1/node/replace", "{\"node\":9}").await?;
+    ensure!(
+        stranger.status == 400 && stranger.body.contains("AP0001"),
+        "nobody knows node 9: {stranger:?}"
+    );
+    ensure!(
+        cluster.post(leader.node, "/v1/node/replace", &ask).await?.status == 202,
+        "the leader can"
+    );
+    until("the wiped node is let in", SOON, async || {
+        let role = role_of(&cluster.view(leader.node).await?, &incarnation)?;
+        role.context("the leader does not know it")
+    })
+    .await?;
+
+    // In the middle of its catching up, as likely as not.
+    cluster.kill(leader.node).await?;
+    cluster.start_all().await?;
+    let next = cluster.leader().await?;
+    let clients = Clients::connect(&cluster, cluster.nodes(), &ledger).await?;
+    check_all(&cluster, &clients).await?;
+    // The permission died with the leader that had it, unless the node was let in already.
+    let asked = cluster.post(next.node, "/v1/node/replace", &ask).await?;
+    ensure!(asked.status == 202 || asked.status == 409, "{asked:?}");
+    until("the wiped node votes again", SOON, async || {
+        let leader = cluster.leader().await?;
+        let role = role_of(&cluster.view(leader.node).await?, &incarnation)?;
+        ensure!(role.as_ref().is_some_and(|(role, _)| role == "voter"), "it is {role:?}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await?;
     cluster.finish();
     Ok(())
 }
