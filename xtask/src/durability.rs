@@ -41,7 +41,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             ExitCode::FAILURE
         });
     }
+    // What a failing test keeps is of no interest here.
+    let scratch = tempfile::tempdir().context("make a temporary directory")?;
     command
+        .env("TMPDIR", scratch.path())
         .env("SETTLE_DURABILITY_DISK", "lossy-without-sync")
         .stderr(Stdio::piped())
         .stdout(Stdio::piped());
