@@ -53,7 +53,8 @@ pub enum Event<'a, E, R> {
     PeerDown {
         node: NodeId,
     },
-    /// Another node's service sent this with [`Action::Peer`]. Delivered at most once, in order per connection.
+    /// Another node's service sent this with [`Action::Peer`]. In order and at most once per
+    /// connection; one may be lost while the connection stays up, so what must arrive is told again.
     Peer {
         from: NodeId,
         body: Bytes,

@@ -26,7 +26,7 @@ use tokio::{
     },
     sync::mpsc,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use crate::metrics::PeerMetrics;
@@ -40,9 +40,14 @@ const HELLO_BYTES_MAX: usize = 1024;
 /// Longest wait for the other side's hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(3);
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// The accepting side of a control connection says this often that it lives …
+const PULSE_EVERY: Duration = Duration::from_millis(500);
+/// … and is given up when it has not for so long: a machine that vanished closes nothing.
+const PULSE_LOST_AFTER: Duration = Duration::from_secs(3);
 const REDIAL_AFTER: Duration = Duration::from_millis(200);
 /// A frame holds one message; its length comes first. The host keeps append messages and chunks far below this.
 const MAX_FRAME_BYTES: usize = 80 << 20;
+const FRAME_HEAD_BYTES: usize = 8;
 /// Messages waiting for a slow peer, by lane; one more is dropped, which consensus expects of a network.
 const CONTROL_QUEUE: usize = 8192;
 const BULK_QUEUE: usize = 64;
@@ -84,12 +89,16 @@ enum PeerError {
     Silent,
     #[error("a frame of {len} bytes; at most {MAX_FRAME_BYTES} are taken")]
     TooLong { len: usize },
+    #[error("a frame whose checksum does not fit its bytes")]
+    Damaged,
     #[error("a message that cannot be read")]
     Malformed(#[from] Malformed),
     #[error("the connection broke")]
     Io(#[from] std::io::Error),
     #[error("the connection was closed")]
     Closed,
+    #[error("nothing was heard for {} s", PULSE_LOST_AFTER.as_secs())]
+    NoPulse,
 }
 
 /// The sending side, owned by the loop.
@@ -100,7 +109,7 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Hands a message to its lane, or drops it when the lane is full.
+    /// Hands a message to its lane, or drops it when the lane is full: consensus and the gates expect loss.
     pub(crate) fn send(&self, to: NodeId, lane: Lane, message: PeerMessage) {
         let Some(queues) = self.queues.get(&to) else { return };
         if queues[lane_index(lane)].try_send(message).is_err() {
@@ -326,19 +335,29 @@ impl<E: Events> Dialler<E> {
         let (mut reading, mut writing) = stream.into_split();
         tokio::select! {
             biased;
-            error = closed(&mut reading) => error,
+            error = closed(&mut reading, self.lane) => error,
             error = write_queue(&mut self.queue, &mut writing, &self.bytes_sent) => error,
         }
     }
 }
 
-/// The accepting side never writes after its hello, so that a read ends only with the connection.
-async fn closed(reading: &mut OwnedReadHalf) -> PeerError {
-    let mut byte = [0];
-    match reading.read(&mut byte).await {
-        Ok(0) => PeerError::Closed,
-        Ok(_) => PeerError::NotAPeer,
-        Err(error) => error.into(),
+/// Resolves when the connection is over. The accepting side writes nothing but pulses after its hello.
+async fn closed(reading: &mut OwnedReadHalf, lane: Lane) -> PeerError {
+    let mut pulses = [0; 64];
+    loop {
+        let read = reading.read(&mut pulses);
+        let read = match lane {
+            Lane::Control => match timeout(PULSE_LOST_AFTER, read).await {
+                Ok(read) => read,
+                Err(_) => return PeerError::NoPulse,
+            },
+            Lane::Bulk => read.await,
+        };
+        match read {
+            Ok(0) => return PeerError::Closed,
+            Ok(_) => {}
+            Err(error) => return error.into(),
+        }
     }
 }
 
@@ -353,11 +372,7 @@ async fn write_queue(
             return PeerError::Closed;
         };
         loop {
-            let start = buffer.len();
-            buffer.put_u32_le(0);
-            buffer.put_slice(&peer_codec::encode(&message));
-            let len = (buffer.len() - start - 4) as u32;
-            buffer[start..start + 4].copy_from_slice(&len.to_le_bytes());
+            put_frame(&peer_codec::encode(&message), &mut buffer);
             if buffer.len() >= WRITE_BYTES {
                 break;
             }
@@ -402,6 +417,21 @@ impl<E: Events> Reader<E> {
             return Err(PeerError::Closed);
         }
         register(theirs.node);
+        let (mut reading, mut writing) = stream.into_split();
+        let pulse = async {
+            match lane {
+                Lane::Control => pulse(&mut writing).await,
+                Lane::Bulk => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            error = pulse => Err(error),
+            result = self.read(&mut reading, from) => result,
+        }
+    }
+
+    async fn read(&self, reading: &mut OwnedReadHalf, from: Source) -> Result<(), PeerError> {
         let mut buffer = BytesMut::with_capacity(64 << 10);
         loop {
             while let Some(frame) = take_frame(&mut buffer)? {
@@ -411,11 +441,23 @@ impl<E: Events> Reader<E> {
                 }
             }
             buffer.reserve(16 << 10);
-            let read = stream.read_buf(&mut buffer).await?;
+            let read = reading.read_buf(&mut buffer).await?;
             if read == 0 {
                 return Err(PeerError::Closed);
             }
             self.bytes_received.inc_by(read as u64);
+        }
+    }
+}
+
+/// Tells the dialling side, for as long as the connection takes it, that this process is alive.
+async fn pulse(writing: &mut OwnedWriteHalf) -> PeerError {
+    let mut pulses = interval(PULSE_EVERY);
+    pulses.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        pulses.tick().await;
+        if let Err(error) = writing.write_all(&[1]).await {
+            return error.into();
         }
     }
 }
@@ -449,17 +491,59 @@ async fn read_hello(stream: &mut TcpStream) -> Result<(Lane, Hello), PeerError> 
     timeout(HELLO_WITHIN, reading).await.map_err(|_| PeerError::Silent)?
 }
 
+/// Length and CRC32C of the bytes, then they: TCP's own sum lets one error in 65,536 through.
+fn put_frame(bytes: &[u8], out: &mut BytesMut) {
+    out.put_u32_le(bytes.len() as u32);
+    out.put_u32_le(crc32c::crc32c(bytes));
+    out.put_slice(bytes);
+}
+
 fn take_frame(buffer: &mut BytesMut) -> Result<Option<Bytes>, PeerError> {
-    let Some(head) = buffer.first_chunk::<4>() else {
+    let Some(head) = buffer.first_chunk::<FRAME_HEAD_BYTES>() else {
         return Ok(None);
     };
-    let len = u32::from_le_bytes(*head) as usize;
+    let [l0, l1, l2, l3, c0, c1, c2, c3] = *head;
+    let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
     if len > MAX_FRAME_BYTES {
         return Err(PeerError::TooLong { len });
     }
-    if buffer.len() < 4 + len {
+    if buffer.len() < FRAME_HEAD_BYTES + len {
         return Ok(None);
     }
-    buffer.advance(4);
-    Ok(Some(buffer.split_to(len).freeze()))
+    buffer.advance(FRAME_HEAD_BYTES);
+    let frame = buffer.split_to(len).freeze();
+    if crc32c::crc32c(&frame) != u32::from_le_bytes([c0, c1, c2, c3]) {
+        return Err(PeerError::Damaged);
+    }
+    Ok(Some(frame))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_survives_any_cut_and_damage_is_named() {
+        let mut whole = BytesMut::new();
+        put_frame(b"a message", &mut whole);
+        for cut in 0..whole.len() {
+            let mut part = BytesMut::from(&whole[..cut]);
+            assert!(matches!(take_frame(&mut part), Ok(None)), "{cut} bytes");
+        }
+        for at in FRAME_HEAD_BYTES..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            assert!(matches!(take_frame(&mut damaged), Err(PeerError::Damaged)), "byte {at}");
+        }
+        assert_eq!(
+            take_frame(&mut whole).expect("well formed").expect("whole"),
+            &b"a message"[..]
+        );
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_anything_is_kept_for_it() {
+        let mut frame = BytesMut::from(&[0xff; FRAME_HEAD_BYTES][..]);
+        assert!(matches!(take_frame(&mut frame), Err(PeerError::TooLong { .. })));
+    }
 }

@@ -9,15 +9,17 @@ use settle_tx_gate::{CallId, ClientRequest, ConnId, GateError, GateNote, GateReq
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
     door::{Door, ToClient},
     merge::Pending,
-    translate::{self, Dialect, TranslateError},
+    translate::{self, Asked, Dialect, RequestKind, TranslateError},
 };
 
+/// Seata's TransactionExceptionCode.
+const BRANCH_REGISTER_FAILED: u8 = 6;
 const BRANCH_STUCK: ErrorCode = ErrorCode::new("TS", 6);
 
 /// How much is gathered into one write, about.
@@ -139,7 +141,11 @@ impl Connection<'_> {
             // What was answered before the failure is still due.
             let written = match self.out.is_empty() {
                 true => Ok(()),
-                false => writing.write_all(&self.out).await,
+                // A client whose window is full must not keep its place for ever.
+                false => match timeout(self.door.config.idle_after, writing.write_all(&self.out)).await {
+                    Ok(written) => written,
+                    Err(_) => return Ended::Slow,
+                },
             };
             self.out.clear();
             if let Err(ended) = step {
@@ -235,20 +241,28 @@ impl Connection<'_> {
                     bodies.push(body);
                 }
                 let keys = self.pending.merged(frame, &kinds);
-                for (key, body) in keys.into_iter().zip(bodies) {
-                    self.ask(key, body).await?;
+                for ((key, body), (_, kind)) in keys.into_iter().zip(bodies).zip(kinds) {
+                    self.ask(key, kind, body).await?;
                 }
                 Ok(())
             }
             body => {
                 let (kind, body) = translate::request(body)?;
                 let key = self.pending.alone(frame, kind);
-                self.ask(key, body).await
+                self.ask(key, kind, body).await
             }
         }
     }
 
-    async fn ask(&mut self, key: u64, body: ClientRequest) -> Result<(), Ended> {
+    async fn ask(&mut self, key: u64, kind: RequestKind, asked: Asked) -> Result<(), Ended> {
+        let body = match asked {
+            Asked::Gate(body) => body,
+            Asked::Refused(error) => {
+                let text = format!("{}: {error}", error.code());
+                let refusal = kind.refused(&text, BRANCH_REGISTER_FAILED, self.dialect);
+                return Ok(self.pending.answer(key, refusal, &mut self.out)?);
+            }
+        };
         if let ClientRequest::RegisterTm { ident } | ClientRequest::RegisterRm { ident, .. } = &body {
             self.dialect = Dialect::of(&ident.version);
         }
