@@ -224,14 +224,15 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         if let Some(change) = ready.role_change {
             self.role_changed(id, change, now, out);
         }
+        // What may leave at once rests on the log as it is, before this write begins to replace any of it.
+        for message in ready.messages {
+            self.post(message)?;
+        }
         if let Some(persist) = ready.persist {
             self.stage_persist(id, persist, now)?;
         }
         if healed {
             self.stage(id, vec![Record::Healed { group: id }], Then::Healed, now)?;
-        }
-        for message in ready.messages {
-            self.post(message)?;
         }
         if !ready.committed.is_empty() {
             self.apply(id, ready.committed, now, out)?;

@@ -107,11 +107,13 @@ where
     /// Takes a leader away for a short while.
     pub(crate) fn strike(&mut self, leader: usize) {
         if self.prng.percent(60) {
-            let down_for = self.prng.between(20_000, 1_500_000);
+            // Mostly longer than the others need to elect another.
+            let most = [300_000, 4_000_000, 4_000_000][self.prng.below(3) as usize];
+            let down_for = self.prng.between(20_000, most);
             return self.crash(leader, true, Some(down_for));
         }
         self.isolate(leader);
-        self.end_later(Spell::Partition, 200_000, 1_500_000);
+        self.end_later(Spell::Partition, 200_000, 3_000_000);
     }
 
     fn isolate(&mut self, node: usize) {

@@ -181,8 +181,14 @@ impl<W: Workload> World<W> {
         config.keep_tail_entries = [0, 5, 50][prng.below(3) as usize];
         config.promote_within_entries = prng.below(20);
         config.wal.segment_bytes = [8 << 10, 64 << 10, 1 << 20][prng.below(3) as usize];
-        let weather = Weather::draw(&mut prng);
-        let hunts_leaders = prng.percent(25);
+        let mut weather = Weather::draw(&mut prng);
+        let hunts_leaders = prng.percent(30);
+        if hunts_leaders && prng.percent(60) {
+            // One entry at a time over a slow network: it takes long until a leader's own term is committed.
+            config.append_bytes_max = 1;
+            config.appends_in_flight_max = 1;
+            weather.latency_us = 3_000..20_000;
+        }
         let pause_us_max = [400_000, 1_200_000, 3_000_000][prng.below(3) as usize];
         let is_encoding = prng.percent(20);
         let mut nodes = Vec::new();
@@ -573,8 +579,10 @@ impl<W: Workload> World<W> {
         match note {
             HostNote::BecameLeader { term, .. } => {
                 self.coverage.elections += 1;
-                if self.hunts_leaders && !self.are_faults_off && self.prng.percent(50) {
-                    let (after, boot) = (self.prng.below(60_000), self.nodes[node].boot);
+                if self.hunts_leaders && !self.are_faults_off && self.prng.percent(60) {
+                    // Before its first entry has reached anybody, or while it brings the others up to date.
+                    let most = [200, 5_000, 60_000, 200_000][self.prng.below(4) as usize];
+                    let (after, boot) = (self.prng.below(most), self.nodes[node].boot);
                     self.schedule(after, Happening::Hunt { node, boot });
                 }
                 let host = self.nodes[node].host.as_ref().expect("it just spoke");

@@ -55,7 +55,7 @@ struct Asking {
 
 impl Registers {
     pub(crate) fn new(prng: &mut Prng) -> Registers {
-        let clients = prng.between(3, 9);
+        let clients = if prng.percent(20) { 20 } else { prng.between(3, 9) };
         Registers {
             clients: (0..clients).map(|_| Client::default()).collect(),
             keys: [2, 16, 64][prng.below(3) as usize],
