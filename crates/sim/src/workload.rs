@@ -15,7 +15,7 @@ pub(crate) trait Workload {
 
     /// `run` differs for every start of every node.
     fn service(&mut self, node: NodeId, run: u64) -> Self::Service;
-    fn make_machine(&self) -> Box<dyn Fn(GroupId) -> Self::Machine + Send>;
+    fn make_machine(&self) -> Box<dyn Fn(GroupId, ClusterId) -> Self::Machine + Send>;
 
     fn begin(&mut self, io: &mut Io<RequestOf<Self>>);
     fn wake(&mut self, timer: u64, io: &mut Io<RequestOf<Self>>) -> Result<(), String>;

@@ -158,8 +158,8 @@ impl Workload for Registers {
         RegisterService::new(run << 8 | u64::from(node.0), self.padding_max)
     }
 
-    fn make_machine(&self) -> Box<dyn Fn(GroupId) -> RegisterMachine + Send> {
-        Box::new(|_| RegisterMachine::default())
+    fn make_machine(&self) -> Box<dyn Fn(GroupId, ClusterId) -> RegisterMachine + Send> {
+        Box::new(|_, _| RegisterMachine::default())
     }
 
     fn begin(&mut self, io: &mut Io<Request>) {

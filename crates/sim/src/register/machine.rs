@@ -109,6 +109,11 @@ fn decode(command: &Bytes) -> Option<Vec<Write>> {
 impl StateMachine for RegisterMachine {
     type Effect = Written;
 
+    fn check(&self, command: &Bytes) -> Result<(), ApplyError> {
+        let reason = "not a batch of writes".to_owned();
+        decode(command).map(drop).ok_or(ApplyError { index: 0, reason })
+    }
+
     fn apply(&mut self, entry: EntryMeta, command: &Bytes, effects: &mut Vec<Written>) -> Result<(), ApplyError> {
         let index = entry.index;
         let reason = "not a batch of writes".to_owned();

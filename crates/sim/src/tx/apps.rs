@@ -295,8 +295,8 @@ impl Workload for Apps {
         TxGate::new(config, run << 8 | u64::from(node.0))
     }
 
-    fn make_machine(&self) -> Box<dyn Fn(GroupId) -> TxMachine + Send> {
-        Box::new(|group| TxMachine::new(MachineConfig::new(group.0 as u8)))
+    fn make_machine(&self) -> Box<dyn Fn(GroupId, ClusterId) -> TxMachine + Send> {
+        Box::new(|group, _| TxMachine::new(MachineConfig::new(group.0 as u8)))
     }
 
     fn begin(&mut self, io: &mut Io<GateRequest>) {
