@@ -154,6 +154,12 @@ pub enum PeerError {
     NotItsReplica { node: NodeId, group: GroupId, peer: PeerId },
     #[error("node {node} sent what contradicts the protocol")]
     Step { node: NodeId, source: StepError },
+    #[error("node {node} proposed a command for group {group} that no replica could apply")]
+    Proposal {
+        node: NodeId,
+        group: GroupId,
+        source: ApplyError,
+    },
 }
 
 impl PeerError {
@@ -165,6 +171,7 @@ impl PeerError {
             PeerError::SameIncarnation { .. } => 44,
             PeerError::NotItsReplica { .. } => 45,
             PeerError::Step { .. } => 46,
+            PeerError::Proposal { .. } => 47,
         };
         ErrorCode::new("HO", number)
     }

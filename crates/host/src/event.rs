@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use settle_base::{GroupId, Index, NodeId, PeerId, Term};
+use settle_machine::ApplyError;
 use settle_raft::ConfState;
 
 use crate::{ClusterId, Hello, HostError, Lane, PeerError, PeerMessage};
@@ -135,7 +136,7 @@ pub enum HostNote {
 }
 
 /// Why a proposal came to nothing. The service proposes again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum DropReason {
     NoLeader,
     NotLeader,
@@ -143,4 +144,6 @@ pub(crate) enum DropReason {
     Full,
     DiskFull,
     UnknownGroup,
+    /// No replica could apply it.
+    Unreadable(ApplyError),
 }

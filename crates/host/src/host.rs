@@ -10,8 +10,8 @@ use settle_storage::{Disk, DiskRead};
 use settle_wal::Wal;
 
 use crate::{
-    DurabilityChecker, Hello, HostAction, HostConfig, HostCounters, HostError, HostEvent, HostNote, Identity,
-    OperatorRequest, PeerMessage,
+    ClusterId, DurabilityChecker, Hello, HostAction, HostConfig, HostCounters, HostError, HostEvent, HostNote, Identity,
+    OperatorRequest, PeerError, PeerMessage,
     event::DropReason,
     group::{Group, PendingRead},
     order::{Staged, Unstaged},
@@ -19,7 +19,7 @@ use crate::{
     snapshot_file::Tokens,
 };
 
-pub(crate) type MakeMachine<M> = Box<dyn Fn(GroupId) -> M + Send>;
+pub(crate) type MakeMachine<M> = Box<dyn Fn(GroupId, ClusterId) -> M + Send>;
 
 /// All of one node's groups and its service, over one disk. Pure: see the crate's head.
 pub struct Host<S: Service, D> {
@@ -254,7 +254,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 let is_leader = self.groups.get(&group).is_some_and(|g| g.raft.role() == Role::Leader);
                 if is_leader {
                     self.counters.proposals_taken_over += 1;
-                    self.propose(group, command, now, out);
+                    self.take_over(from, group, command, now, out);
                 } else {
                     // Not passed on: two nodes that each believe in the other would play for ever.
                     self.counters.drop_proposal(DropReason::NotLeader);
@@ -308,6 +308,27 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
     }
 
+    /// Proposes what another node's service wants. One that no replica could apply is that node's fault.
+    fn take_over(
+        &mut self,
+        from: NodeId,
+        group: GroupId,
+        command: Bytes,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) {
+        self.counters.proposals += 1;
+        let Err(reason) = self.try_propose(group, command, now, out) else {
+            return;
+        };
+        if let DropReason::Unreadable(source) = &reason {
+            let (node, source) = (from, source.clone());
+            let reason = PeerError::Proposal { node, group, source };
+            out.push(HostAction::ClosePeer { node, reason });
+        }
+        self.counters.drop_proposal(reason);
+    }
+
     fn try_propose(
         &mut self,
         group: GroupId,
@@ -332,6 +353,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         if !self.unstaged.is_empty() {
             return Err(DropReason::Full);
         }
+        // Once in the log, what cannot be applied would stop every replica.
+        g.machine.check(&command).map_err(DropReason::Unreadable)?;
         let time = g.time(now);
         match g.raft.propose(command, time, None) {
             Ok(_) => Ok(()),

@@ -206,7 +206,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             } else {
                 Book::default()
             };
-            let machine = (self.make_machine)(id);
+            let machine = (self.make_machine)(id, cluster);
             self.checker.restored(id, hard_state, meta.index);
             self.groups.insert(id, Group::new(raft, id, machine, book, &meta, None));
         }

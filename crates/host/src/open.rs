@@ -9,7 +9,7 @@ use settle_storage::{Disk, DiskRead, FileName, Op};
 use settle_wal::{Damage, RecoveredGroup, Wal, WalEntry};
 
 use crate::{
-    Host, HostConfig, Identity, Malformed, OpenError, SnapshotFileError,
+    ClusterId, Host, HostConfig, Identity, Malformed, OpenError, SnapshotFileError,
     group::Group,
     identity::identity_file,
     join::{log_identity, raft_config},
@@ -21,7 +21,7 @@ use crate::{
 impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     /// Opens a data directory, or begins one. Blocks.
     ///
-    /// `make_machine` gives an empty machine; `fresh_incarnation` is random and used only when the directory is new.
+    /// `make_machine` gives an empty machine of a group of a cluster; `fresh_incarnation` is random and used only when the directory is new.
     ///
     /// # Errors
     /// When the directory is not this node's, is damaged, or cannot be read.
@@ -29,7 +29,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         config: HostConfig,
         mut disk: D,
         service: S,
-        make_machine: impl Fn(GroupId) -> S::Machine + Send + 'static,
+        make_machine: impl Fn(GroupId, ClusterId) -> S::Machine + Send + 'static,
         fresh_incarnation: PeerId,
         now: Mono,
     ) -> Result<Host<S, D>, OpenError> {
@@ -53,13 +53,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let files = recovered.iter().filter_map(|r| r.snapshot.as_ref()?.file.clone());
         let files: BTreeSet<FileName> = files.collect();
         for group in recovered.into_iter().filter(|r| !r.destroyed) {
-            host.restore(group)?;
+            host.restore(cluster, group)?;
         }
         remove_files(&mut host.disk, |file| is_snapshot_file(file) && !files.contains(file))?;
         Ok(host)
     }
 
-    fn restore(&mut self, recovered: RecoveredGroup) -> Result<(), OpenError> {
+    fn restore(&mut self, cluster: ClusterId, recovered: RecoveredGroup) -> Result<(), OpenError> {
         let group = recovered.group;
         let record = |source| OpenError::Record { group, source };
         let hard_state = recovered.hard_state.map_or(HardState::default(), |h| HardState {
@@ -67,7 +67,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             vote: h.vote,
             commit: h.commit,
         });
-        let mut machine = (self.make_machine)(group);
+        let mut machine = (self.make_machine)(group, cluster);
         let mut meta = SnapshotMeta::default();
         let mut file = None;
         if let Some(snapshot) = recovered.snapshot {

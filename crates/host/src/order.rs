@@ -572,6 +572,7 @@ impl crate::HostCounters {
             DropReason::Full => self.dropped_full += 1,
             DropReason::DiskFull => self.dropped_disk_full += 1,
             DropReason::UnknownGroup => self.dropped_unknown_group += 1,
+            DropReason::Unreadable(_) => self.dropped_unreadable += 1,
         }
     }
 }

@@ -20,6 +20,14 @@ pub trait StateMachine {
     /// a service picks those that concern it.
     type Effect;
 
+    /// Whether `command` can be understood, whatever the state: what passes here on one replica, no replica of this
+    /// build fails to apply. The leader's host asks before it lets a command into the log, where one that cannot be
+    /// applied would stop every replica for good.
+    ///
+    /// # Errors
+    /// When it cannot; the error's index is 0, since the command has no place in the log yet.
+    fn check(&self, command: &Bytes) -> Result<(), ApplyError>;
+
     /// Applies one committed command.
     ///
     /// # Errors

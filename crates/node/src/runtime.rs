@@ -13,7 +13,7 @@ use std::{
 use settle_base::{ErrorCode, GroupId, NodeId, PeerId};
 use settle_disk_file::{FileDisk, FileDiskOptions};
 use settle_host::{
-    Host, HostAction, HostConfig, HostError, HostEvent, HostNote, HostStatus, OpenError, OperatorRequest,
+    ClusterId, Host, HostAction, HostConfig, HostError, HostEvent, HostNote, HostStatus, OpenError, OperatorRequest,
 };
 use settle_machine::{Service, StateMachine};
 use settle_net::{Stop, StopHandle};
@@ -185,7 +185,7 @@ pub fn start<S>(
     config: NodeConfig,
     listener: settle_net::Listener,
     service: S,
-    make_machine: impl Fn(GroupId) -> S::Machine + Send + 'static,
+    make_machine: impl Fn(GroupId, ClusterId) -> S::Machine + Send + 'static,
     respond: impl FnMut(S::Response) + Send + 'static,
     metrics: (LoopMetrics, PeerMetrics),
 ) -> Result<(NodeHandle<S>, RunningNode<S>), StartError>

@@ -199,7 +199,7 @@ fn start_node(
         fresh_incarnation: PeerId(incarnation.max(1)),
     };
     let gate = TxGate::new(gate_config(config), run);
-    let make_machine = |group: GroupId| {
+    let make_machine = |group: GroupId, _| {
         let number = u8::try_from(group.0).expect("transaction groups are numbered 1 to 255");
         TxMachine::new(MachineConfig::new(number))
     };

@@ -1,6 +1,7 @@
 //! What a scenario brings: a service with its machine, clients, and the judge of their history.
 
 use settle_base::{GroupId, NodeId, Prng};
+use settle_host::ClusterId;
 use settle_machine::{Service, StateMachine};
 
 use crate::Coverage;

@@ -242,6 +242,10 @@ impl TxMachine {
 impl StateMachine for TxMachine {
     type Effect = TxEffect;
 
+    fn check(&self, command: &Bytes) -> Result<(), ApplyError> {
+        decode_batch(command).map(drop).map_err(|error| unreadable(0, &error))
+    }
+
     fn apply(&mut self, entry: EntryMeta, command: &Bytes, effects: &mut Vec<TxEffect>) -> Result<(), ApplyError> {
         assert!(
             entry.index > self.index,
@@ -250,10 +254,7 @@ impl StateMachine for TxMachine {
             self.index
         );
         assert!(entry.time >= self.time, "group time falls at entry {}", entry.index);
-        let commands = decode_batch(command).map_err(|error| ApplyError {
-            index: entry.index,
-            reason: format!("not a batch of commands: {error}"),
-        })?;
+        let commands = decode_batch(command).map_err(|error| unreadable(entry.index, &error))?;
         self.index = entry.index;
         self.time = entry.time;
         self.outcomes.evict(
@@ -284,5 +285,12 @@ impl StateMachine for TxMachine {
 
     fn state_hash(&self) -> u64 {
         snapshot::hash(self)
+    }
+}
+
+fn unreadable(index: Index, error: &impl std::fmt::Display) -> ApplyError {
+    ApplyError {
+        index,
+        reason: format!("not a batch of commands: {error}"),
     }
 }

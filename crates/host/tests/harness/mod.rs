@@ -20,7 +20,15 @@ pub struct Journal(pub Vec<Bytes>);
 impl StateMachine for Journal {
     type Effect = Bytes;
 
-    fn apply(&mut self, _: EntryMeta, command: &Bytes, effects: &mut Vec<Bytes>) -> Result<(), ApplyError> {
+    fn check(&self, command: &Bytes) -> Result<(), ApplyError> {
+        let reason = "a line has no end in it".to_owned();
+        let is_line = !command.contains(&b'\n');
+        is_line.then_some(()).ok_or(ApplyError { index: 0, reason })
+    }
+
+    fn apply(&mut self, entry: EntryMeta, command: &Bytes, effects: &mut Vec<Bytes>) -> Result<(), ApplyError> {
+        let index = entry.index;
+        self.check(command).map_err(|error| ApplyError { index, ..error })?;
         self.0.push(command.clone());
         effects.push(command.clone());
         Ok(())
@@ -105,7 +113,7 @@ pub fn config(node: u32, nodes: u32) -> HostConfig {
 }
 
 pub fn open(config: HostConfig, disk: &MemDisk, incarnation: u64) -> Result<TestHost, OpenError> {
-    let machine = |_| Journal::default();
+    let machine = |_, _| Journal::default();
     Host::open(config, disk.clone(), Front, machine, PeerId(incarnation), Mono::ZERO)
 }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use settle_base::{GroupId, NodeId, Prng};
+use settle_host::ClusterId;
 
 use super::{
     machine::{Cell, RegisterMachine, Write, Written},

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use settle_base::{GroupId, NodeId, Prng};
+use settle_host::ClusterId;
 use settle_tx::{BranchStatus, BranchType, CallKind, DriverConfig, MachineConfig, TxMachine};
 use settle_tx_gate::{
     BranchCall, BranchRegistration, CallId, ClientAnswer, ClientRequest, ConnId, GateConfig, GateRequest, GateResponse,
