@@ -1,13 +1,16 @@
 use std::collections::BTreeMap;
 
-use settle_base::Index;
+use settle_base::GroupTime;
 
 use crate::{Reply, ReqId, TxError};
 
 /// Results kept per origin; when there are more, the oldest sequence goes and everything up to it counts as settled.
 pub(crate) const RESULTS_MAX: usize = 65_536;
-/// Origins kept; when there are more, the one that was used longest ago goes.
+/// Origins kept, at most.
 pub(crate) const ORIGINS_MAX: usize = 256;
+/// An origin gives its place to a new one after so long without a command. Gates re-propose for seconds, so what such
+/// an origin asked is long settled; a younger one is never forgotten, or a repetition would be done twice.
+const ORIGIN_UNUSED_MS: u64 = 60 * 60 * 1_000;
 
 /// The results of requests that may be asked again.
 #[derive(Default)]
@@ -18,7 +21,7 @@ pub(crate) struct Dedup {
 
 #[derive(Default)]
 pub(crate) struct Origin {
-    pub last_used: Index,
+    pub last_used: GroupTime,
     /// Requests below are settled: one that still arrives is a late copy and must not be done.
     pub floor: u64,
     pub results: BTreeMap<u64, Result<Reply, TxError>>,
@@ -29,15 +32,18 @@ pub(crate) enum Seen {
     New,
     Again(Result<Reply, TxError>),
     Settled,
+    /// There is no room to remember a request of this origin, so it must not be done.
+    NoRoom,
 }
 
 impl Dedup {
-    pub fn look_up(&mut self, req: ReqId, settled_below: u64, index: Index) -> Seen {
-        if !self.origins.contains_key(&req.origin) && self.origins.len() == ORIGINS_MAX {
-            self.forget_oldest_origin();
+    pub fn look_up(&mut self, req: ReqId, settled_below: u64, now: GroupTime) -> Seen {
+        let is_full = !self.origins.contains_key(&req.origin) && self.origins.len() == ORIGINS_MAX;
+        if is_full && !self.forget_unused_origin(now) {
+            return Seen::NoRoom;
         }
         let origin = self.origins.entry(req.origin).or_default();
-        origin.last_used = index;
+        origin.last_used = now;
         origin.floor = origin.floor.max(settled_below);
         while let Some(oldest) = origin
             .results
@@ -81,14 +87,19 @@ impl Dedup {
         self.origins.insert(id, origin);
     }
 
-    fn forget_oldest_origin(&mut self) {
-        let oldest = self
+    /// False when every origin was used within the last hour.
+    fn forget_unused_origin(&mut self, now: GroupTime) -> bool {
+        let (id, last_used) = self
             .origins
             .iter()
-            .min_by_key(|(id, origin)| (origin.last_used, **id))
-            .map(|(id, _)| *id);
-        if let Some(origin) = oldest.and_then(|id| self.origins.remove(&id)) {
-            self.results -= origin.results.len() as u64;
+            .map(|(id, origin)| (*id, origin.last_used))
+            .min_by_key(|(id, last_used)| (*last_used, *id))
+            .expect("a full table is not empty");
+        if now.0.saturating_sub(last_used.0) <= ORIGIN_UNUSED_MS {
+            return false;
         }
+        let origin = self.origins.remove(&id).expect("it was just seen");
+        self.results -= origin.results.len() as u64;
+        true
     }
 }

@@ -53,6 +53,7 @@ fn put_error(out: &mut Vec<u8>, error: &TxError) {
         TxError::IllegalEnd { tid, .. } => (43, tid),
         TxError::OutcomeEvicted { tid } => (44, tid),
         TxError::RequestExpired => return out.push(45),
+        TxError::BranchSpaceFull { tid, .. } => (46, tid),
     };
     out.push(tag);
     put_tid(out, *tid);
@@ -78,7 +79,7 @@ fn put_error(out: &mut Vec<u8>, error: &TxError) {
             put_u64(out, u64::from(*part));
         }
         TxError::TooManyBranches { limit, .. } => put_u64(out, u64::from(*limit)),
-        TxError::LockTableFull { limit, .. } => put_u64(out, *limit),
+        TxError::LockTableFull { limit, .. } | TxError::BranchSpaceFull { limit, .. } => put_u64(out, *limit),
         TxError::BadBranchStatus { branch, status, .. } => {
             put_branch(out, *branch);
             out.push(status.as_u8());
@@ -188,6 +189,10 @@ fn get_error(reader: &mut Reader<'_>, tag: u8) -> Result<TxError, DecodeError> {
             to: get_code(reader)?,
         },
         44 => TxError::OutcomeEvicted { tid },
+        46 => TxError::BranchSpaceFull {
+            tid,
+            limit: reader.u64()?,
+        },
         _ => return Err(reader.error("an unknown result")),
     })
 }

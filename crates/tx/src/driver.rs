@@ -6,14 +6,18 @@
 //!
 //! Commit: AT branches all at once; the others one after another in registration order, where one that failed waits
 //! its back-off without holding up the next. Rollback: strictly the last registered first, the next only when it is
-//! done. Saga branches are not called: their state machine runs in the client and reports by itself.
+//! done. Saga branches are not called: their state machine runs in the client and reports by itself; one that does not
+//! is reported as stuck.
+//!
+//! Calls wait in a row per client (application and resource) and rows take turns, each with a limit of its own on the
+//! calls in flight: a client that hangs holds up nobody else.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use settle_base::{FixedMap, GroupTime, Prng, Term};
+use settle_base::{FixedMap, FixedSet, GroupTime, Prng, Term, fingerprint};
 
 use crate::{
     Branch, BranchId, BranchStatus, BranchType, Decision, Direction, Global, GlobalStatus, Tid, TxEffect, TxMachine,
@@ -32,6 +36,11 @@ pub struct DriverConfig {
     pub call_timeout: Duration,
     /// Calls without an answer, at most; further ones wait for their turn.
     pub max_calls_in_flight: usize,
+    /// Calls without an answer that one application has for one resource, at most. Far below `max_calls_in_flight`, so
+    /// that one that hangs leaves room for the others.
+    pub max_calls_per_client: usize,
+    /// Timeout decisions proposed and not applied yet, at most; further ones wait for their turn.
+    pub max_timeouts_in_flight: usize,
 }
 
 impl Default for DriverConfig {
@@ -42,6 +51,8 @@ impl Default for DriverConfig {
             stuck_after: Duration::from_secs(600),
             call_timeout: Duration::from_secs(17),
             max_calls_in_flight: 4_096,
+            max_calls_per_client: 256,
+            max_timeouts_in_flight: 4_096,
         }
     }
 }
@@ -92,10 +103,17 @@ pub struct Driver {
     prng: Prng,
     term: Option<Term>,
     timers: BTreeSet<(GroupTime, Timer)>,
-    /// When each undecided transaction's timeout is decided (or proposed again).
+    /// When each undecided transaction's timeout is decided (or proposed again), and when a decided one with Saga
+    /// branches counts as stuck.
     deadlines: FixedMap<Tid, GroupTime>,
-    /// Branches whose call is due and waits for a free place. May name calls that are gone.
-    ready: VecDeque<(Tid, BranchId)>,
+    /// Transactions whose timeout decision was given and is not applied yet.
+    timing_out: FixedSet<Tid>,
+    /// Transactions whose time is up and whose decision waits for a free place. May name decided ones.
+    overdue: VecDeque<Tid>,
+    /// By [`lane_of`].
+    lanes: FixedMap<u64, Lane>,
+    /// The lanes that may make a call, in the order of their turns.
+    turns: VecDeque<u64>,
     calls: BTreeMap<(Tid, BranchId), Call>,
     in_flight: usize,
     stuck: BTreeSet<(Tid, BranchId)>,
@@ -110,9 +128,20 @@ enum Timer {
     Branch(Tid, BranchId),
 }
 
+/// The calls of one application for one resource.
+#[derive(Default)]
+struct Lane {
+    /// Branches whose call is due and waits for a free place. May name calls that are gone.
+    ready: VecDeque<(Tid, BranchId)>,
+    in_flight: usize,
+    /// It is among the turns.
+    has_turn: bool,
+}
+
 /// A branch that is being driven.
 struct Call {
     kind: CallKind,
+    lane: u64,
     state: CallState,
     attempt: u32,
     /// Failures that lengthen the back-off.
@@ -144,7 +173,10 @@ impl Driver {
             term: None,
             timers: BTreeSet::new(),
             deadlines: FixedMap::default(),
-            ready: VecDeque::new(),
+            timing_out: FixedSet::default(),
+            overdue: VecDeque::new(),
+            lanes: FixedMap::default(),
+            turns: VecDeque::new(),
             calls: BTreeMap::new(),
             in_flight: 0,
             stuck: BTreeSet::new(),
@@ -201,6 +233,7 @@ impl Driver {
             }
             TxEffect::Ended { tid, .. } => {
                 self.clear_deadline(tid);
+                self.stuck.extract_if(calls_of(tid), |_| true).for_each(drop);
                 let ended: Vec<_> = self.calls.range(calls_of(tid)).map(|(key, _)| *key).collect();
                 for (tid, branch) in ended {
                     self.drop_call(tid, branch);
@@ -226,6 +259,13 @@ impl Driver {
         }
     }
 
+    /// A `MarkRetrying` was not proposed, or its proposal is given up: the next failure gives another.
+    pub fn on_mark_lost(&mut self, tid: Tid, branch: BranchId) {
+        if let Some(call) = self.calls.get_mut(&(tid, branch)) {
+            call.is_mark_pending = false;
+        }
+    }
+
     /// Appends what is due.
     pub fn poll(&mut self, machine: &TxMachine, now: GroupTime, out: &mut Vec<DriverAction>) {
         if self.term.is_none() {
@@ -234,18 +274,29 @@ impl Driver {
         while let Some(&(_, timer)) = self.timers.first().filter(|(at, _)| *at <= now) {
             self.on_timer(machine, timer, now, out);
         }
-        while self.in_flight < self.config.max_calls_in_flight
-            && let Some((tid, branch)) = self.ready.pop_front()
+        while self.timing_out.len() < self.config.max_timeouts_in_flight
+            && let Some(tid) = self.overdue.pop_front()
         {
-            self.start(machine, tid, branch, now, out);
+            self.time_out(machine, tid, now, out);
+        }
+        while self.in_flight < self.config.max_calls_in_flight
+            && let Some(id) = self.turns.pop_front()
+        {
+            let lane = self.lanes.get_mut(&id).expect("a lane with a turn exists");
+            lane.has_turn = false;
+            if let Some((tid, branch)) = lane.ready.pop_front() {
+                self.start(machine, tid, branch, now, out);
+            }
+            self.give_turn(id);
         }
         out.append(&mut self.pending);
     }
 
     /// When `poll` next has something to give; a time in the past (or zero) means now.
     pub fn next_due(&self) -> Option<GroupTime> {
-        let has_work = !self.ready.is_empty() && self.in_flight < self.config.max_calls_in_flight;
-        if has_work || !self.pending.is_empty() {
+        let has_call = !self.turns.is_empty() && self.in_flight < self.config.max_calls_in_flight;
+        let has_timeout = !self.overdue.is_empty() && self.timing_out.len() < self.config.max_timeouts_in_flight;
+        if has_call || has_timeout || !self.pending.is_empty() {
             return Some(GroupTime::ZERO);
         }
         self.timers.first().map(|(at, _)| *at)
@@ -256,6 +307,11 @@ impl Driver {
         self.stuck.iter().copied()
     }
 
+    /// Timeout decisions given and not applied yet.
+    pub fn timeouts_in_flight(&self) -> usize {
+        self.timing_out.len()
+    }
+
     /// Calls without an answer.
     pub fn calls_in_flight(&self) -> usize {
         self.in_flight
@@ -264,17 +320,14 @@ impl Driver {
     fn on_timer(&mut self, machine: &TxMachine, timer: Timer, now: GroupTime, out: &mut Vec<DriverAction>) {
         match timer {
             Timer::Deadline(tid) => {
-                self.clear_deadline(tid);
-                if machine
-                    .global(tid)
-                    .is_some_and(|global| global.status == GlobalStatus::Begin)
-                {
-                    out.push(DriverAction::Decide {
-                        tid,
-                        decision: Decision::Timeout,
-                    });
-                    // A proposal may be lost; a second one finds the first one's decision and changes nothing.
-                    self.set_deadline(tid, now + self.config.backoff_min);
+                let has_room = self.timing_out.contains(&tid)
+                    || (self.timing_out.len() < self.config.max_timeouts_in_flight && self.overdue.is_empty());
+                self.unset_deadline(tid);
+                match machine.global(tid) {
+                    Some(global) if global.status != GlobalStatus::Begin => self.flag_saga(global),
+                    Some(_) if has_room => self.time_out(machine, tid, now, out),
+                    Some(_) => self.overdue.push_back(tid),
+                    None => {}
                 }
             }
             Timer::Branch(tid, branch) => {
@@ -285,6 +338,33 @@ impl Driver {
                     self.set_state(tid, branch, CallState::Ready);
                 }
             }
+        }
+    }
+
+    fn time_out(&mut self, machine: &TxMachine, tid: Tid, now: GroupTime, out: &mut Vec<DriverAction>) {
+        let global = machine.global(tid);
+        if global.is_none_or(|global| global.status != GlobalStatus::Begin) {
+            return;
+        }
+        self.timing_out.insert(tid);
+        out.push(DriverAction::Decide {
+            tid,
+            decision: Decision::Timeout,
+        });
+        // A proposal may be lost; a second one finds the first one's decision and changes nothing.
+        self.set_deadline(tid, now + self.config.backoff_min);
+    }
+
+    /// The client of a decided transaction's Saga branch has not reported its end for too long.
+    fn flag_saga(&mut self, global: &Global) {
+        let mut open = global.open_branches();
+        if let Some(branch) = open.find(|branch| branch.branch_type == BranchType::Saga)
+            && self.stuck.insert((global.tid, branch.id))
+        {
+            self.pending.push(DriverAction::Stuck {
+                tid: global.tid,
+                branch: branch.id,
+            });
         }
     }
 
@@ -319,6 +399,13 @@ impl Driver {
 
     /// Starts what may start of a decided transaction.
     fn drive(&mut self, global: &Global) {
+        if let Some(decided_at) = global.decided_at
+            && global
+                .open_branches()
+                .any(|branch| branch.branch_type == BranchType::Saga)
+        {
+            self.set_deadline(global.tid, decided_at + self.config.stuck_after);
+        }
         match global.status.direction() {
             Some(Direction::Commit) => {
                 let at_branches = global
@@ -361,8 +448,10 @@ impl Driver {
             return;
         }
         let holds_up_next = kind == CallKind::Commit && branch.branch_type != BranchType::At;
+        let lane = lane_of(branch);
         let call = Call {
             kind,
+            lane,
             state: CallState::Ready,
             attempt: 0,
             failures: 0,
@@ -372,7 +461,28 @@ impl Driver {
             is_mark_pending: false,
         };
         self.calls.insert((tid, branch.id), call);
-        self.ready.push_back((tid, branch.id));
+        self.make_ready(lane, tid, branch.id);
+    }
+
+    fn make_ready(&mut self, lane: u64, tid: Tid, id: BranchId) {
+        self.lanes.entry(lane).or_default().ready.push_back((tid, id));
+        self.give_turn(lane);
+    }
+
+    /// Lines the lane up for its next call if it may make one. One that has nothing left is forgotten.
+    fn give_turn(&mut self, id: u64) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if lane.has_turn {
+            return;
+        }
+        if lane.ready.is_empty() {
+            if lane.in_flight == 0 {
+                self.lanes.remove(&id);
+            }
+        } else if lane.in_flight < self.config.max_calls_per_client {
+            lane.has_turn = true;
+            self.turns.push_back(id);
+        }
     }
 
     fn on_branch_changed(
@@ -413,7 +523,7 @@ impl Driver {
             call.failures += 1;
             backoff_ms(&self.config, call.failures, &mut self.prng)
         };
-        if !call.is_marked {
+        if !call.is_marked && !call.is_mark_pending {
             call.is_mark_pending = true;
             let status = match call.kind {
                 CallKind::Commit => BranchStatus::PhaseTwoCommitFailedRetryable,
@@ -448,12 +558,13 @@ impl Driver {
             .calls
             .get_mut(&(tid, id))
             .expect("only a call that exists changes its state");
-        let earlier = std::mem::replace(&mut call.state, state);
-        self.leave_state(tid, id, earlier);
+        let (lane, earlier) = (call.lane, std::mem::replace(&mut call.state, state));
+        self.leave_state(tid, id, lane, earlier);
         match state {
-            CallState::Ready => self.ready.push_back((tid, id)),
+            CallState::Ready => self.make_ready(lane, tid, id),
             CallState::InFlight { until } => {
                 self.in_flight += 1;
+                self.lanes.entry(lane).or_default().in_flight += 1;
                 self.timers.insert((until, Timer::Branch(tid, id)));
             }
             CallState::BackingOff { until } => {
@@ -465,15 +576,18 @@ impl Driver {
     fn drop_call(&mut self, tid: Tid, id: BranchId) {
         self.stuck.remove(&(tid, id));
         if let Some(call) = self.calls.remove(&(tid, id)) {
-            self.leave_state(tid, id, call.state);
+            self.leave_state(tid, id, call.lane, call.state);
         }
     }
 
-    fn leave_state(&mut self, tid: Tid, id: BranchId, state: CallState) {
+    fn leave_state(&mut self, tid: Tid, id: BranchId, lane: u64, state: CallState) {
         let until = match state {
             CallState::Ready => return,
             CallState::InFlight { until } => {
                 self.in_flight -= 1;
+                let calls = self.lanes.get_mut(&lane).expect("a lane with calls in flight is kept");
+                calls.in_flight -= 1;
+                self.give_turn(lane);
                 until
             }
             CallState::BackingOff { until } => until,
@@ -485,12 +599,18 @@ impl Driver {
     }
 
     fn set_deadline(&mut self, tid: Tid, at: GroupTime) {
-        self.clear_deadline(tid);
+        self.unset_deadline(tid);
         self.deadlines.insert(tid, at);
         self.timers.insert((at, Timer::Deadline(tid)));
     }
 
+    /// The transaction is decided, or gone.
     fn clear_deadline(&mut self, tid: Tid) {
+        self.timing_out.remove(&tid);
+        self.unset_deadline(tid);
+    }
+
+    fn unset_deadline(&mut self, tid: Tid) {
         if let Some(at) = self.deadlines.remove(&tid) {
             assert!(
                 self.timers.remove(&(at, Timer::Deadline(tid))),
@@ -498,6 +618,12 @@ impl Driver {
             );
         }
     }
+}
+
+/// Names the client that a branch's calls are for. Clients whose names collide share their limit, no more.
+fn lane_of(branch: &Branch) -> u64 {
+    let application = branch.client.split(':').next().unwrap_or_default();
+    fingerprint(application.as_bytes()).rotate_left(21) ^ fingerprint(branch.resource.as_bytes())
 }
 
 fn calls_of(tid: Tid) -> std::ops::RangeInclusive<(Tid, BranchId)> {

@@ -13,7 +13,7 @@ pub enum TxError {
     NotActive { tid: Tid, status: GlobalStatus },
     #[error("row {row} is locked by {holder_xid}")]
     LockConflict {
-        /// `resource^^^table^^^pk`
+        /// `resource^^^table^^^pk`, its first 256 bytes.
         row: Arc<str>,
         holder: Tid,
         holder_xid: Arc<str>,
@@ -30,6 +30,8 @@ pub enum TxError {
     TooManyBranches { tid: Tid, limit: u32 },
     #[error("cannot lock rows for transaction {tid}: the lock table has reached its limit of {limit} bytes")]
     LockTableFull { tid: Tid, limit: u64 },
+    #[error("cannot keep more of transaction {tid}'s branches: they have reached the group's limit of {limit} bytes")]
+    BranchSpaceFull { tid: Tid, limit: u64 },
     #[error("branch {branch} of transaction {tid} cannot take the status {status} by this message")]
     BadBranchStatus {
         tid: Tid,
@@ -89,6 +91,7 @@ impl TxError {
             TxError::IllegalEnd { .. } => (12, No, 12),
             TxError::OutcomeEvicted { .. } => (13, No, 10),
             TxError::RequestExpired => (14, Unknown, 0),
+            TxError::BranchSpaceFull { .. } => (15, Yes, 6),
         };
         Refusal {
             code: ErrorCode::new("TX", number),

@@ -84,7 +84,20 @@ impl Global {
     }
 }
 
+/// What a branch counts beside its texts: the record itself and its allocations.
+const BRANCH_OVERHEAD: u64 = 192;
+
 impl Branch {
+    /// What it counts towards the limit of the branches' bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        BRANCH_OVERHEAD + self.lock_keys.len() as u64 + self.application_data.len() as u64
+    }
+
+    /// What a branch with these texts will count.
+    pub(crate) fn bytes_of(lock_keys: &str, application_data: &str) -> u64 {
+        BRANCH_OVERHEAD + lock_keys.len() as u64 + application_data.len() as u64
+    }
+
     /// Its second phase is still to be done. Before the decision every branch is open.
     pub fn is_open(&self) -> bool {
         self.is_open

@@ -9,7 +9,7 @@ const SEQ_MASK: u64 = (1 << SEQ_BITS) - 1;
 /// The id of a global transaction: 8 bits of group, then 55 bits of sequence; always a positive `i64`, because Seata's
 /// clients parse it as a Java `long` (`org.apache.seata.common.XID`).
 ///
-/// Sequences are dense, start at 1 and are assigned when `Begin` is applied, so they are unique across restarts.
+/// Sequences are dense, start at the group's first one and are assigned when `Begin` is applied, so they are unique across restarts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tid(i64);
 

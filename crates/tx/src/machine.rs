@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use settle_base::{GroupTime, Index};
+use settle_base::{GroupTime, Index, fingerprint};
 use settle_machine::{ApplyError, EntryMeta, LoadError, SnapshotChunks, StateMachine};
 
 use crate::{
@@ -12,6 +12,19 @@ use crate::{
     outcome::Outcomes,
     snapshot,
 };
+
+/// Open transactions of a group, at most. A door's own limit is at or below it.
+pub const SESSIONS_MAX: u64 = 1_000_000;
+/// Branches of one transaction, at most, closed ones counted.
+pub const BRANCHES_MAX: u32 = 4_096;
+/// Bytes of a group's lock table, at most.
+pub const LOCK_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of the branches of a group's open transactions, at most.
+pub const BRANCH_BYTES_MAX: u64 = 2 << 30;
+
+/// The upper bits of a sequence that tell clusters apart, and the lower ones that count from 1.
+const CLUSTER_BITS: u32 = 23;
+const COUNT_BITS: u32 = 32;
 
 /// What is the same on every replica of a group: fixed when the group is made, and carried by its snapshots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +37,11 @@ pub struct MachineConfig {
     pub branches_max: u32,
     /// Bytes of the lock table, at most: per row its key and a fixed overhead.
     pub lock_bytes_max: u64,
+    /// Bytes of the branches of open transactions, at most: per branch its lock keys, its application data and a fixed
+    /// overhead.
+    pub branch_bytes_max: u64,
+    /// The first sequence of transactions and of branches, 1 or more.
+    pub first_sequence: u64,
     /// How long outcomes are kept, in group time.
     pub outcome_retention_ms: u64,
     /// Bytes of kept outcomes, at most; about one per transaction.
@@ -35,11 +53,28 @@ impl MachineConfig {
     pub fn new(group: u8) -> MachineConfig {
         MachineConfig {
             group,
-            sessions_max: 1_000_000,
-            branches_max: 4_096,
-            lock_bytes_max: 1 << 30,
+            sessions_max: SESSIONS_MAX,
+            branches_max: BRANCHES_MAX,
+            lock_bytes_max: LOCK_BYTES_MAX,
+            branch_bytes_max: BRANCH_BYTES_MAX,
+            first_sequence: 1,
             outcome_retention_ms: 24 * 60 * 60 * 1_000,
             outcome_bytes_max: 512 << 20,
+        }
+    }
+
+    /// The defaults for a group of this cluster. Clients and databases remember xids and branch ids (undo logs, XA
+    /// branches), so a cluster that is founded anew must not give those of an earlier one: the upper 23 of a sequence's
+    /// 55 bits are a fingerprint of the cluster's id, the lower 32 count from 1.
+    ///
+    /// The upper bits are never all zeros, which is where [`MachineConfig::new`] counts, and never all ones, so that a
+    /// count past 32 bits carries into them and still fits.
+    pub fn for_cluster(group: u8, cluster: u128) -> MachineConfig {
+        let values = (1 << CLUSTER_BITS) - 2;
+        let upper = 1 + fingerprint(&cluster.to_le_bytes()) % values;
+        MachineConfig {
+            first_sequence: (upper << COUNT_BITS) | 1,
+            ..MachineConfig::new(group)
         }
     }
 }
@@ -51,6 +86,8 @@ pub struct Stats {
     pub open_branches: u64,
     pub lock_rows: u64,
     pub lock_bytes: u64,
+    /// What `branch_bytes_max` limits.
+    pub branch_bytes: u64,
     pub outcome_bytes: u64,
     pub dedup_results: u64,
     /// Transactions begun since the group was made.
@@ -67,6 +104,7 @@ pub struct TxMachine {
     pub(crate) next_branch: u64,
     pub(crate) globals: BTreeMap<Tid, Box<Global>>,
     pub(crate) open_branches: u64,
+    pub(crate) branch_bytes: u64,
     pub(crate) locks: LockTable,
     pub(crate) names: Names,
     pub(crate) outcomes: Outcomes,
@@ -75,17 +113,19 @@ pub struct TxMachine {
 
 impl TxMachine {
     /// # Panics
-    /// When the group is 0.
+    /// When the group is 0, or the first sequence is.
     pub fn new(config: MachineConfig) -> TxMachine {
         assert!(config.group > 0, "group 0 is placement and has no transactions");
+        assert!(config.first_sequence > 0, "sequences start at 1 or above");
         TxMachine {
             config,
             index: 0,
             time: GroupTime::ZERO,
-            next_tid: 1,
-            next_branch: 1,
+            next_tid: config.first_sequence,
+            next_branch: config.first_sequence,
             globals: BTreeMap::new(),
             open_branches: 0,
+            branch_bytes: 0,
             locks: LockTable::default(),
             names: Names::default(),
             outcomes: Outcomes::default(),
@@ -115,7 +155,8 @@ impl TxMachine {
         if let Some(global) = self.globals.get(&tid) {
             return Outcome::Open(global);
         }
-        if tid.group().0 != u64::from(self.config.group) || tid.seq() >= self.next_tid {
+        let given = self.config.first_sequence..self.next_tid;
+        if tid.group().0 != u64::from(self.config.group) || !given.contains(&tid.seq()) {
             return Outcome::Unknown;
         }
         self.outcomes.get(tid.seq()).map_or(Outcome::Evicted, Outcome::Ended)
@@ -152,9 +193,10 @@ impl TxMachine {
             open_branches: self.open_branches,
             lock_rows: self.locks.len(),
             lock_bytes: self.locks.bytes(),
+            branch_bytes: self.branch_bytes,
             outcome_bytes: self.outcomes.bytes(),
             dedup_results: self.dedup.results(),
-            begun_total: self.next_tid - 1,
+            begun_total: self.next_tid - self.config.first_sequence,
         }
     }
 
@@ -163,10 +205,11 @@ impl TxMachine {
     /// # Panics
     /// When an invariant is broken.
     pub fn check_invariants(&self) {
-        let (mut open_branches, mut rows_named) = (0, 0);
+        let (mut open_branches, mut rows_named, mut branch_bytes) = (0, 0, 0);
         for global in self.globals.values() {
             let tid = global.tid;
-            assert!(tid.seq() < self.next_tid, "{tid} was never given");
+            let given = self.config.first_sequence..self.next_tid;
+            assert!(given.contains(&tid.seq()), "{tid} was never given");
             assert!(!global.status.is_ended(), "{tid} has ended and is open");
             assert_eq!(
                 global.status == GlobalStatus::Begin,
@@ -187,6 +230,7 @@ impl TxMachine {
             open_branches += u64::from(global.open_branches);
             for branch in &global.branches {
                 assert!(branch.id.seq() < self.next_branch, "{} was never given", branch.id);
+                branch_bytes += branch.bytes();
                 assert_eq!(self.names.number(&branch.resource), Some(branch.resource_number.0));
                 let may_hold = branch.is_open && global.status.direction() != Some(Direction::Commit);
                 assert!(
@@ -211,6 +255,7 @@ impl TxMachine {
             }
         }
         assert_eq!(open_branches, self.open_branches, "open branches");
+        assert_eq!(branch_bytes, self.branch_bytes, "bytes of branches");
         assert_eq!(rows_named, self.locks.uses(), "every lock belongs to an open branch");
         assert!(self.locks.len() > 0 || self.locks.bytes() == 0, "no locks, no bytes");
         assert!(
@@ -226,9 +271,10 @@ impl TxMachine {
             settled_below,
             body,
         } = command;
-        let result = match self.dedup.look_up(req, settled_below, self.index) {
+        let result = match self.dedup.look_up(req, settled_below, self.time) {
             Seen::Again(result) => result,
-            Seen::Settled => Err(TxError::RequestExpired),
+            // A copy of a request that found no room may come when there is room: it cannot be called undone.
+            Seen::Settled | Seen::NoRoom => Err(TxError::RequestExpired),
             Seen::New => {
                 let result = self.execute(body, effects);
                 self.dedup.store(req, result.clone());
@@ -247,13 +293,16 @@ impl StateMachine for TxMachine {
     }
 
     fn apply(&mut self, entry: EntryMeta, command: &Bytes, effects: &mut Vec<TxEffect>) -> Result<(), ApplyError> {
-        assert!(
-            entry.index > self.index,
-            "entry {} is applied after {}",
-            entry.index,
-            self.index
-        );
-        assert!(entry.time >= self.time, "group time falls at entry {}", entry.index);
+        // The state may come from a snapshot that another node made: what contradicts it stops the group, not the node.
+        if entry.index <= self.index || entry.time < self.time {
+            return Err(ApplyError {
+                index: entry.index,
+                reason: format!(
+                    "it is of {} ms, but the state is already that of index {} and {} ms",
+                    entry.time.0, self.index, self.time.0
+                ),
+            });
+        }
         let commands = decode_batch(command).map_err(|error| unreadable(entry.index, &error))?;
         self.index = entry.index;
         self.time = entry.time;

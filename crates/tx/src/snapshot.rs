@@ -18,7 +18,7 @@ use crate::{
     outcome::{CHUNK_LEN, OutcomeChunk},
 };
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const HEADER: u8 = 1;
 const GLOBAL: u8 = 2;
 const ORIGIN: u8 = 3;
@@ -69,7 +69,7 @@ pub(crate) fn hash(machine: &TxMachine) -> u64 {
 }
 
 /// # Errors
-/// When the chunks are no snapshot of format 1, or describe a state that cannot be.
+/// When the chunks are no snapshot of this format, or describe a state that cannot be.
 pub(crate) fn load(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<TxMachine, LoadError> {
     let mut frames = Frames {
         chunks,
@@ -92,7 +92,7 @@ pub(crate) fn load(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<TxMachine,
                     .origins
                     .last_key_value()
                     .is_none_or(|(last, _)| *last < id);
-                if !is_new || machine.dedup.origins.len() == ORIGINS_MAX || origin.last_used > machine.index {
+                if !is_new || machine.dedup.origins.len() == ORIGINS_MAX || origin.last_used > machine.time {
                     return Err(broken("an origin is out of order"));
                 }
                 machine.dedup.load(id, origin);
@@ -101,6 +101,7 @@ pub(crate) fn load(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<TxMachine,
                 let (index, minute, statuses) = read(frame, OUTCOMES, get_outcomes)?;
                 let last = machine.outcomes.chunks().next_back().map(|(last, _)| last);
                 let is_possible = last.is_none_or(|last| last < index)
+                    && index >= machine.config.first_sequence / CHUNK_LEN as u64
                     && index <= machine.next_tid / CHUNK_LEN as u64
                     && minute <= machine.time.0 / 60_000;
                 if !is_possible || !machine.outcomes.load(index, minute, statuses) {
@@ -228,6 +229,8 @@ fn put_header(out: &mut Vec<u8>, machine: &TxMachine) {
         machine.config.sessions_max,
         u64::from(machine.config.branches_max),
         machine.config.lock_bytes_max,
+        machine.config.branch_bytes_max,
+        machine.config.first_sequence,
         machine.config.outcome_retention_ms,
         machine.config.outcome_bytes_max,
         machine.index,
@@ -252,15 +255,21 @@ fn get_header(reader: &mut Reader<'_>) -> Result<TxMachine, DecodeError> {
         sessions_max: reader.u64()?,
         branches_max: reader.u32()?,
         lock_bytes_max: reader.u64()?,
+        branch_bytes_max: reader.u64()?,
+        first_sequence: reader.u64()?,
         outcome_retention_ms: reader.u64()?,
         outcome_bytes_max: reader.u64()?,
     };
+    if config.first_sequence == 0 {
+        return Err(reader.error("a sequence out of its range"));
+    }
     let mut machine = TxMachine::new(config);
     machine.index = reader.u64()?;
     machine.time = GroupTime(reader.u64()?);
     machine.next_tid = reader.u64()?;
     machine.next_branch = reader.u64()?;
-    if machine.next_tid == 0 || machine.next_branch == 0 || (machine.next_tid | machine.next_branch) >> 55 != 0 {
+    let is_possible = |next: u64| next >= config.first_sequence && next >> 55 == 0;
+    if !is_possible(machine.next_tid) || !is_possible(machine.next_branch) {
         return Err(reader.error("a sequence out of its range"));
     }
     Ok(machine)
@@ -348,19 +357,29 @@ fn add_global(machine: &mut TxMachine, mut global: Global) -> Result<(), LoadErr
     let tid = global.tid;
     let of_group = |group: settle_base::GroupId| group.0 == u64::from(machine.config.group);
     let is_next = machine.globals.last_key_value().is_none_or(|(last, _)| *last < tid);
-    if !is_next || !of_group(tid.group()) || tid.seq() >= machine.next_tid {
+    let first = machine.config.first_sequence;
+    if !is_next || !of_group(tid.group()) || !(first..machine.next_tid).contains(&tid.seq()) {
         return Err(LoadError {
             reason: format!("transaction {tid} is out of order"),
+        });
+    }
+    let begun_at = global.begun_at;
+    let retrying = global.branches.iter().filter_map(|branch| branch.retrying_since);
+    let mut times = global.decided_at.into_iter().chain(retrying);
+    if begun_at > machine.time || times.any(|time| !(begun_at..=machine.time).contains(&time)) {
+        return Err(LoadError {
+            reason: format!("transaction {tid} is of a time after the snapshot's or before its begin"),
         });
     }
     global.application = machine.names.take(&global.application);
     global.service_group = machine.names.take(&global.service_group);
     for branch in &mut global.branches {
-        if !of_group(branch.id.group()) || branch.id.seq() >= machine.next_branch {
+        if !of_group(branch.id.group()) || !(first..machine.next_branch).contains(&branch.id.seq()) {
             return Err(LoadError {
                 reason: format!("branch {} of {tid} was never given", branch.id),
             });
         }
+        machine.branch_bytes += branch.bytes();
         branch.resource = machine.names.take(&branch.resource);
         branch.client = machine.names.take(&branch.client);
         branch.resource_number.0 = machine.names.number(&branch.resource).expect("it was just taken");
@@ -383,7 +402,7 @@ fn add_global(machine: &mut TxMachine, mut global: Global) -> Result<(), LoadErr
 fn put_origin(out: &mut Vec<u8>, id: u64, origin: &Origin) {
     out.push(ORIGIN);
     put_u64(out, id);
-    put_u64(out, origin.last_used);
+    put_u64(out, origin.last_used.0);
     put_u64(out, origin.floor);
     put_u64(out, origin.results.len() as u64);
     for (seq, result) in &origin.results {
@@ -395,7 +414,7 @@ fn put_origin(out: &mut Vec<u8>, id: u64, origin: &Origin) {
 fn get_origin(reader: &mut Reader<'_>) -> Result<(u64, Origin), DecodeError> {
     let id = reader.u64()?;
     let mut origin = Origin {
-        last_used: reader.u64()?,
+        last_used: GroupTime(reader.u64()?),
         floor: reader.u64()?,
         ..Origin::default()
     };

@@ -11,6 +11,9 @@ use crate::{
     names::LocalNumber,
 };
 
+/// A conflict's row is kept among the results of requests, so it is cut to so many bytes.
+const CONFLICT_ROW_BYTES: usize = 256;
+
 /// Seata counts "the XA resource does not know the branch" as done when this much time, or the transaction's timeout
 /// if that is longer, has passed since the deadline (`DefaultCore.isXaerNotaTimeout`).
 const XAER_NOTA_RETRY_MS: u64 = 60_000;
@@ -120,6 +123,13 @@ impl TxMachine {
                 limit: self.config.branches_max,
             });
         }
+        let branch_bytes = Branch::bytes_of(lock_keys, application_data);
+        if self.branch_bytes + branch_bytes > self.config.branch_bytes_max {
+            return Err(TxError::BranchSpaceFull {
+                tid,
+                limit: self.config.branch_bytes_max,
+            });
+        }
         if !lock_keys.is_empty() {
             let new_bytes = self
                 .locks
@@ -158,6 +168,7 @@ impl TxMachine {
         });
         global.open_branches += 1;
         self.open_branches += 1;
+        self.branch_bytes += branch_bytes;
         effects.push(TxEffect::BranchRegistered { tid, branch: id });
         Ok(Reply::Branch { branch: id })
     }
@@ -187,10 +198,19 @@ impl TxMachine {
         // After the decision the report changes nothing: the second phase already goes by what was known then.
         if global.status == GlobalStatus::Begin {
             let branch = &mut global.branches[at];
-            branch.status = status;
             if let Some(data) = application_data {
+                let (before, after) = (branch.application_data.len() as u64, data.len() as u64);
+                let bytes = self.branch_bytes - before + after;
+                if after > before && bytes > self.config.branch_bytes_max {
+                    return Err(TxError::BranchSpaceFull {
+                        tid,
+                        limit: self.config.branch_bytes_max,
+                    });
+                }
+                self.branch_bytes = bytes;
                 branch.application_data = data.into();
             }
+            branch.status = status;
             effects.push(TxEffect::BranchChanged {
                 tid,
                 branch: id,
@@ -212,11 +232,11 @@ impl TxMachine {
         effects.push(TxEffect::Decided { tid });
         for branch in global.branches.iter_mut().filter(|branch| branch.is_open) {
             if branch.is_skipped_in_phase_two() {
-                close(branch, tid, &mut self.locks);
+                self.branch_bytes -= close(branch, tid, &mut self.locks);
                 global.open_branches -= 1;
                 self.open_branches -= 1;
             } else if decision == Decision::Commit {
-                release_locks(branch, tid, &mut self.locks);
+                self.branch_bytes -= release_locks(branch, tid, &mut self.locks);
             }
         }
         global.status = match decision {
@@ -288,7 +308,7 @@ impl TxMachine {
         }
         branch.status = fact;
         if fact.done().is_some() {
-            close(branch, tid, &mut self.locks);
+            self.branch_bytes -= close(branch, tid, &mut self.locks);
             global.open_branches -= 1;
             self.open_branches -= 1;
         } else if fact.is_retryable() {
@@ -358,9 +378,10 @@ impl TxMachine {
         let mut global = self.globals.remove(&tid).expect("only an open transaction can end");
         for branch in &mut global.branches {
             if branch.is_open {
-                close(branch, tid, &mut self.locks);
+                self.branch_bytes -= close(branch, tid, &mut self.locks);
                 self.open_branches -= 1;
             }
+            self.branch_bytes -= branch.bytes();
             assert!(
                 branch.lock_keys.is_empty(),
                 "branch {} is closed and holds locks",
@@ -399,7 +420,7 @@ impl TxMachine {
                 // Seata marks each lock row of a transaction that rolls back; here the holder's status is the mark.
                 let is_rolling_back = global.status.direction() == Some(Direction::Rollback);
                 TxError::LockConflict {
-                    row: format!("{resource}^^^{}^^^{}", row.table, row.pk).into(),
+                    row: cut(&format!("{resource}^^^{}^^^{}", row.table, row.pk)).into(),
                     holder,
                     holder_xid: Arc::clone(&global.xid),
                     fail_fast: is_rolling_back && !auto_commit(application_data),
@@ -409,19 +430,25 @@ impl TxMachine {
     }
 }
 
-/// Ends a branch's part: what remains is a tombstone.
-fn close(branch: &mut Branch, tid: Tid, locks: &mut LockTable) {
-    assert!(branch.is_open, "branch {} of {tid} is closed twice", branch.id);
-    release_locks(branch, tid, locks);
-    branch.is_open = false;
-    branch.application_data = Box::default();
+fn cut(row: &str) -> &str {
+    &row[..row.floor_char_boundary(CONFLICT_ROW_BYTES)]
 }
 
-fn release_locks(branch: &mut Branch, tid: Tid, locks: &mut LockTable) {
-    if !branch.lock_keys.is_empty() {
-        locks.release(branch.resource_number.0, &branch.lock_keys, tid);
-        branch.lock_keys = Box::default();
+/// Ends a branch's part: what remains is a tombstone. Gives the bytes that it counts less.
+fn close(branch: &mut Branch, tid: Tid, locks: &mut LockTable) -> u64 {
+    assert!(branch.is_open, "branch {} of {tid} is closed twice", branch.id);
+    let data = std::mem::take(&mut branch.application_data);
+    branch.is_open = false;
+    data.len() as u64 + release_locks(branch, tid, locks)
+}
+
+/// Gives the bytes that the branch counts less.
+fn release_locks(branch: &mut Branch, tid: Tid, locks: &mut LockTable) -> u64 {
+    let lock_keys = std::mem::take(&mut branch.lock_keys);
+    if !lock_keys.is_empty() {
+        locks.release(branch.resource_number.0, &lock_keys, tid);
     }
+    lock_keys.len() as u64
 }
 
 /// An XA resource that has not known the branch for long enough has ended it before an answer was lost.

@@ -9,7 +9,7 @@ use rig::{Rig, begin};
 use settle_base::GroupTime;
 use settle_tx::{
     BranchId, BranchStatus, BranchType, CallFailure, CallKind, CommandBody, Decision, Driver, DriverAction,
-    DriverConfig, MachineConfig, OwnedCommandBody, Reply, Tid,
+    DriverConfig, GlobalStatus, MachineConfig, OwnedCommandBody, Reply, Tid,
 };
 
 /// How a resource manager meets a call.
@@ -465,13 +465,139 @@ fn a_mark_that_is_applied_during_the_next_call_is_not_taken_for_its_answer() {
     );
 }
 
+fn register_for(tid: Tid, client: &str, resource: &str) -> OwnedCommandBody {
+    CommandBody::RegisterBranch {
+        tid,
+        branch_type: BranchType::Tcc,
+        resource: resource.into(),
+        client: client.into(),
+        lock_keys: String::new(),
+        application_data: String::new(),
+    }
+}
+
 #[test]
-fn saga_branches_are_left_to_their_client() {
-    let mut stage = Stage::new(DriverConfig {
-        stuck_after: Duration::ZERO,
+fn a_client_that_hangs_holds_up_nobody_else() {
+    let config = DriverConfig {
+        max_calls_in_flight: 8,
+        max_calls_per_client: 3,
         ..DriverConfig::default()
-    });
-    let tid = stage.with_branches(&[BranchType::Saga]);
-    stage.decide(tid, Decision::Rollback);
-    assert_eq!(stage.driver.next_due(), None);
+    };
+    let mut stage = Stage::new(config);
+    // Branches 1 to 6 are of a client that hangs, 7 of its other resource, 8 and 9 of another client.
+    let hung = "stock:10.0.0.2:1";
+    let clients = [(hung, "a", 6), (hung, "b", 1), ("billing:10.0.0.3:1", "a", 2)];
+    for (client, resource, count) in clients {
+        for _ in 0..count {
+            let tid = stage.begin(60_000);
+            stage.ask(register_for(tid, client, resource));
+            stage.decide(tid, Decision::Commit);
+        }
+    }
+    let hangs = |branch: u64, attempt: u32| match (branch, attempt) {
+        (1..=6, 1) => Answer::Silent,
+        _ => Answer::Done,
+    };
+    stage.run(16_999, hangs);
+    stage.expect(expect![[r#"
+        0      Commit branch 1 attempt 1
+        0      Commit branch 7 attempt 1
+        0      Commit branch 8 attempt 1
+        0      Commit branch 2 attempt 1
+        0      Commit branch 9 attempt 1
+        0      Commit branch 3 attempt 1
+    "#]]);
+    assert_eq!(stage.driver.calls_in_flight(), 3);
+    stage.run(100_000, hangs);
+    assert_eq!(stage.rig.machine.open_count(), 0, "those that waited had their turn");
+    assert_eq!((stage.driver.calls_in_flight(), stage.driver.next_due()), (0, None));
+}
+
+#[test]
+fn timeouts_that_are_not_applied_are_given_again_but_no_more_of_them_than_may_be_in_flight() {
+    let config = DriverConfig {
+        max_timeouts_in_flight: 2,
+        ..DriverConfig::default()
+    };
+    let mut stage = Stage::new(config);
+    let tids: Vec<Tid> = (0..5).map(|_| stage.begin(1_000)).collect();
+    let given = |stage: &mut Stage, now: u64| {
+        stage.rig.time = GroupTime(now);
+        let mut actions = Vec::new();
+        stage.driver.poll(&stage.rig.machine, stage.rig.time, &mut actions);
+        let tid_of = |action| match action {
+            DriverAction::Decide { tid, .. } => tid,
+            other => panic!("{other:?}"),
+        };
+        actions.into_iter().map(tid_of).collect::<Vec<_>>()
+    };
+    assert_eq!(given(&mut stage, 1_000), tids[..2]);
+    assert_eq!(given(&mut stage, 2_000), tids[..2], "their proposals were lost");
+    assert_eq!(given(&mut stage, 2_500), []);
+    stage.decide(tids[2], Decision::Commit);
+    stage.decide(tids[0], Decision::Timeout);
+    assert_eq!(
+        given(&mut stage, 2_600),
+        [tids[3]],
+        "the third was committed while it waited"
+    );
+    stage.decide(tids[1], Decision::Timeout);
+    stage.decide(tids[3], Decision::Timeout);
+    assert_eq!(given(&mut stage, 2_700), [tids[4]]);
+    stage.decide(tids[4], Decision::Timeout);
+    assert_eq!((stage.driver.timeouts_in_flight(), stage.driver.next_due()), (0, None));
+}
+
+#[test]
+fn a_mark_is_given_once_until_it_is_known_to_be_lost() {
+    let mut stage = Stage::new(DriverConfig::default());
+    let tid = stage.with_branches(&[BranchType::Tcc]);
+    stage.decide(tid, Decision::Commit);
+    let branch = BranchId::new(1, 1);
+    let (mut actions, mut marks) = (Vec::new(), Vec::new());
+    for second in 0..10 {
+        let now = GroupTime(second * 1_100);
+        if second == 5 {
+            stage.driver.on_mark_lost(tid, branch);
+        }
+        stage.driver.poll(&stage.rig.machine, now, &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                DriverAction::Call { attempt, .. } => {
+                    let why = CallFailure::NoChannel;
+                    stage
+                        .driver
+                        .on_call_failed(&stage.rig.machine, tid, branch, attempt, why, now);
+                }
+                DriverAction::MarkRetrying { .. } => marks.push(second),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(marks, [1, 6]);
+}
+
+#[test]
+fn a_decided_saga_is_left_to_its_client_and_flagged_once_when_that_never_reports() {
+    let config = DriverConfig {
+        stuck_after: Duration::from_secs(100),
+        ..DriverConfig::default()
+    };
+    let mut stage = Stage::new(config);
+    let tid = stage.begin(5_000);
+    stage.ask(rig::register(tid, BranchType::Saga, "", ""));
+    stage.run(500_000, |_, _| Answer::Done);
+    stage.expect(expect![[r#"
+        5000   decide 1/1 Timeout
+        105000 branch 1 is stuck
+    "#]]);
+    assert_eq!(stage.driver.stuck().collect::<Vec<_>>(), [(tid, BranchId::new(1, 1))]);
+    stage.driver.lead(2, &stage.rig.machine);
+    stage.run(500_001, |_, _| Answer::Done);
+    stage.expect(expect![[r#"
+        500000 branch 1 is stuck
+    "#]]);
+    let status = GlobalStatus::TimeoutRollbacked;
+    stage.ask(CommandBody::End { tid, status });
+    assert_eq!((stage.driver.stuck().count(), stage.driver.next_due()), (0, None));
 }

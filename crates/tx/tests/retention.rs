@@ -2,10 +2,12 @@
 
 mod rig;
 
-use rig::{Rig, begin, decide, load};
-use settle_machine::StateMachine;
+use rig::{Rig, begin, decide, load, register};
+use settle_base::GroupTime;
+use settle_machine::{EntryMeta, StateMachine};
 use settle_tx::{
-    BranchType, Decision, GlobalStatus, MachineConfig, Outcome, OwnedCommand, Reply, ReqId, Tid, TxEffect, TxError,
+    BranchStatus, BranchType, Decision, GlobalStatus, MachineConfig, Outcome, OwnedCommand, OwnedCommandBody, Reply,
+    ReqId, Tid, TxEffect, TxError, encode_batch,
 };
 
 const HOUR_MS: u64 = 3_600_000;
@@ -187,17 +189,163 @@ fn results_are_bounded_per_origin_and_what_falls_out_is_not_done_again() {
 }
 
 #[test]
-fn the_origin_that_was_silent_longest_is_forgotten_when_there_are_too_many() {
+fn a_young_origin_is_never_forgotten_and_a_new_one_waits_until_one_is_an_hour_old() {
     let mut rig = Rig::new(MachineConfig::new(1));
+    let mut first = Vec::new();
     for origin in 0..256 {
-        ask_as(&mut rig, origin, 1, 0).expect("it is new");
+        first.push(ask_as(&mut rig, origin, 1, 0));
     }
-    let first = ask_as(&mut rig, 0, 1, 0);
-    ask_as(&mut rig, 256, 1, 0).expect("it is new");
-    assert_eq!(ask_as(&mut rig, 0, 1, 0), first, "origin 0 spoke after origin 1");
-    let before = rig.machine.open_count();
+    rig.time.0 += HOUR_MS;
+    let open = rig.machine.open_count();
+    assert_eq!(ask_as(&mut rig, 256, 1, 0), Err(TxError::RequestExpired));
+    assert_eq!(ask_as(&mut rig, 0, 1, 0), first[0], "nobody was forgotten for it");
+    assert_eq!(rig.machine.open_count(), open);
+    rig.time.0 += 1;
+    ask_as(&mut rig, 256, 1, 0).expect("origin 1 was silent for more than an hour");
+    assert_eq!(ask_as(&mut rig, 0, 1, 0), first[0], "origin 0 spoke in this hour");
     ask_as(&mut rig, 1, 1, 0).expect("origin 1 was forgotten, so this is new");
-    assert_eq!(rig.machine.open_count(), before + 1);
+    assert_eq!(rig.machine.open_count(), open + 2);
+    let copy = load(MachineConfig::new(1), &rig.snapshot(), 4_096).expect("it is a snapshot");
+    assert_eq!(copy.state_hash(), rig.machine.state_hash());
+}
+
+#[test]
+fn the_bytes_of_open_branches_are_bounded_and_given_back() {
+    let config = MachineConfig {
+        branch_bytes_max: 1_000,
+        ..MachineConfig::new(1)
+    };
+    let mut rig = Rig::new(config);
+    let (tid, other) = (rig.begin(), rig.begin());
+    let data = "x".repeat(400);
+    let Ok(Reply::Branch { branch }) = rig.ask(register(tid, BranchType::At, "t:1", &data)) else {
+        panic!("there is room for one")
+    };
+    let full = |tid| Err(TxError::BranchSpaceFull { tid, limit: 1_000 });
+    assert_eq!(rig.ask(register(other, BranchType::Tcc, "", &data)), full(other));
+    let locked = register(other, BranchType::At, &format!("t:{data}"), "");
+    assert_eq!(rig.ask(locked), full(other));
+    let report = |data: &str| OwnedCommandBody::ReportBranch {
+        tid,
+        branch,
+        status: BranchStatus::PhaseOneDone,
+        application_data: Some(data.to_owned()),
+    };
+    assert_eq!(rig.ask(report(&data.repeat(3))), full(tid));
+    let found = rig
+        .machine
+        .global(tid)
+        .and_then(|global| global.branch(branch))
+        .expect("it is open");
+    assert_eq!(found.status, BranchStatus::Registered, "a refusal changes nothing");
+    rig.ask(report("x")).expect("less is always taken");
+    rig.ask(register(other, BranchType::Tcc, "", &data))
+        .expect("there is room now");
+    rig.machine.check_invariants();
+    let copy = load(config, &rig.snapshot(), 64).expect("it is a snapshot");
+    assert_eq!(copy.stats(), rig.machine.stats());
+    for tid in [tid, other] {
+        rig.decide(tid, Decision::Commit).expect("it is decided once");
+        let branch = rig.machine.global(tid).expect("it is open").branches()[0].id;
+        rig.done(tid, branch, BranchStatus::PhaseTwoCommitted)
+            .expect("it is done");
+        rig.machine.check_invariants();
+    }
+    assert_eq!(rig.machine.stats().branch_bytes, 0);
+}
+
+#[test]
+fn the_row_of_a_conflict_is_cut_at_a_character() {
+    let mut rig = Rig::new(MachineConfig::new(1));
+    let (tid, other) = (rig.begin(), rig.begin());
+    let rows = format!("t:{}", "ü".repeat(400));
+    rig.register(tid, BranchType::At, &rows).expect("it is free");
+    let Err(TxError::LockConflict { row, .. }) = rig.register(other, BranchType::At, &rows) else {
+        panic!("it is locked")
+    };
+    assert!((254..=256).contains(&row.len()), "{}", row.len());
+    assert!(row.starts_with("jdbc:mysql://db/stock^^^t^^^ü"), "{row}");
+}
+
+#[test]
+fn a_cluster_founded_anew_never_gives_the_ids_of_an_earlier_one() {
+    let bases: Vec<u64> = (0..1_000)
+        .map(|cluster| MachineConfig::for_cluster(1, cluster).first_sequence)
+        .collect();
+    for base in &bases {
+        assert_eq!(base & 0xffff_ffff, 1);
+        assert!((1..(1 << 23) - 1).contains(&(base >> 32)), "{base:x}");
+    }
+    let mut distinct = bases.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), bases.len());
+    assert_eq!(MachineConfig::for_cluster(1, 7), MachineConfig::for_cluster(1, 7));
+
+    let config = MachineConfig::for_cluster(1, 7);
+    let mut rig = Rig::new(config);
+    let first = config.first_sequence;
+    let tid = rig.begin();
+    assert_eq!(tid.seq(), first);
+    assert_eq!(rig.branch(tid, BranchType::At).seq(), first);
+    assert_eq!(
+        rig.machine.outcome(Tid::new(1, 1)),
+        Outcome::Unknown,
+        "another cluster's"
+    );
+    assert_eq!(rig.machine.outcome(Tid::new(1, first + 1)), Outcome::Unknown);
+    let copy = load(MachineConfig::new(1), &rig.snapshot(), 64).expect("it is a snapshot");
+    assert_eq!((copy.config(), copy.state_hash()), (&config, rig.machine.state_hash()));
+    assert_eq!(rig.machine.stats().begun_total, 1);
+}
+
+#[test]
+fn ids_carry_past_their_lower_bits_and_outcomes_take_only_the_room_of_those_given() {
+    let config = MachineConfig {
+        first_sequence: (5 << 32) - 2,
+        ..MachineConfig::new(1)
+    };
+    let mut rig = Rig::new(config);
+    for _ in 0..4 {
+        let tid = rig.begin();
+        rig.decide(tid, Decision::Commit).expect("it is decided once");
+    }
+    let last = Tid::new(1, (5 << 32) + 1);
+    assert_eq!(rig.machine.outcome(last), Outcome::Ended(GlobalStatus::Committed));
+    assert!(rig.machine.stats().outcome_bytes < 3 * CHUNK);
+    rig.machine.check_invariants();
+    let copy = load(config, &rig.snapshot(), 999).expect("it is a snapshot");
+    assert_eq!(copy.state_hash(), rig.machine.state_hash());
+}
+
+#[test]
+fn a_snapshot_whose_times_contradict_each_other_is_refused_and_so_is_an_entry_before_it() {
+    let mut rig = Rig::new(MachineConfig::new(1));
+    rig.time.0 = 100;
+    let tid = rig.begin();
+    let mut bytes = rig.snapshot();
+    let copy = load(MachineConfig::new(1), &bytes, 64).expect("it is a snapshot");
+    // The header's time is the one byte 100 before the sequences 2 and 1; 99 is before the transaction began.
+    let at = bytes
+        .windows(3)
+        .position(|three| three == [100, 2, 1])
+        .expect("the header's time");
+    bytes[at] = 99;
+    let refused = load(MachineConfig::new(1), &bytes, 64)
+        .map(drop)
+        .expect_err("it cannot be");
+    assert!(refused.reason.contains(&tid.to_string()), "{refused}");
+
+    let mut machine = copy;
+    for (index, time) in [(1, 100), (2, 99)] {
+        let entry = EntryMeta {
+            index,
+            term: 1,
+            time: GroupTime(time),
+        };
+        let refused = machine.apply(entry, &encode_batch::<String>(&[]), &mut Vec::new());
+        assert!(refused.is_err(), "entry {index} at {time}");
+    }
 }
 
 #[test]
