@@ -291,8 +291,8 @@ impl Cluster {
     }
 
     /// Stops a server from running until [`resume`](Cluster::resume).
-    pub fn pause(&self, node: u32) -> Result<()> {
-        self.process(node)?.pause()
+    pub async fn pause(&self, node: u32) -> Result<()> {
+        self.process(node)?.pause().await
     }
 
     pub fn resume(&self, node: u32) -> Result<()> {

@@ -7,10 +7,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::process::{Child, ChildStdin, Command};
 
-use crate::within;
+use crate::{until, within};
+
+/// A busy machine may be slow to stop a thread.
+const STILL_WITHIN: Duration = Duration::from_secs(20);
 
 /// One child. Its output goes to a file.
 pub struct Process {
@@ -88,9 +91,16 @@ impl Process {
         self.signal(Signal::TERM)
     }
 
-    /// Stops it from running, as a long pause of its machine would.
-    pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+    /// Stops it from running, as a long pause of its machine would; returns when none of its threads runs any more.
+    pub async fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let pid = self.raw_pid()?;
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        until(&format!("{} stands still", self.name), STILL_WITHIN, async || {
+            let stopped = waitid(WaitId::Pid(pid), options)?;
+            stopped.map(drop).context("some thread still runs")
+        })
+        .await
     }
 
     pub fn resume(&self) -> Result<()> {
@@ -98,10 +108,14 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.raw_pid()?;
+        kill_process(pid, signal).with_context(|| format!("send {signal:?} to {}", self.name))
+    }
+
+    fn raw_pid(&self) -> Result<Pid> {
         // None once the process was waited for: its number may be another's by now.
         let pid = self.child.id().with_context(|| format!("{} has ended", self.name))?;
-        let pid = Pid::from_raw(pid as i32).context("a child's number is not 0")?;
-        kill_process(pid, signal).with_context(|| format!("send {signal:?} to {}", self.name))
+        Pid::from_raw(pid as i32).context("a child's number is not 0")
     }
 
     /// Waits for the end.

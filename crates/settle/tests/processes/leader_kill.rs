@@ -131,7 +131,7 @@ async fn a_leader_that_slept_neither_turns_a_decision_round_nor_reads_the_past()
         xids.push(xid);
     }
 
-    cluster.pause(asleep.node)?;
+    cluster.pause(asleep.node).await?;
     // These lie in the sleeper's sockets until it wakes up, still the leader in its own mind.
     let mut late = JoinSet::new();
     for xid in &xids {

@@ -106,6 +106,7 @@ async fn a_wiped_node_learns_first_then_votes_and_the_leaders_death_loses_nothin
         "the log alone was enough"
     );
 
+    only_new_members(&cluster, &[leader.node], &before).await?;
     // Now its vote and its copy are needed.
     cluster.kill(leader.node).await?;
     let next = cluster.leader().await?;
@@ -115,6 +116,24 @@ async fn a_wiped_node_learns_first_then_votes_and_the_leaders_death_loses_nothin
     check_all(&cluster, &clients).await?;
     cluster.finish();
     Ok(())
+}
+
+/// Waits until the change of members is over in the eyes of `nodes`: as long as both configurations count, the former one
+/// needs two of its three, and one of them is gone.
+async fn only_new_members(cluster: &Cluster, nodes: &[u32], old: &str) -> Result<()> {
+    until("the lost identity is no member any more", SOON, async || {
+        for node in nodes {
+            let view = cluster.view(*node).await?;
+            let group = view.tx_group()?;
+            ensure!(
+                role_of(&view, old)?.is_none() && group.members.len() == 3,
+                "{:?}",
+                group.members
+            );
+        }
+        Ok::<_, anyhow::Error>(())
+    })
+    .await
 }
 
 /// How many membership changes the leader logged for it: one lets it in as a learner, another makes it a voter.
