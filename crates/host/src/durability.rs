@@ -3,7 +3,7 @@
 //! It is fed by the log's completions alone, never by what consensus believes, and judges every send and every apply,
 //! in production as in simulation. A violation stops the node with the evidence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use settle_base::{GroupId, Index, PeerId, Term};
 use settle_raft::{HardState, Message, Standing};
@@ -28,6 +28,14 @@ pub(crate) struct Change {
     pub(crate) last: Option<Index>,
 }
 
+/// A group as its disk has it, and what is on the way there.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Group {
+    durable: Durable,
+    /// Of each write on its way that changes the log, in order: where it begins to replace what was there.
+    cuts: VecDeque<Index>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CheckerCounters {
     pub sends_checked: u64,
@@ -38,7 +46,7 @@ pub struct CheckerCounters {
 
 #[derive(Debug, Default)]
 pub struct DurabilityChecker {
-    groups: BTreeMap<GroupId, Durable>,
+    groups: BTreeMap<GroupId, Group>,
     counters: CheckerCounters,
 }
 
@@ -50,18 +58,22 @@ impl DurabilityChecker {
             vote: hard_state.vote.0,
             index: last,
         };
-        self.groups.insert(group, durable);
+        let cuts = VecDeque::new();
+        self.groups.insert(group, Group { durable, cuts });
     }
 
-    /// A batch is on its way that replaces every entry after `keep`: a crash may leave the old ones or the new, so
-    /// neither counts until the batch is durable.
+    /// A write is on its way that replaces every entry after `keep`: a crash may leave the old ones or the new, so
+    /// neither counts until it is durable.
     pub(crate) fn truncating(&mut self, group: GroupId, keep: Index) {
-        let durable = self.groups.entry(group).or_default();
-        durable.index = durable.index.min(keep);
+        let group = self.groups.entry(group).or_default();
+        group.cuts.push_back(keep);
+        group.durable.index = group.durable.index.min(keep);
     }
 
+    /// Writes become durable in the order of their [`DurabilityChecker::truncating`]: each that names a last entry was
+    /// announced by one call.
     pub(crate) fn became_durable(&mut self, group: GroupId, change: Change) {
-        let durable = self.groups.entry(group).or_default();
+        let Group { durable, cuts } = self.groups.entry(group).or_default();
         if let Some(hard_state) = change.hard_state {
             assert!(
                 hard_state.term >= durable.term,
@@ -71,12 +83,14 @@ impl DurabilityChecker {
             durable.vote = hard_state.vote.0;
         }
         if let Some(last) = change.last {
-            durable.index = last;
+            cuts.pop_front();
+            // A later write may be replacing a part of it already.
+            durable.index = cuts.iter().copied().fold(last, Index::min);
         }
     }
 
     pub fn durable(&self, group: GroupId) -> Durable {
-        self.groups.get(&group).copied().unwrap_or_default()
+        self.groups.get(&group).map(|g| g.durable).unwrap_or_default()
     }
 
     pub fn counters(&self) -> CheckerCounters {
@@ -201,6 +215,22 @@ mod tests {
         durable(&mut checker, 2, 0, Some(6));
         assert!(checker.check_send(&ack(2, 6)).is_ok_and(|leaves| leaves));
         assert!(checker.check_send(&ack(2, 7)).is_err());
+    }
+
+    #[test]
+    fn a_write_that_a_later_one_is_replacing_counts_only_up_to_there() {
+        let mut checker = DurabilityChecker::default();
+        durable(&mut checker, 2, 0, Some(4));
+        checker.truncating(GROUP, 4);
+        checker.truncating(GROUP, 5);
+        durable(&mut checker, 2, 0, Some(9));
+        assert!(checker.check_send(&ack(2, 5)).is_ok_and(|leaves| leaves));
+        assert!(
+            checker.check_send(&ack(2, 6)).is_err(),
+            "6 may be the old one or the new"
+        );
+        durable(&mut checker, 2, 0, Some(7));
+        assert!(checker.check_send(&ack(2, 7)).is_ok_and(|leaves| leaves));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use settle_storage::{Disk, DiskRead};
 use settle_wal::Wal;
 
 use crate::{
-    ClusterId, DurabilityChecker, Hello, HostAction, HostConfig, HostCounters, HostError, HostEvent, HostNote, Identity,
-    OperatorRequest, PeerError, PeerMessage,
+    ClusterId, DurabilityChecker, Hello, HostAction, HostConfig, HostCounters, HostError, HostEvent, HostNote,
+    Identity, OperatorRequest, PeerError, PeerMessage,
     event::DropReason,
     group::{Group, PendingRead},
     order::{Staged, Unstaged},

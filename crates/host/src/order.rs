@@ -1,7 +1,7 @@
 //! The order of things: write, then (once durable) promise, apply, answer. Everything that consensus wants passes here.
 
 use bytes::Bytes;
-use settle_base::{GroupId, Mono, NodeId, PeerId};
+use settle_base::{GroupId, Index, Mono, NodeId, PeerId};
 use settle_machine::{EntryMeta, Event, GroupRole, Service, StateMachine};
 use settle_raft::{ConfChange, Entry, EntryKind, Message, Persist, PersistSeq, Role, RoleChange, SnapshotMeta};
 use settle_storage::{Disk, DiskRead, FileName};
@@ -134,7 +134,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         self.install(id, meta, now, out)?;
                     }
                     for message in after {
-                        self.post(message)?;
+                        self.release(id, message)?;
                     }
                 }
                 Then::Compact { meta, file, bytes } => self.compact(id, &meta, file, bytes, out),
@@ -293,17 +293,22 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 reset: true,
             });
             change.last = Some(meta.index);
-            // What is there now is no longer this log's; what comes counts once it is durable.
-            self.checker.truncating(id, 0);
         }
-        if let (Some(first), Some(last)) = (persist.entries.first(), persist.entries.last()) {
-            self.checker.truncating(id, first.index - 1);
+        if let Some(last) = persist.entries.last() {
             change.last = Some(last.index);
             let entries = persist.entries.iter().map(wal_entry).collect();
             records.push(Record::Entries { group: id, entries });
         } else {
             let is_covered = persist.snapshot.is_some() || persist.truncate_after.is_none();
             assert!(is_covered, "a log is cut only where new entries follow");
+        }
+        // Behind a snapshot nothing of what is there now is this log's; what comes counts once it is durable.
+        let cut = persist.snapshot.as_ref().map(|_| 0).or(persist.truncate_after);
+        if let Some(cut) = cut {
+            self.drop_acks_beyond(id, cut);
+        }
+        if let Some(keep) = cut.or(persist.entries.first().map(|first| first.index - 1)) {
+            self.checker.truncating(id, keep);
         }
         let then = Then::Persisted {
             seq: persist.seq,
@@ -312,6 +317,33 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             install: persist.snapshot,
         };
         self.stage(id, records, then, now)
+    }
+
+    /// The log is being cut: what was to be acked beyond, once written, will not be there. An ack may always be lost.
+    fn drop_acks_beyond(&mut self, id: GroupId, cut: Index) {
+        let acks_more = |m: &Message| m.rests_on().and_then(|r| r.log).is_some_and(|index| index > cut);
+        let staged = self.staged.iter_mut().map(|s| (s.group, &mut s.then));
+        let unstaged = self.unstaged.iter_mut().map(|u| (u.group, &mut u.then));
+        for (group, then) in staged.chain(unstaged) {
+            if let Then::Persisted { after, .. } = then
+                && group == id
+            {
+                let before = after.len();
+                after.retain(|message| !acks_more(message));
+                self.counters.messages_outdated += (before - after.len()) as u64;
+            }
+        }
+    }
+
+    /// Lets a message that waited for its write go. When consensus is in a later term meanwhile, nobody needs it, and
+    /// what it rests on may be gone already.
+    fn release(&mut self, id: GroupId, message: Message) -> Result<(), HostError> {
+        let term = self.groups.get(&id).map_or(0, |g| g.raft.term());
+        if message.rests_on().is_some_and(|rests_on| rests_on.term < term) {
+            self.counters.messages_outdated += 1;
+            return Ok(());
+        }
+        self.post(message)
     }
 
     /// Lets a message of consensus go to its peer, if it is connected and the message rests on nothing that could be lost.

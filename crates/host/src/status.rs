@@ -40,6 +40,8 @@ pub struct HostCounters {
     pub snapshots_installed: u64,
     /// From a peer that is not (yet) of our cluster, or for a group that is not here.
     pub messages_ignored: u64,
+    /// Waited for a write and were overtaken by a later term or log.
+    pub messages_outdated: u64,
     /// To a peer that is not connected.
     pub messages_undeliverable: u64,
 }
