@@ -122,6 +122,8 @@ pub struct Raft {
     /// The newest snapshot's index: what a peer that needs compacted entries will be sent at least.
     pub(crate) snapshot_index: Index,
     pub(crate) recovering: Option<Recovering>,
+    /// Up to here our log is known to be that of this term's leader: a leader never takes back what it sent.
+    pub(crate) agreed: Index,
 
     pub(crate) election_elapsed: u32,
     pub(crate) election_timeout: u32,
@@ -198,6 +200,7 @@ impl Raft {
             installing: None,
             snapshot_index: snapshot.index,
             recovering: recovering.map(|number| Recovering::new(number, &config)),
+            agreed: 0,
             election_elapsed: 0,
             election_timeout: 0,
             election_draws: 0,
@@ -323,6 +326,7 @@ impl Raft {
         assert!(term > self.term, "terms only rise: {} to {term}", self.term);
         self.term = term;
         self.vote = PeerId::NONE;
+        self.agreed = 0;
         // What waits for its durability speaks in a term that is over.
         self.out.drop_waiting();
     }

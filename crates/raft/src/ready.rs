@@ -110,6 +110,13 @@ impl Outbox {
         self.held.clear();
     }
 
+    /// Acks that wait for a log that is being replaced.
+    pub fn drop_acks(&mut self) {
+        let is_ack = |message: &Message| matches!(message.body, Body::AppendReply { result: Ok(_), .. });
+        self.after.retain(|message| !is_ack(message));
+        self.held.retain(|(_, message)| !is_ack(message));
+    }
+
     pub fn leave_leadership(&mut self) {
         self.need_snapshot.clear();
         self.replicate = false;

@@ -64,7 +64,13 @@ impl Raft {
         if progress.recovery.is_some_and(|known| known.number == number) {
             return;
         }
-        let barrier = self.append_own(EntryKind::Noop, Default::default(), self.log.last_time());
+        // A peer that starts again before its barrier is committed cannot have recovered in between: the same one bars
+        // it still, and a peer that makes up numbers fills no log.
+        let barred = progress.recovery.filter(|known| known.barrier > self.log.commit);
+        let barrier = match barred {
+            Some(known) => known.barrier,
+            None => self.append_own(EntryKind::Noop, Default::default(), self.log.last_time()),
+        };
         let mut fresh = Progress::new(barrier);
         fresh.recovery = Some(Recovery { number, barrier });
         self.progress.insert(from, fresh);

@@ -199,6 +199,7 @@ impl Raft {
             if let Some(first_new) = self.log.first_new(&entries) {
                 self.log.append(entries.drain(first_new..));
             }
+            self.agreed = self.agreed.max(last_new);
             self.log.commit_to(commit.min(last_new));
             Ok(last_new)
         } else {
@@ -253,10 +254,13 @@ impl Raft {
     }
 
     pub(crate) fn on_snapshot(&mut self, from: PeerId, meta: SnapshotMeta) {
+        self.agreed = self.agreed.max(meta.index);
         if meta.index > self.log.commit {
             if self.log.matches(meta.index, meta.term) {
                 self.log.commit_to(meta.index);
             } else {
+                // Until the snapshot is durable, a crash may leave neither it nor what was there before.
+                self.out.drop_acks();
                 self.log.reset(meta.index, meta.term, meta.time);
                 self.installing = Some((meta.index, meta.conf.clone()));
                 self.snapshot_index = meta.index;

@@ -12,6 +12,8 @@ use crate::{
 
 /// Terms and indexes above this are nobody's: it leaves room to count on without overflow.
 const NUMBER_MAX: u64 = 1 << 60;
+/// No peer is so many terms ahead. Adopting any number at all would let one message use up all terms there are.
+const TERM_LEAP_MAX: u64 = 1 << 32;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StepError {
@@ -51,6 +53,13 @@ pub enum StepError {
         from: PeerId,
         index: Index,
         commit: Index,
+    },
+    #[error("step group {group}: peer {from} sent entry {index} twice in its term {term}, and not the same")]
+    ContradictsItself {
+        group: GroupId,
+        from: PeerId,
+        index: Index,
+        term: Term,
     },
     #[error(
         "step group {group}: peer {from} says {commit} is committed here, but our log ends at {last}: entries are lost"
@@ -122,6 +131,13 @@ impl Raft {
             }
         };
         in_range(term)?;
+        if term > self.term + TERM_LEAP_MAX {
+            return Err(StepError::BadNumber {
+                group,
+                from,
+                number: term,
+            });
+        }
         if term == 0 && !matches!(body, Body::PreVoteReply { granted: false }) {
             return Err(StepError::BadNumber {
                 group,
@@ -176,7 +192,10 @@ impl Raft {
                 in_range(meta.index)?;
                 self.validate_leader(from, term)?;
                 let follows = meta.index > 0 && meta.term > 0 && meta.term <= term;
-                if !follows || !meta.conf.is_valid() {
+                let contradicts = self.has_agreed(term, meta.index)
+                    && meta.index > self.log.commit
+                    && !self.log.matches(meta.index, meta.term);
+                if !follows || contradicts || !meta.conf.is_valid() {
                     return Err(StepError::BadSnapshot { group, from });
                 }
             }
@@ -234,6 +253,11 @@ impl Raft {
         Ok(())
     }
 
+    /// Whether our entry at `index` is the one that the leader of `term` has there.
+    fn has_agreed(&self, term: Term, index: Index) -> bool {
+        term == self.term && index <= self.agreed
+    }
+
     fn validate_entries(
         &self,
         from: PeerId,
@@ -255,6 +279,7 @@ impl Raft {
         let matches = term >= self.term && self.log.matches(prev_index, prev_term);
         let prev_time = if matches { self.log.time_at(prev_index) } else { None };
         let (mut after, mut after_term, mut after_time) = (prev_index, prev_term, prev_time.unwrap_or_default());
+        let mut is_known = matches;
         for entry in entries {
             let in_order = entry.index == after + 1
                 && entry.term >= after_term.max(1)
@@ -279,7 +304,10 @@ impl Raft {
                     source,
                 });
             }
-            (after, after_term, after_time) = (entry.index, entry.term, entry.time);
+            is_known &= self.log.matches(entry.index, entry.term);
+            // What we have stays as we have it, so what is new has to follow that.
+            let kept_time = if is_known { self.log.time_at(entry.index) } else { None };
+            (after, after_term, after_time) = (entry.index, entry.term, kept_time.unwrap_or(entry.time));
         }
         let (base, commit) = (self.log.base(), self.log.commit);
         // What is compacted cannot be compared, and is not written either.
@@ -297,6 +325,12 @@ impl Raft {
                 from,
                 index,
                 commit,
+            }),
+            Some(index) if self.has_agreed(term, index) => Err(StepError::ContradictsItself {
+                group,
+                from,
+                index,
+                term,
             }),
             _ => Ok(()),
         }

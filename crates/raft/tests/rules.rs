@@ -398,3 +398,89 @@ fn a_log_that_contradicts_itself_is_not_restored() {
     beyond.recovering = Some(1);
     assert_eq!(restore(beyond), Ok(()), "a damaged tail may hold what was committed");
 }
+
+#[test]
+fn a_leader_that_takes_back_what_it_sent_is_not_believed() {
+    let mut raft = peer(5, &[1]);
+    let sent = vec![entry(1, 2), entry(1, 3)];
+    raft.step(append(5, (1, 1), 0, sent)).unwrap();
+    let before = raft.status();
+    let other = append(5, (1, 1), 0, vec![entry(2, 2)]);
+    assert!(matches!(
+        raft.step(other),
+        Err(StepError::ContradictsItself { index: 2, term: 5, .. })
+    ));
+    let meta = SnapshotMeta {
+        index: 2,
+        term: 2,
+        conf: ConfState::of_voters([1, 2, 3].map(PeerId)),
+        ..SnapshotMeta::default()
+    };
+    assert!(matches!(
+        raft.step(from(2, 5, Body::Snapshot { meta })),
+        Err(StepError::BadSnapshot { .. })
+    ));
+    assert_eq!(raft.status(), before);
+    raft.ready();
+    // What it had not spoken of, and what the next leader has, may still be another.
+    raft.step(append(6, (1, 1), 0, vec![entry(6, 2)])).unwrap();
+    assert_eq!((raft.last_index(), raft.term_at(2)), (2, Some(6)));
+    raft.ready();
+}
+
+#[test]
+fn an_entry_is_not_older_than_the_one_that_is_kept_before_it() {
+    let at = |term, index, time| Entry {
+        time: GroupTime(time),
+        ..entry(term, index)
+    };
+    let mut kept = restored(2, &[1]);
+    kept.entries.push(at(2, 2, 1_000));
+    let mut raft = Raft::restore(Config::new(GROUP, PeerId(1), 1), kept).expect("an honest story");
+    // Entry 2 is known, and stays as it is whatever the message says of its time.
+    let lie = append(2, (1, 1), 0, vec![at(2, 2, 0), at(2, 3, 1)]);
+    assert!(matches!(raft.step(lie), Err(StepError::BadEntries { found: 3, .. })));
+    raft.step(append(2, (1, 1), 0, vec![at(2, 2, 0), at(2, 3, 1_000)]))
+        .unwrap();
+}
+
+#[test]
+fn one_message_does_not_use_up_the_terms() {
+    let mut raft = leader(0, &[]);
+    let reply = |term| {
+        let body = Body::HeartbeatReply {
+            read_seq: 0,
+            recovering: None,
+        };
+        from(2, term, body)
+    };
+    assert!(matches!(
+        raft.step(reply(1 << 60)),
+        Err(StepError::BadNumber { number, .. }) if number == 1 << 60
+    ));
+    assert!(raft.is_leader());
+    raft.step(reply(1 << 32)).expect("it may have been cut off for long");
+    assert_eq!(raft.term(), 1 << 32);
+}
+
+#[test]
+fn a_peer_that_claims_damage_again_and_again_fills_no_log() {
+    let mut raft = leader(0, &[]);
+    let claim = |number| {
+        let body = Body::HeartbeatReply {
+            read_seq: 0,
+            recovering: Some(number),
+        };
+        from(2, 1, body)
+    };
+    for number in 1..1_000 {
+        raft.step(claim(number)).unwrap();
+    }
+    assert_eq!(raft.last_index(), 2, "one barrier");
+    // Once that one is committed, a new damage needs a new one: it may have recovered in between.
+    persist_all(&mut raft);
+    raft.step(ack(3, 1, 2)).unwrap();
+    assert_eq!(raft.commit(), 2);
+    raft.step(claim(1_000)).unwrap();
+    assert_eq!(raft.last_index(), 3);
+}
