@@ -1,21 +1,26 @@
 //! Second-phase calls on the channels of this node: at most one out per branch, never for an older leader than the
 //! newest one known, each kept until its answer is in the log.
+//!
+//! A call that timed out makes room for a new one, but is remembered while its connection is open: a resource manager
+//! that always needs longer than the timeout still gets its branch done with its first answer.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use settle_base::{FixedMap, GroupId, Mono, NodeId, Term};
 use settle_tx::{BranchId, BranchStatus, CallFailure, CallKind, Direction, Tid};
 
 use crate::{CallId, ConnId, GateError, RmAnswer, message::PeerCall};
 
-/// After its timeout a call's answer still counts for this many timeouts: a late answer is a fact too.
-const GRACE: u32 = 4;
+/// Timed-out calls of one branch that are remembered, the newest. With the driver's back-off they reach back for more
+/// than five minutes.
+const LATE_PER_BRANCH: usize = 8;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Out,
-    /// Its leader was told that it timed out.
-    TimedOut,
     /// Its answer waits to be applied.
     Answered,
 }
@@ -75,14 +80,20 @@ pub(crate) enum Answered {
     Unknown,
     /// It speaks of something else than it was asked.
     Wrong(GateError),
+    /// It came after the timeout and does not end the branch.
+    Late,
     /// A status that answers nothing; the call has failed.
     NoStatus(FailedCall),
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
+    /// Those that count.
     calls: BTreeMap<CallId, Call>,
     by_branch: FixedMap<BranchId, CallId>,
+    /// Those whose leader was told that they timed out. Their answers still count.
+    late: BTreeMap<CallId, Call>,
+    late_of: FixedMap<BranchId, VecDeque<CallId>>,
     newest_term: BTreeMap<GroupId, Term>,
     last_id: u64,
 }
@@ -104,17 +115,19 @@ impl Calls {
         if call.term < newest {
             return Verdict::OldTerm { newest };
         }
+        let contradicts = |out: &Call| out.tid != call.tid || out.kind != call.body.kind;
         if let Some(id) = self.by_branch.get(&call.branch) {
             let out = self.calls.get_mut(id).expect("both tables hold the same calls");
-            if out.tid != call.tid || out.kind != call.body.kind {
+            if contradicts(out) {
                 return Verdict::Contradicting;
             }
-            if out.state != State::TimedOut {
-                (out.caller, out.term, out.attempt) = (caller, call.term, call.attempt);
-                return Verdict::Outstanding;
-            }
-            let id = *id;
-            self.remove(id);
+            (out.caller, out.term, out.attempt) = (caller, call.term, call.attempt);
+            return Verdict::Outstanding;
+        }
+        if let Some(late) = self.late_of.get(&call.branch)
+            && late.iter().any(|id| contradicts(&self.late[id]))
+        {
+            return Verdict::Contradicting;
         }
         if self.calls.len() >= limit {
             return Verdict::TooMany;
@@ -140,7 +153,8 @@ impl Calls {
     }
 
     pub fn answer(&mut self, conn: ConnId, id: CallId, answer: &RmAnswer) -> Answered {
-        let Some(call) = self.calls.get_mut(&id) else {
+        let is_late = self.late.contains_key(&id);
+        let Some(call) = self.calls.get(&id).or_else(|| self.late.get(&id)) else {
             return Answered::Unknown;
         };
         if call.conn != conn || call.state == State::Answered {
@@ -157,15 +171,15 @@ impl Calls {
                 branch,
             });
         }
-        match fact(call.kind, answer) {
+        let fact = fact(call.kind, answer);
+        if is_late {
+            return self.answer_late(id, fact);
+        }
+        match fact {
             Some(status) => {
+                let call = self.calls.get_mut(&id).expect("it was just seen");
                 call.state = State::Answered;
-                Answered::Fact {
-                    group: call.group,
-                    tid: call.tid,
-                    branch: call.branch,
-                    status,
-                }
+                call.fact(status)
             }
             None => {
                 let call = self.remove(id).expect("it was just seen");
@@ -174,45 +188,72 @@ impl Calls {
         }
     }
 
+    /// How the branch ended is a fact however late it comes. That a call failed is known since it timed out, and says
+    /// nothing of one that may be out again.
+    fn answer_late(&mut self, id: CallId, fact: Option<BranchStatus>) -> Answered {
+        let mut call = self.forget_late(id).expect("it was just seen");
+        match fact {
+            Some(status) if !status.is_retryable() => {
+                let answered = call.fact(status);
+                // The branch is not called again while its fact is on its way.
+                if *self.by_branch.entry(call.branch).or_insert(id) == id {
+                    call.state = State::Answered;
+                    self.calls.insert(id, call);
+                }
+                answered
+            }
+            _ => Answered::Late,
+        }
+    }
+
     /// The answer is in the log (or will never be): the branch may be called again. Gives whom to tell if it failed.
     pub fn finish(&mut self, id: CallId) -> Option<FailedCall> {
         self.remove(id).map(|call| call.failed(CallFailure::Refused))
     }
 
-    /// Calls that have just timed out. Those long over are forgotten.
-    pub fn time_out(&mut self, now: Mono, timeout: Duration) -> Vec<FailedCall> {
-        let mut failed = Vec::new();
-        let mut over = Vec::new();
-        for (id, call) in self.calls.iter_mut().take_while(|(_, call)| call.timeout_at <= now) {
-            match call.state {
-                State::Out => {
-                    call.state = State::TimedOut;
-                    failed.push(call.failed(CallFailure::Timeout));
-                }
-                State::TimedOut if now >= call.timeout_at + timeout * (GRACE - 1) => over.push(*id),
-                State::TimedOut | State::Answered => {}
-            }
-        }
+    /// Calls that have just timed out; `limit` of them are remembered, the newest.
+    pub fn time_out(&mut self, now: Mono, limit: usize) -> Vec<FailedCall> {
+        let due = self.calls.iter().take_while(|(_, call)| call.timeout_at <= now);
+        let over: Vec<CallId> = due
+            .filter(|(_, call)| call.state == State::Out)
+            .map(|(id, _)| *id)
+            .collect();
+        let mut failed = Vec::with_capacity(over.len());
         for id in over {
-            self.remove(id);
+            let call = self.remove(id).expect("it was just seen");
+            failed.push(call.failed(CallFailure::Timeout));
+            let late = self.late_of.entry(call.branch).or_default();
+            late.push_back(id);
+            let oldest = late.front().copied().filter(|_| late.len() > LATE_PER_BRANCH);
+            self.late.insert(id, call);
+            let oldest = oldest.or_else(|| self.late.keys().next().copied().filter(|_| self.late.len() > limit));
+            oldest.and_then(|id| self.forget_late(id));
         }
         failed
     }
 
     /// The channel is gone, and with it what was out on it.
     pub fn close(&mut self, conn: ConnId) -> Vec<FailedCall> {
-        let on_it = |call: &Call| call.conn == conn && call.state != State::Answered;
-        let gone: Vec<CallId> = self
-            .calls
-            .iter()
-            .filter(|(_, call)| on_it(call))
-            .map(|(id, _)| *id)
-            .collect();
+        let late: Vec<CallId> = ids_of(&self.late, |call| call.conn == conn);
+        for id in late {
+            self.forget_late(id);
+        }
+        let gone = ids_of(&self.calls, |call| call.conn == conn && call.state == State::Out);
         let removed = gone.into_iter().filter_map(|id| self.remove(id));
-        removed
-            .filter(|call| call.state == State::Out)
-            .map(|call| call.failed(CallFailure::Disconnected))
-            .collect()
+        removed.map(|call| call.failed(CallFailure::Disconnected)).collect()
+    }
+
+    fn forget_late(&mut self, id: CallId) -> Option<Call> {
+        let call = self.late.remove(&id)?;
+        let late = self
+            .late_of
+            .get_mut(&call.branch)
+            .expect("both tables hold the same calls");
+        late.retain(|other| *other != id);
+        if late.is_empty() {
+            self.late_of.remove(&call.branch);
+        }
+        Some(call)
     }
 
     fn remove(&mut self, id: CallId) -> Option<Call> {
@@ -223,7 +264,21 @@ impl Calls {
     }
 }
 
+fn ids_of(calls: &BTreeMap<CallId, Call>, is_meant: impl Fn(&Call) -> bool) -> Vec<CallId> {
+    let meant = calls.iter().filter(|(_, call)| is_meant(call));
+    meant.map(|(id, _)| *id).collect()
+}
+
 impl Call {
+    fn fact(&self, status: BranchStatus) -> Answered {
+        Answered::Fact {
+            group: self.group,
+            tid: self.tid,
+            branch: self.branch,
+            status,
+        }
+    }
+
     fn failed(&self, why: CallFailure) -> FailedCall {
         FailedCall {
             caller: self.caller,

@@ -46,7 +46,9 @@ pub struct GateConfig {
     /// An application id, service group, transaction name, client version.
     pub max_name_bytes: usize,
     pub max_resource_bytes: usize,
-    /// Second-phase calls that this node has outstanding with its own resource managers.
+    /// Second-phase calls that this node has outstanding with its own resource managers. Those that timed out do not
+    /// count; as many of them are remembered for their late answers. The driver limits the calls of one client, see
+    /// [`DriverConfig::max_calls_per_client`].
     pub max_calls: usize,
 
     /// The driver of phase two, at work on the node that leads a group.

@@ -1,11 +1,19 @@
 //! Which resource manager can be reached through which node: soft state, told by every node to every other.
+//!
+//! A node tells its news on the connection that it made itself, and a node that loses the connection *it* made forgets
+//! the other's sessions: two connections that come and go independently, on which messages may be lost besides. So
+//! whoever makes a connection also asks for all sessions, and every second each node tells a digest of its own; who
+//! knows otherwise asks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use settle_base::{FixedMap, NodeId, fingerprint};
 use settle_tx::BranchType;
 
-use crate::ConnId;
+use crate::{
+    ConnId,
+    message::{SessionsDigest, session_hash},
+};
 
 /// A session anywhere in the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -50,6 +58,15 @@ struct Entry {
     ip: String,
     port: u16,
     resources: BTreeSet<String>,
+    hash: u64,
+}
+
+/// What is known of one node's gate.
+#[derive(Clone, Copy, Default, Debug)]
+struct Holder {
+    /// The run that its sessions are of.
+    run: u64,
+    digest: SessionsDigest,
 }
 
 impl Entry {
@@ -69,23 +86,47 @@ pub(crate) struct Directory {
     entries: BTreeMap<SessionKey, Entry>,
     by_client: FixedMap<u64, SessionKey>,
     by_resource: FixedMap<String, BTreeSet<SessionKey>>,
-    count_of: BTreeMap<NodeId, usize>,
+    holders: BTreeMap<NodeId, Holder>,
 }
 
 impl Directory {
+    /// The node's gate is of this run: what is known of another one is over.
+    pub fn see_run(&mut self, node: NodeId, run: u64) {
+        if self.run_of(node) != Some(run) {
+            self.remove_node(node);
+            let digest = SessionsDigest::default();
+            self.holders.insert(node, Holder { run, digest });
+        }
+    }
+
+    /// The run of the node's gate, when it has told of its sessions.
+    pub fn run_of(&self, node: NodeId) -> Option<u64> {
+        self.holders.get(&node).map(|holder| holder.run)
+    }
+
+    /// Stands for the node's sessions as they are known here.
+    pub fn digest_of(&self, node: NodeId) -> SessionsDigest {
+        self.holders.get(&node).map(|holder| holder.digest).unwrap_or_default()
+    }
+
     /// Adds a session or replaces what was known of it. A session without resources can serve nothing and is left out.
     /// False when `limit` sessions of that node are known already.
-    pub fn put(&mut self, node: NodeId, info: SessionInfo, limit: usize) -> bool {
+    pub fn put(&mut self, node: NodeId, run: u64, mut info: SessionInfo, limit: usize) -> bool {
+        self.see_run(node, run);
         let key = SessionKey { node, conn: info.conn };
         self.remove(key);
         if info.resources.is_empty() {
             return true;
         }
-        let count = self.count_of.entry(node).or_default();
-        if *count >= limit {
+        let holder = self.holders.get_mut(&node).expect("its run was just seen");
+        if holder.digest.sessions >= limit as u64 {
             return false;
         }
-        *count += 1;
+        info.resources.sort_unstable();
+        info.resources.dedup();
+        let hash = session_hash(&info);
+        holder.digest.sessions += 1;
+        holder.digest.hash = holder.digest.hash.wrapping_add(hash);
         self.by_client
             .insert(client_hash(&info.application, &info.ip, info.port), key);
         let resources: BTreeSet<String> = info.resources.into_iter().collect();
@@ -97,6 +138,7 @@ impl Directory {
             ip: info.ip,
             port: info.port,
             resources,
+            hash,
         };
         self.entries.insert(key, entry);
         true
@@ -104,10 +146,12 @@ impl Directory {
 
     pub fn remove(&mut self, key: SessionKey) {
         let Some(entry) = self.entries.remove(&key) else { return };
-        *self
-            .count_of
+        let holder = self
+            .holders
             .get_mut(&key.node)
-            .expect("every node with entries is counted") -= 1;
+            .expect("every node with entries has a holder");
+        holder.digest.sessions -= 1;
+        holder.digest.hash = holder.digest.hash.wrapping_sub(entry.hash);
         let hash = client_hash(&entry.application, &entry.ip, entry.port);
         if self.by_client.get(&hash) == Some(&key) {
             self.by_client.remove(&hash);
@@ -129,8 +173,11 @@ impl Directory {
         for key in keys {
             self.remove(key);
         }
-        let left = self.count_of.remove(&node);
-        assert!(matches!(left, None | Some(0)), "a node without entries counts none");
+        let left = self.holders.remove(&node).map(|holder| holder.digest);
+        assert!(
+            left.is_none_or(|left| left == SessionsDigest::default()),
+            "a node without entries has an empty digest"
+        );
     }
 
     pub fn sessions_of(&self, node: NodeId) -> impl Iterator<Item = SessionInfo> {
@@ -145,40 +192,33 @@ impl Directory {
         self.entries.len()
     }
 
-    /// The session to call: the registering client; else its application on its host; else its application anywhere;
-    /// else, for AT alone, whoever serves the resource, since undo logs are the database's. Within a class, `here` goes
-    /// before other nodes, and a higher `attempt` takes the next one. (Seata: `ChannelManager.getChannel`.)
+    /// The session to call. All that may be called are in a row: the registering client, its application on its host,
+    /// its application anywhere, and, for AT alone, whoever else serves the resource, since undo logs are the
+    /// database's; among equals, those of `here` first. (Seata: `ChannelManager.getChannel`.) The first attempt takes
+    /// the first, and each further one the next, around and around: an attempt follows a failure, and the same session
+    /// may fail for ever.
     pub fn choose(&self, wanted: Wanted<'_>, here: NodeId, attempt: u32) -> Option<SessionKey> {
         let serving = self.by_resource.get(wanted.resource)?;
-        let same_client = self
-            .by_client
-            .get(&client_hash(wanted.application, wanted.ip, wanted.port));
-        if let Some(key) = same_client
+        if attempt <= 1
+            && let Some(key) = self
+                .by_client
+                .get(&client_hash(wanted.application, wanted.ip, wanted.port))
             && serving.contains(key)
             && fit(&self.entries[key], wanted) == Some(Fit::SameClient)
         {
             return Some(*key);
         }
-        let mut best = Fit::OtherApplication;
-        let mut found: Vec<SessionKey> = Vec::new();
-        for key in serving {
-            let Some(fit) = fit(&self.entries[key], wanted) else {
-                continue;
-            };
-            if fit < best {
-                best = fit;
-                found.clear();
-            }
-            if fit == best {
-                found.push(*key);
-            }
+        let fitting = serving.iter().filter_map(|key| {
+            let fit = fit(&self.entries[key], wanted)?;
+            Some((fit, key.node != here, *key))
+        });
+        if attempt <= 1 {
+            return fitting.min().map(|(_, _, key)| key);
         }
-        if found.is_empty() {
-            return None;
-        }
-        found.sort_by_key(|key| (key.node != here, *key));
-        let turn = attempt.saturating_sub(1) as usize % found.len();
-        Some(found[turn])
+        let mut row: Vec<_> = fitting.collect();
+        row.sort_unstable();
+        let turn = (attempt - 1) as usize % row.len().max(1);
+        row.get(turn).map(|(_, _, key)| *key)
     }
 
     fn keys_of(&self, node: NodeId) -> impl Iterator<Item = SessionKey> {
@@ -216,6 +256,7 @@ mod tests {
 
     const HERE: NodeId = NodeId(1);
     const THERE: NodeId = NodeId(2);
+    const RUN: u64 = 7;
 
     fn directory(sessions: &[(NodeId, u64, &str, &str, u16, &str)]) -> Directory {
         let mut directory = Directory::default();
@@ -227,7 +268,7 @@ mod tests {
                 port,
                 resources: vec![resource.to_owned()],
             };
-            assert!(directory.put(node, info, 100));
+            assert!(directory.put(node, RUN, info, 100));
         }
         directory
     }
@@ -274,15 +315,47 @@ mod tests {
     }
 
     #[test]
-    fn this_node_goes_first_and_a_further_attempt_takes_the_next_session() {
+    fn further_attempts_go_through_all_that_may_be_called_the_best_first_and_around() {
         let known = directory(&[
-            (NodeId(0), 1, "stock", "10.0.0.1", 1, "db"),
-            (HERE, 2, "stock", "10.0.0.1", 2, "db"),
+            (HERE, 1, "other", "10.0.0.1", 50_000, "db"),
+            (THERE, 2, "stock", "10.0.0.1", 50_000, "db"),
+            (NodeId(0), 3, "stock", "10.0.0.2", 1, "db"),
+            (HERE, 4, "stock", "10.0.0.2", 2, "db"),
         ]);
-        let chosen = |attempt| known.choose(wanted(BranchType::Tcc), HERE, attempt);
-        assert_eq!(chosen(1), Some(key(HERE, 2)));
-        assert_eq!(chosen(2), Some(key(NodeId(0), 1)));
-        assert_eq!(chosen(3), Some(key(HERE, 2)));
+        let chosen = |branch_type| {
+            let key = |attempt| known.choose(wanted(branch_type), HERE, attempt).expect("some serve it");
+            (1..=6).map(|attempt| key(attempt).conn.0).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(BranchType::Tcc), [2, 4, 3, 2, 4, 3]);
+        assert_eq!(chosen(BranchType::At), [2, 4, 3, 1, 2, 4]);
+        assert_eq!(
+            known.choose(
+                Wanted {
+                    resource: "x",
+                    ..wanted(BranchType::At)
+                },
+                HERE,
+                2
+            ),
+            None
+        );
+        let others = directory(&[(HERE, 1, "other", "10.0.0.1", 50_000, "db")]);
+        assert_eq!(others.choose(wanted(BranchType::Tcc), HERE, 2), None);
+    }
+
+    #[test]
+    fn another_run_of_a_node_takes_the_sessions_of_the_one_before_away() {
+        let mut known = directory(&[
+            (THERE, 1, "stock", "10.0.0.1", 1, "db"),
+            (THERE, 2, "stock", "10.0.0.1", 2, "db"),
+        ]);
+        let info = known.sessions_of(THERE).next().expect("two are known");
+        let before = known.digest_of(THERE);
+        assert!(known.put(THERE, RUN + 1, info.clone(), 100));
+        assert_eq!((known.len(), known.run_of(THERE)), (1, Some(RUN + 1)));
+        assert_ne!(known.digest_of(THERE), before);
+        known.remove(key(THERE, 1));
+        assert_eq!(known.digest_of(THERE), SessionsDigest::default());
     }
 
     #[test]
@@ -303,7 +376,7 @@ mod tests {
             conn: ConnId(2),
             ..known.sessions_of(THERE).next().expect("one is known")
         };
-        assert!(!known.put(THERE, info.clone(), 1));
-        assert!(known.put(HERE, info, 1), "the limit is per node");
+        assert!(!known.put(THERE, RUN, info.clone(), 1));
+        assert!(known.put(HERE, RUN, info, 1), "the limit is per node");
     }
 }

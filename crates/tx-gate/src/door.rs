@@ -1,6 +1,6 @@
 //! What the gate's parts share: who is connected where, and how clients, operators and other nodes are spoken to.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use settle_base::{Mono, NodeId};
 use settle_machine::{Action, Context};
@@ -11,10 +11,19 @@ use crate::{
     RequestKey, SessionInfo,
     calls::{Calls, FailedCall},
     directory::{Directory, SessionKey},
-    message::{GateMessage, SYNC_CHUNK_BYTES, session_bytes},
+    message::{GateMessage, SYNC_CHUNK_BYTES, SessionsDigest, session_bytes},
     replies::{Due, RequestKind},
     session::Sessions,
 };
+
+/// How often each peer is told the digest of this node's sessions.
+const DIGEST_EVERY: Duration = Duration::from_secs(1);
+/// A peer's sessions are asked for again after these pauses, from the shorter to the longer while asking does not help
+/// (they may be more than this node keeps).
+const ASK_PAUSE_MIN: Duration = Duration::from_millis(500);
+const ASK_PAUSE_MAX: Duration = Duration::from_secs(8);
+/// Of calls without a channel so many are noted in one second, at most.
+const NO_CHANNEL_NOTES: u32 = 16;
 
 pub(crate) type Cx<'a> = Context<'a, TxMachine, GateResponse>;
 
@@ -27,27 +36,42 @@ pub(crate) struct Waiter {
     pub born: Mono,
 }
 
+/// A node that this one is connected with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    ask_again_at: Mono,
+    ask_pause: Duration,
+}
+
 #[derive(Debug)]
 pub(crate) struct Door {
+    /// This run of the gate.
+    pub run: u64,
     pub config: GateConfig,
     pub sessions: Sessions,
     pub directory: Directory,
     pub calls: Calls,
-    /// The nodes that this one is connected with.
-    pub peers: BTreeSet<NodeId>,
+    /// The nodes that this one has made a connection with.
+    pub peers: BTreeMap<NodeId, Peer>,
+    next_digest_at: Mono,
+    /// Calls without a channel noted since that time.
+    no_channel_notes: (Mono, u32),
     /// Calls whose leader is to be told that they came to nothing; told at the end of each step.
     pub failed_calls: Vec<FailedCall>,
     pub totals: GateStats,
 }
 
 impl Door {
-    pub fn new(config: GateConfig) -> Door {
+    pub fn new(config: GateConfig, run: u64) -> Door {
         Door {
+            run,
             config,
             sessions: Sessions::default(),
             directory: Directory::default(),
             calls: Calls::default(),
-            peers: BTreeSet::new(),
+            peers: BTreeMap::new(),
+            next_digest_at: Mono::ZERO,
+            no_channel_notes: (Mono::ZERO, 0),
             failed_calls: Vec::new(),
             totals: GateStats::default(),
         }
@@ -131,21 +155,24 @@ impl Door {
             port: session.port,
             resources: session.resources.iter().cloned().collect(),
         };
-        let body = GateMessage::SessionUp(info.clone()).encode();
-        let fits = self.directory.put(cx.node, info, self.config.max_sessions);
+        let run = self.run;
+        let news = GateMessage::SessionUp {
+            run,
+            info: info.clone(),
+        };
+        let fits = self.directory.put(cx.node, run, info, self.config.max_sessions);
         assert!(fits, "the door opens no more sessions than the directory takes");
-        for peer in &self.peers {
-            cx.actions.push(Action::Peer {
-                to: *peer,
-                body: body.clone(),
-            });
-        }
+        self.tell_all(&news, cx);
     }
 
     pub fn withdraw(&mut self, conn: ConnId, cx: &mut Cx<'_>) {
         self.directory.remove(SessionKey { node: cx.node, conn });
-        let body = GateMessage::SessionDown { conn }.encode();
-        for peer in &self.peers {
+        self.tell_all(&GateMessage::SessionDown { run: self.run, conn }, cx);
+    }
+
+    fn tell_all(&self, message: &GateMessage, cx: &mut Cx<'_>) {
+        let body = message.encode();
+        for peer in self.peers.keys() {
             cx.actions.push(Action::Peer {
                 to: *peer,
                 body: body.clone(),
@@ -153,8 +180,55 @@ impl Door {
         }
     }
 
-    /// Tells a new peer of all sessions of this node, in parts.
+    /// This node has made a connection with the peer: each learns the other's sessions.
+    pub fn meet(&mut self, node: NodeId, cx: &mut Cx<'_>) {
+        let peer = Peer {
+            ask_again_at: cx.now + ASK_PAUSE_MIN,
+            ask_pause: ASK_PAUSE_MIN,
+        };
+        self.peers.insert(node, peer);
+        self.sync(node, cx);
+        self.tell(node, &GateMessage::SyncRequest, cx);
+    }
+
+    /// Tells the peers what they should know, when it is time.
+    pub fn tell_digest(&mut self, cx: &mut Cx<'_>) {
+        if cx.now < self.next_digest_at {
+            return;
+        }
+        self.next_digest_at = cx.now + DIGEST_EVERY;
+        let digest = self.directory.digest_of(cx.node);
+        self.tell_all(&GateMessage::Digest { run: self.run, digest }, cx);
+    }
+
+    /// Asks the peer for its sessions if it has others than are known here.
+    pub fn compare_digest(&mut self, node: NodeId, run: u64, digest: SessionsDigest, cx: &mut Cx<'_>) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if self.directory.run_of(node) == Some(run) && self.directory.digest_of(node) == digest {
+            (peer.ask_again_at, peer.ask_pause) = (cx.now, ASK_PAUSE_MIN);
+        } else if cx.now >= peer.ask_again_at {
+            peer.ask_again_at = cx.now + peer.ask_pause;
+            peer.ask_pause = (peer.ask_pause * 2).min(ASK_PAUSE_MAX);
+            self.tell(node, &GateMessage::SyncRequest, cx);
+        }
+    }
+
+    /// Notes a call that no session can take, seldom enough for a log: the branch's second attempt, and every thirtieth
+    /// after it, which is about as many seconds.
+    pub fn note_no_channel(&mut self, attempt: u32, note: impl FnOnce() -> GateNote, cx: &mut Cx<'_>) {
+        let (since, count) = &mut self.no_channel_notes;
+        if cx.now.since(*since) >= Duration::from_secs(1) {
+            (*since, *count) = (cx.now, 0);
+        }
+        if attempt % 30 == 2 && *count < NO_CHANNEL_NOTES {
+            *count += 1;
+            cx.act(Action::Respond(GateResponse::Note(note())));
+        }
+    }
+
+    /// Tells a peer of all sessions of this node, in parts.
     pub fn sync(&mut self, peer: NodeId, cx: &mut Cx<'_>) {
+        let run = self.run;
         let mut first = true;
         let mut sessions = Vec::new();
         let mut bytes = 0;
@@ -163,6 +237,7 @@ impl Door {
             sessions.push(info);
             if bytes >= SYNC_CHUNK_BYTES {
                 let part = GateMessage::SessionsSync {
+                    run,
                     first,
                     sessions: std::mem::take(&mut sessions),
                 };
@@ -174,7 +249,7 @@ impl Door {
             }
         }
         if first || !sessions.is_empty() {
-            let part = GateMessage::SessionsSync { first, sessions };
+            let part = GateMessage::SessionsSync { run, first, sessions };
             cx.actions.push(Action::Peer {
                 to: peer,
                 body: part.encode(),

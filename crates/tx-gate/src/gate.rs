@@ -18,7 +18,7 @@ pub struct TxGate {
 
 impl TxGate {
     /// `origin` is this run's random id, never used by another run of any node: the machine tells repeated commands by
-    /// it.
+    /// it, and other nodes this run's connections.
     ///
     /// # Panics
     /// When the configuration names no group, or one outside 1..=255.
@@ -31,7 +31,7 @@ impl TxGate {
         let groups = config.groups.iter().map(group).collect();
         TxGate {
             groups,
-            door: Door::new(config),
+            door: Door::new(config, origin),
         }
     }
 
@@ -75,8 +75,7 @@ impl TxGate {
     }
 
     fn on_peer_up(&mut self, node: NodeId, cx: &mut Cx<'_>) {
-        self.door.peers.insert(node);
-        self.door.sync(node, cx);
+        self.door.meet(node, cx);
     }
 
     fn on_peer_down(&mut self, node: NodeId, cx: &mut Cx<'_>) {
@@ -126,8 +125,9 @@ impl Service for TxGate {
             Event::PeerDown { node } => self.on_peer_down(node, context),
             Event::Peer { from, body } => self.on_peer_message(from, &body, context),
             Event::Tick => {
-                let timed_out = door.calls.time_out(context.now, door.config.call_timeout);
+                let timed_out = door.calls.time_out(context.now, door.config.max_calls);
                 door.failed_calls.extend(timed_out);
+                door.tell_digest(context);
                 for group in self.groups.values_mut() {
                     group.tick(door, context);
                 }

@@ -32,7 +32,7 @@ pub(crate) enum Purpose {
     /// The driver decides that a transaction's time is up, and will again if this is lost.
     Timeout,
     /// The driver shows that a branch is being retried.
-    Mark,
+    Mark { tid: Tid, branch: BranchId },
 }
 
 #[derive(Debug)]
@@ -117,7 +117,7 @@ impl TxGroup {
             self.pending.forget(
                 cx.now,
                 std::time::Duration::ZERO,
-                |purpose, _| matches!(purpose, Purpose::Timeout | Purpose::Mark),
+                |purpose, _| matches!(purpose, Purpose::Timeout | Purpose::Mark { .. }),
                 drop,
             );
         }
@@ -203,7 +203,7 @@ impl TxGroup {
                     door.failed_calls.push(failed);
                 }
             }
-            Purpose::Timeout | Purpose::Mark => {}
+            Purpose::Timeout | Purpose::Mark { .. } => {}
         }
     }
 
@@ -300,7 +300,7 @@ impl TxGroup {
             door.config.re_propose_after,
             |purpose, age| match purpose {
                 Purpose::Client { waiter, .. } => door.is_over(waiter, now),
-                Purpose::Fact { .. } | Purpose::Mark => age >= door.config.fact_hold,
+                Purpose::Fact { .. } | Purpose::Mark { .. } => age >= door.config.fact_hold,
                 Purpose::Timeout => age >= door.config.driver.backoff_min,
             },
             |purpose| over.push(purpose),
@@ -310,7 +310,8 @@ impl TxGroup {
                 Purpose::Client { waiter, .. } => door.give(waiter, Due::Silence(DropReason::HoldExpired), cx),
                 // The leader gives the call up by itself and makes it again.
                 Purpose::Fact { call, .. } => drop(door.calls.finish(call)),
-                Purpose::Timeout | Purpose::Mark => {}
+                Purpose::Mark { tid, branch } => self.driver.on_mark_lost(tid, branch),
+                Purpose::Timeout => {}
             }
         }
         self.end_waits(door, cx);

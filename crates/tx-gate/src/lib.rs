@@ -38,7 +38,7 @@ pub use config::GateConfig;
 pub use directory::{SessionInfo, SessionKey};
 pub use error::GateError;
 pub use gate::TxGate;
-pub use message::{GateMessage, MessageError, PeerCall};
+pub use message::{GateMessage, MessageError, PeerCall, SessionsDigest};
 pub use note::{GateNote, GateStats};
 pub use request::{
     BranchCall, BranchRegistration, CallId, ClientAnswer, ClientRequest, ConnId, DropReason, GateRequest, GateResponse,

@@ -2,12 +2,12 @@
 //! `u32 length, UTF-8`. Nothing is allocated ahead of the bytes that are there.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use settle_base::{GroupId, Term};
+use settle_base::{GroupId, Term, fingerprint};
 use settle_tx::{BranchId, BranchType, CallFailure, CallKind, Tid};
 
 use crate::{BranchCall, ConnId, SessionInfo};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// No gate sends more, so no gate reads more.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 8 << 20;
 /// Sessions are synced in messages of about this size.
@@ -26,16 +26,37 @@ pub enum GateMessage {
         attempt: u32,
         why: CallFailure,
     },
-    /// A session is new, or serves other resources than before.
-    SessionUp(SessionInfo),
+    /// A session is new, or serves other resources than before. `run` is the sender's gate, here and below: what was
+    /// known of another run of that node is over.
+    SessionUp {
+        run: u64,
+        info: SessionInfo,
+    },
     SessionDown {
+        run: u64,
         conn: ConnId,
     },
     /// A part of all sessions of the sender; the `first` part replaces what was known before.
     SessionsSync {
+        run: u64,
         first: bool,
         sessions: Vec<SessionInfo>,
     },
+    /// The sender does not know the receiver's sessions (any more) and wants them all.
+    SyncRequest,
+    /// What the receiver should know of the sender's sessions, told every second: news may be lost.
+    Digest {
+        run: u64,
+        digest: SessionsDigest,
+    },
+}
+
+/// Stands for all sessions of one node: equal when they are, for all practical purposes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SessionsDigest {
+    pub sessions: u64,
+    /// The wrapping sum of the sessions' fingerprints.
+    pub hash: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +67,8 @@ pub struct PeerCall {
     pub branch: BranchId,
     /// The leader's count, echoed when the call comes to nothing.
     pub attempt: u32,
+    /// The run of the gate that holds the channel: another run numbers its channels anew.
+    pub run: u64,
     /// The channel, as its node numbers it.
     pub conn: ConnId,
     pub body: BranchCall,
@@ -73,6 +96,8 @@ const CALL_FAILED: u8 = 2;
 const SESSION_UP: u8 = 3;
 const SESSION_DOWN: u8 = 4;
 const SESSIONS_SYNC: u8 = 5;
+const SYNC_REQUEST: u8 = 6;
+const DIGEST: u8 = 7;
 
 impl GateMessage {
     pub fn encode(&self) -> Bytes {
@@ -86,6 +111,7 @@ impl GateMessage {
                 out.put_i64(call.tid.as_i64());
                 out.put_i64(call.branch.as_i64());
                 out.put_u32(call.attempt);
+                out.put_u64(call.run);
                 out.put_u64(call.conn.0);
                 put_body(&mut out, &call.body);
             }
@@ -105,16 +131,26 @@ impl GateMessage {
                 out.put_u32(*attempt);
                 out.put_u8(failure_byte(*why));
             }
-            GateMessage::SessionUp(info) => {
+            GateMessage::SessionUp { run, info } => {
                 out.put_u8(SESSION_UP);
+                out.put_u64(*run);
                 put_session(&mut out, info);
             }
-            GateMessage::SessionDown { conn } => {
+            GateMessage::SessionDown { run, conn } => {
                 out.put_u8(SESSION_DOWN);
+                out.put_u64(*run);
                 out.put_u64(conn.0);
             }
-            GateMessage::SessionsSync { first, sessions } => {
+            GateMessage::SyncRequest => out.put_u8(SYNC_REQUEST),
+            GateMessage::Digest { run, digest } => {
+                out.put_u8(DIGEST);
+                out.put_u64(*run);
+                out.put_u64(digest.sessions);
+                out.put_u64(digest.hash);
+            }
+            GateMessage::SessionsSync { run, first, sessions } => {
                 out.put_u8(SESSIONS_SYNC);
+                out.put_u64(*run);
                 out.put_u8(u8::from(*first));
                 out.put_u32(sessions.len() as u32);
                 for info in sessions {
@@ -143,6 +179,7 @@ impl GateMessage {
                 let tid = reader.tid()?;
                 let branch = reader.branch()?;
                 let attempt = reader.u32("attempt")?;
+                let run = reader.u64("run")?;
                 let conn = ConnId(reader.u64("session")?);
                 GateMessage::Call(PeerCall {
                     group,
@@ -150,6 +187,7 @@ impl GateMessage {
                     tid,
                     branch,
                     attempt,
+                    run,
                     conn,
                     body: reader.body(branch)?,
                 })
@@ -162,17 +200,30 @@ impl GateMessage {
                 attempt: reader.u32("attempt")?,
                 why: reader.failure()?,
             },
-            SESSION_UP => GateMessage::SessionUp(reader.session()?),
+            SESSION_UP => GateMessage::SessionUp {
+                run: reader.u64("run")?,
+                info: reader.session()?,
+            },
             SESSION_DOWN => GateMessage::SessionDown {
+                run: reader.u64("run")?,
                 conn: ConnId(reader.u64("session")?),
             },
+            SYNC_REQUEST => GateMessage::SyncRequest,
+            DIGEST => GateMessage::Digest {
+                run: reader.u64("run")?,
+                digest: SessionsDigest {
+                    sessions: reader.u64("session count")?,
+                    hash: reader.u64("hash")?,
+                },
+            },
             SESSIONS_SYNC => {
+                let run = reader.u64("run")?;
                 let first = reader.u8("first mark")? != 0;
                 let mut sessions = Vec::new();
                 for _ in 0..reader.u32("session count")? {
                     sessions.push(reader.session()?);
                 }
-                GateMessage::SessionsSync { first, sessions }
+                GateMessage::SessionsSync { run, first, sessions }
             }
             kind => {
                 return Err(MessageError::BadValue {
@@ -191,6 +242,13 @@ impl GateMessage {
 fn put_text(out: &mut BytesMut, text: &str) {
     out.put_u32(text.len() as u32);
     out.put_slice(text.as_bytes());
+}
+
+/// Tells a session from any other and from itself with other resources.
+pub(crate) fn session_hash(info: &SessionInfo) -> u64 {
+    let mut bytes = BytesMut::with_capacity(session_bytes(info));
+    put_session(&mut bytes, info);
+    fingerprint(&bytes)
 }
 
 fn put_session(out: &mut BytesMut, info: &SessionInfo) {

@@ -7,7 +7,8 @@ use crate::{CallId, ConnId, message::MessageError};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GateNote {
-    /// A branch has been tried for so long that somebody should look; it is still tried.
+    /// A branch has been tried for so long that somebody should look; it is still tried. Or the client of a decided
+    /// Saga has not reported its end for so long.
     Stuck {
         xid: String,
         branch: BranchId,
@@ -16,6 +17,14 @@ pub enum GateNote {
     },
     /// The leader asks for a rollback because the transaction's time is up.
     TimedOut { xid: String },
+    /// No session of any node can take a branch's call, again; it is tried every second, and noted seldom.
+    NoChannel {
+        xid: String,
+        branch: BranchId,
+        resource: String,
+        client: String,
+        attempt: u32,
+    },
     /// A second-phase call came to nothing.
     CallFailed {
         xid: String,

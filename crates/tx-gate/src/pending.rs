@@ -94,6 +94,12 @@ impl<P> Pending<P> {
         self.re_proposed
     }
 
+    /// There is room for commands that no client waits for: they never take the half of the window that is the
+    /// clients'.
+    pub fn has_room_for_driver(&self) -> bool {
+        self.next_seq - self.settled_below() < WINDOW / 2
+    }
+
     /// No more commands fit into the window in which repetitions are recognised.
     pub fn is_window_full(&self) -> bool {
         self.next_seq - self.settled_below() >= WINDOW
@@ -126,10 +132,16 @@ impl<P> Pending<P> {
             .filter(|(_, entry)| is_over(&entry.purpose, now.since(entry.born)))
             .map(|(seq, _)| *seq)
             .collect();
+        let mut was_queued = false;
         for seq in over {
             let entry = self.entries.remove(&seq).expect("it was just seen");
             self.bytes -= entry.bytes;
+            was_queued |= entry.is_queued;
             forgotten(entry.purpose);
+        }
+        // Nothing else empties the queue while the group has no leader.
+        if was_queued {
+            self.queue.retain(|seq| self.entries.contains_key(seq));
         }
     }
 
@@ -303,6 +315,7 @@ mod tests {
     fn a_forgotten_command_is_not_proposed_any_more_and_gives_its_bytes_back() {
         let mut pending = three();
         pending.forget(Mono::from_millis(10), Duration::ZERO, |purpose, _| *purpose != 2, drop);
+        assert_eq!(pending.queue, [2]);
         assert_eq!(proposed(&mut pending, 10), [[(2, 2)]]);
         pending.applied(ReqId { origin: 7, seq: 2 });
         assert_eq!((pending.len(), pending.bytes()), (0, 0));

@@ -39,11 +39,18 @@ impl TxGroup {
                     decision,
                     expect: Expect::Begin,
                 };
-                self.submit(body, Purpose::Timeout, &door.config, cx.now);
+                // Without room the driver gives it again.
+                if self.pending.has_room_for_driver() {
+                    self.submit(body, Purpose::Timeout, &door.config, cx.now);
+                }
             }
             DriverAction::MarkRetrying { tid, branch, status } => {
                 let body = OwnedCommandBody::BranchDone { tid, branch, status };
-                self.submit(body, Purpose::Mark, &door.config, cx.now);
+                if self.pending.has_room_for_driver() {
+                    self.submit(body, Purpose::Mark { tid, branch }, &door.config, cx.now);
+                } else {
+                    self.driver.on_mark_lost(tid, branch);
+                }
             }
             DriverAction::Stuck { tid, branch } => {
                 let Some(global) = view.machine.global(tid) else { return };
@@ -80,8 +87,18 @@ impl TxGroup {
                     resource: &callee.resource,
                     branch_type: callee.branch_type,
                 };
-                let Some(session) = door.directory.choose(wanted, cx.node, attempt) else {
+                let chosen = door.directory.choose(wanted, cx.node, attempt);
+                let with_run = chosen.and_then(|session| Some((session, door.directory.run_of(session.node)?)));
+                let Some((session, run)) = with_run else {
                     door.totals.calls_failed_total += 1;
+                    let note = || GateNote::NoChannel {
+                        xid: global.xid.to_string(),
+                        branch,
+                        resource: callee.resource.to_string(),
+                        client: callee.client.to_string(),
+                        attempt,
+                    };
+                    door.note_no_channel(attempt, note, cx);
                     let why = CallFailure::NoChannel;
                     self.driver
                         .on_call_failed(view.machine, tid, branch, attempt, why, view.time);
@@ -101,6 +118,7 @@ impl TxGroup {
                     tid,
                     branch,
                     attempt,
+                    run,
                     conn: session.conn,
                     body,
                 };
@@ -119,8 +137,13 @@ impl Door {
     /// Makes a call on a channel of this node, for this node's driver or for another's.
     pub fn call_here(&mut self, caller: NodeId, call: PeerCall, cx: &mut Cx<'_>) {
         let (timeout, limit) = (self.config.call_timeout, self.config.max_calls);
-        let is_open = self.sessions.get(call.conn).is_some_and(|session| session.is_rm);
-        if !is_open {
+        // The caller may know an earlier run of this node, or a resource that was taken back since.
+        let is_served = call.run == self.run
+            && self
+                .sessions
+                .get(call.conn)
+                .is_some_and(|session| session.resources.contains(&call.body.resource));
+        if !is_served {
             return self.failed_calls.push(failed(caller, call, CallFailure::NoChannel));
         }
         match self.calls.accept(caller, &call, cx.now, timeout, limit) {
@@ -165,7 +188,7 @@ impl Door {
     }
 
     /// A peer told of one of its sessions.
-    fn learn(&mut self, node: NodeId, info: SessionInfo, cx: &mut Cx<'_>) {
+    fn learn(&mut self, node: NodeId, run: u64, info: SessionInfo, cx: &mut Cx<'_>) {
         let config = &self.config;
         let is_sane = info.application.len() <= config.max_name_bytes
             && info.ip.len() <= config.max_name_bytes
@@ -175,7 +198,7 @@ impl Door {
                 .iter()
                 .all(|resource| resource.len() <= config.max_resource_bytes);
         let limit = config.max_sessions;
-        if !is_sane || !self.directory.put(node, info, limit) {
+        if !is_sane || !self.directory.put(node, run, info, limit) {
             self.note(GateNote::DirectoryFull { node, limit }, cx);
         }
     }
@@ -202,6 +225,7 @@ impl TxGate {
                 };
                 group.submit(body, purpose, &self.door.config, cx.now);
             }
+            Answered::Late => {}
             Answered::Unknown => {
                 self.door.totals.rm_nonsense_total += 1;
                 self.door.note(GateNote::AnswerIgnored { conn, call: id }, cx);
@@ -256,16 +280,23 @@ impl TxGate {
                     group.on_call_failed(term, tid, branch, attempt, why, cx);
                 }
             }
-            GateMessage::SessionUp(info) => self.door.learn(from, info, cx),
-            GateMessage::SessionDown { conn } => self.door.directory.remove(SessionKey { node: from, conn }),
-            GateMessage::SessionsSync { first, sessions } => {
-                if first {
-                    self.door.directory.remove_node(from);
-                }
-                for info in sessions {
-                    self.door.learn(from, info, cx);
+            GateMessage::SessionUp { run, info } => self.door.learn(from, run, info, cx),
+            GateMessage::SessionDown { run, conn } => {
+                if self.door.directory.run_of(from) == Some(run) {
+                    self.door.directory.remove(SessionKey { node: from, conn });
                 }
             }
+            GateMessage::SessionsSync { run, first, sessions } => {
+                if first {
+                    self.door.directory.remove_node(from);
+                    self.door.directory.see_run(from, run);
+                }
+                for info in sessions {
+                    self.door.learn(from, run, info, cx);
+                }
+            }
+            GateMessage::SyncRequest => self.door.sync(from, cx),
+            GateMessage::Digest { run, digest } => self.door.compare_digest(from, run, digest, cx),
         }
     }
 

@@ -9,7 +9,7 @@ use settle_machine::Event;
 use settle_tx::{BranchId, BranchStatus, BranchType, CallFailure, CallKind, GlobalStatus, Tid};
 use settle_tx_gate::{
     BranchCall, ClientAnswer, ClientRequest, ConnId, DropReason, GateConfig, GateError, GateMessage, GateNote, Ident,
-    MessageError, PeerCall, RmAnswer, SessionInfo,
+    MessageError, PeerCall, RmAnswer, SessionInfo, SessionsDigest,
 };
 
 fn finished() -> ClientAnswer {
@@ -422,6 +422,7 @@ fn messages() -> Vec<GateMessage> {
             tid,
             branch,
             attempt: 3,
+            run: 77,
             conn: ConnId(5),
             body,
         }),
@@ -433,9 +434,21 @@ fn messages() -> Vec<GateMessage> {
             attempt: 3,
             why: CallFailure::Disconnected,
         },
-        GateMessage::SessionUp(info.clone()),
-        GateMessage::SessionDown { conn: ConnId(5) },
+        GateMessage::SessionUp {
+            run: 77,
+            info: info.clone(),
+        },
+        GateMessage::SessionDown {
+            run: 77,
+            conn: ConnId(5),
+        },
+        GateMessage::SyncRequest,
+        GateMessage::Digest {
+            run: 77,
+            digest: SessionsDigest { sessions: 2, hash: 3 },
+        },
         GateMessage::SessionsSync {
+            run: 77,
             first: true,
             sessions: vec![info.clone(), info],
         },
@@ -453,19 +466,19 @@ fn a_peer_message_survives_its_bytes_and_every_prefix_of_it_is_refused() {
         let longer = [&bytes[..], &[0]].concat();
         assert_eq!(GateMessage::decode(&longer), Err(MessageError::Trailing { bytes: 1 }));
     }
-    assert_eq!(GateMessage::decode(&[2, 1]), Err(MessageError::Version { version: 2 }));
+    assert_eq!(GateMessage::decode(&[1, 1]), Err(MessageError::Version { version: 1 }));
     assert!(matches!(
-        GateMessage::decode(&[1, 99]),
+        GateMessage::decode(&[2, 99]),
         Err(MessageError::BadValue {
             field: "kind",
             value: 99
         })
     ));
     assert!(matches!(
-        GateMessage::decode(&vec![1; 9 << 20]),
+        GateMessage::decode(&vec![2; 9 << 20]),
         Err(MessageError::TooLong { .. })
     ));
-    let claims_much = [&[1, 5, 1][..], &u32::MAX.to_be_bytes()].concat();
+    let claims_much = [&[2, 5][..], &[0; 8], &[1], &u32::MAX.to_be_bytes()].concat();
     assert!(matches!(
         GateMessage::decode(&claims_much),
         Err(MessageError::Truncated { .. })
@@ -474,8 +487,9 @@ fn a_peer_message_survives_its_bytes_and_every_prefix_of_it_is_refused() {
 
 #[test]
 fn the_bytes_of_a_peer_message_are_fixed() {
-    let bytes = GateMessage::SessionDown { conn: ConnId(258) }.encode();
-    assert_eq!(bytes[..], [1, 4, 0, 0, 0, 0, 0, 0, 1, 2]);
+    let (run, conn) = (3, ConnId(258));
+    let bytes = GateMessage::SessionDown { run, conn }.encode();
+    assert_eq!(bytes[..], [2, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 1, 2]);
 }
 
 #[test]
@@ -484,7 +498,7 @@ fn garbage_from_a_peer_is_noted_and_never_harms() {
     let (tm, rm) = (net.tm(0), net.rm(1, "stock", "10.0.0.1", 50_000, "action"));
     let mut prng = Prng::new(42);
     for round in 0..3_000 {
-        let mut bytes = messages()[round % 5].encode().to_vec();
+        let mut bytes = messages()[round % 7].encode().to_vec();
         for _ in 0..=prng.below(4) {
             let at = prng.below(bytes.len() as u64) as usize;
             bytes[at] = prng.next_u64() as u8;
@@ -532,6 +546,7 @@ fn a_peer_cannot_fill_the_directory() {
         resources: vec!["r".to_owned()],
     };
     let body = GateMessage::SessionsSync {
+        run: 77,
         first: true,
         sessions: (0..10).map(sessions).collect(),
     }

@@ -117,7 +117,11 @@ impl World {
             3..5 => self.net.lose_leader(),
             5..10 => (0..3).for_each(|node| self.net.tell_role(node)),
             10..13 => {
-                self.net.cut(node, other);
+                match self.prng.below(3) {
+                    0 => self.net.cut(node, other),
+                    1 => self.net.hang_up(node, other),
+                    _ => self.net.hang_up(other, node),
+                }
                 self.coverage.cuts += 1;
             }
             13..23 if !self.net.is_joined(node, other) => self.net.join(node, other),
@@ -289,7 +293,6 @@ impl World {
     fn heal(&mut self) {
         self.net.faults = Faults::default();
         for (a, b) in [(0, 1), (0, 2), (1, 2)] {
-            self.net.cut(a, b);
             self.net.join(a, b);
         }
         for node in 0..3 {
@@ -310,6 +313,7 @@ fn run(seed: u64) -> Coverage {
         proposal_twice: 10,
         read_lost: 20,
         call_lost: 10,
+        news_lost: 20,
         delay_ms: [0, 100, 1_500][(seed % 3) as usize],
         apply_lag_ms: [0, 60, 400][(seed / 3 % 3) as usize],
     };

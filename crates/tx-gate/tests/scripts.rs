@@ -265,7 +265,6 @@ fn a_new_leader_is_asked_at_once_for_what_the_old_one_lost() {
 fn a_call_that_comes_to_nothing_is_told_to_the_newest_leader_that_asked_for_it() {
     let mut net = Net::new(3, 32);
     let (tm, rm) = (net.tm(1), net.rm(2, "stock", "10.0.0.1", 50_000, "action"));
-    let second = net.rm(2, "stock", "10.0.0.2", 50_000, "action");
     let xid = net.begin(tm);
     net.branch(rm, tcc(&xid, "action"));
     net.ask(tm, commit(&xid));
@@ -275,6 +274,7 @@ fn a_call_that_comes_to_nothing_is_told_to_the_newest_leader_that_asked_for_it()
     assert_eq!(net.next_call().conn, rm);
     net.elect(1);
     net.run(100);
+    let second = net.rm(2, "stock", "10.0.0.2", 50_000, "action");
     net.close(rm);
     let lost = net.now_ms;
     net.until("the call elsewhere", |net| {
@@ -671,6 +671,7 @@ fn a_peer_that_asks_for_a_call_on_a_channel_that_is_gone_hears_so() {
         tid: tid(&xid),
         branch: settle_tx::BranchId::try_from_i64(branch).expect("a branch"),
         attempt: 1,
+        run: run_of(29, 1),
         conn: rm.id,
         body: call.body,
     };

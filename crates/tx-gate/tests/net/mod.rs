@@ -23,8 +23,10 @@ pub struct Faults {
     pub proposal_lost: u64,
     pub proposal_twice: u64,
     pub read_lost: u64,
-    /// Of calls and their failures only: session news is lost with its connection, see [`Net::cut`].
+    /// Of calls and their failures.
     pub call_lost: u64,
+    /// Of everything that gates tell each other of their sessions.
+    pub news_lost: u64,
     pub delay_ms: u64,
     pub apply_lag_ms: u64,
 }
@@ -102,6 +104,7 @@ pub struct Net {
     /// What each xid was begun as.
     pub begun: BTreeSet<String>,
     parcels: BTreeMap<(u64, u64), Parcel>,
+    /// The connections, by who made it and to whom. What a node sends goes over the one that it made.
     links: BTreeMap<(usize, usize), u64>,
     count: u64,
 }
@@ -123,7 +126,7 @@ impl Net {
                     xid_prefix: format!("10.1.1.{n}:8091"),
                     ..config.clone()
                 },
-                seed * 10 + n as u64 + 1,
+                run_of(seed, n),
             ),
             machine: TxMachine::new(MachineConfig::new(1)),
             applied: 0,
@@ -199,22 +202,43 @@ impl Net {
         self.feed(node, Event::Role { group: GROUP, role });
     }
 
+    /// Each connects to the other, unless it is connected already.
     pub fn join(&mut self, a: usize, b: usize) {
-        self.count += 1;
-        self.links.insert(pair(a, b), self.count);
-        self.feed(a, Event::PeerUp { node: id_of(b) });
-        self.feed(b, Event::PeerUp { node: id_of(a) });
-    }
-
-    pub fn cut(&mut self, a: usize, b: usize) {
-        if self.links.remove(&pair(a, b)).is_some() {
-            self.feed(a, Event::PeerDown { node: id_of(b) });
-            self.feed(b, Event::PeerDown { node: id_of(a) });
+        let missing: Vec<_> = [(a, b), (b, a)]
+            .into_iter()
+            .filter(|link| !self.links.contains_key(link))
+            .collect();
+        for link in &missing {
+            self.count += 1;
+            self.links.insert(*link, self.count);
+        }
+        for (from, to) in missing {
+            self.feed(from, Event::PeerUp { node: id_of(to) });
         }
     }
 
+    /// Both connections are lost.
+    pub fn cut(&mut self, a: usize, b: usize) {
+        self.hang_up(a, b);
+        self.hang_up(b, a);
+    }
+
+    /// The connection that `from` made is lost, and only that one.
+    pub fn hang_up(&mut self, from: usize, to: usize) {
+        if self.links.remove(&(from, to)).is_some() {
+            self.feed(from, Event::PeerDown { node: id_of(to) });
+        }
+    }
+
+    pub fn dial(&mut self, from: usize, to: usize) {
+        self.count += 1;
+        let before = self.links.insert((from, to), self.count);
+        assert_eq!(before, None, "{from} is connected to {to} already");
+        self.feed(from, Event::PeerUp { node: id_of(to) });
+    }
+
     pub fn is_joined(&self, a: usize, b: usize) -> bool {
-        self.links.contains_key(&pair(a, b))
+        self.links.contains_key(&(a, b)) && self.links.contains_key(&(b, a))
     }
 
     // ---- clients ----
@@ -465,11 +489,15 @@ impl Net {
             }
             Action::Peer { to, body } => {
                 let to = index_of(to);
-                let Some(link) = self.links.get(&pair(n, to)) else {
+                let Some(link) = self.links.get(&(n, to)).copied() else {
                     return;
                 };
-                let (link, is_call) = (*link, body[1] <= 2);
-                if is_call && self.prng.percent(self.faults.call_lost) {
+                let lost = if body[1] <= 2 {
+                    self.faults.call_lost
+                } else {
+                    self.faults.news_lost
+                };
+                if lost > 0 && self.prng.percent(lost) {
                     return;
                 }
                 self.send(Parcel::Peer {
@@ -501,7 +529,7 @@ impl Net {
                 }
             }
             Parcel::Peer { from, to, link, body } => {
-                if self.links.get(&pair(from, to)) == Some(&link) {
+                if self.links.get(&(from, to)) == Some(&link) {
                     self.feed(
                         to,
                         Event::Peer {
@@ -672,12 +700,13 @@ pub fn id_of(node: usize) -> NodeId {
     NodeId(node as u32 + 1)
 }
 
-fn index_of(node: NodeId) -> usize {
-    node.0 as usize - 1
+/// The run of a node's gate.
+pub fn run_of(seed: u64, node: usize) -> u64 {
+    seed * 10 + node as u64 + 1
 }
 
-fn pair(a: usize, b: usize) -> (usize, usize) {
-    (a.min(b), a.max(b))
+fn index_of(node: NodeId) -> usize {
+    node.0 as usize - 1
 }
 
 pub fn ident(application: &str) -> Ident {
