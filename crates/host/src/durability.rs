@@ -172,7 +172,13 @@ mod tests {
     #[test]
     fn a_vote_is_sent_only_when_that_vote_in_that_term_is_durable() {
         let mut checker = DurabilityChecker::default();
-        let vote = message(3, Body::VoteReply { granted: true });
+        let vote = message(
+            3,
+            Body::VoteReply {
+                granted: true,
+                recovering: None,
+            },
+        );
         assert!(checker.check_send(&vote).is_err());
         durable(&mut checker, 3, 0, None);
         assert!(checker.check_send(&vote).is_err(), "the term, but not the vote");

@@ -201,9 +201,10 @@ fn put_message(out: &mut Vec<u8>, message: &Message) {
             out.put_u8(1);
             put_candidate(out, *last_index, *last_term, *force);
         }
-        Body::PreVoteReply { granted } => {
+        Body::PreVoteReply { granted, recovering } => {
             out.put_u8(2);
             out.put_u8(u8::from(*granted));
+            put_option(out, *recovering);
         }
         Body::Vote {
             last_index,
@@ -213,9 +214,10 @@ fn put_message(out: &mut Vec<u8>, message: &Message) {
             out.put_u8(3);
             put_candidate(out, *last_index, *last_term, *force);
         }
-        Body::VoteReply { granted } => {
+        Body::VoteReply { granted, recovering } => {
             out.put_u8(4);
             out.put_u8(u8::from(*granted));
+            put_option(out, *recovering);
         }
         Body::Append {
             prev_index,
@@ -305,6 +307,7 @@ fn body(reader: &mut Reader) -> Decoded<Body> {
         }
         2 => Body::PreVoteReply {
             granted: reader.bool()?,
+            recovering: option(reader)?,
         },
         3 => {
             let (last_index, last_term, force) = candidate(reader)?;
@@ -316,6 +319,7 @@ fn body(reader: &mut Reader) -> Decoded<Body> {
         }
         4 => Body::VoteReply {
             granted: reader.bool()?,
+            recovering: option(reader)?,
         },
         5 => Body::Append {
             prev_index: reader.u64()?,

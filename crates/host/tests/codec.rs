@@ -58,6 +58,11 @@ fn the_bytes_of_version_1_never_change() {
         recovering: None,
     });
     assert_eq!(hex(&encode(&ack)), format!("{start}0601060000000000000000"));
+    let grant = raft(Body::VoteReply {
+        granted: true,
+        recovering: Some(7),
+    });
+    assert_eq!(hex(&encode(&grant)), format!("{start}0401010700000000000000"));
     let propose = PeerMessage::Propose {
         group: GroupId(1),
         command: Bytes::from_static(b"c"),
@@ -125,13 +130,13 @@ fn body() -> impl Strategy<Value = Body> {
             last_term,
             force
         }),
-        any::<bool>().prop_map(|granted| Body::PreVoteReply { granted }),
+        (any::<bool>(), recover()).prop_map(|(granted, recovering)| Body::PreVoteReply { granted, recovering }),
         (n(), n(), any::<bool>()).prop_map(|(last_index, last_term, force)| Body::Vote {
             last_index,
             last_term,
             force
         }),
-        any::<bool>().prop_map(|granted| Body::VoteReply { granted }),
+        (any::<bool>(), recover()).prop_map(|(granted, recovering)| Body::VoteReply { granted, recovering }),
         (n(), n(), n(), prop::collection::vec(entry(), 0..4)).prop_map(|(prev_index, prev_term, commit, entries)| {
             Body::Append {
                 prev_index,

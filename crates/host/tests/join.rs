@@ -73,7 +73,7 @@ fn a_wiped_node_votes_only_after_it_was_let_in_and_caught_up() {
         *from == lost
             && messages
                 .iter()
-                .any(|m| matches!(m.body, Body::VoteReply { granted: true }))
+                .any(|m| matches!(m.body, Body::VoteReply { granted: true, .. }))
     });
     assert_eq!(votes.count(), 0);
     // The old incarnation is gone from the membership.

@@ -103,7 +103,7 @@ fn a_vote_leaves_only_when_it_is_synced() {
     cluster.sent.clear();
     let votes = |c: &Cluster| {
         let all = voters.iter().flat_map(|n| raft_messages(c, *n));
-        all.filter(|m| matches!(m.body, Body::Vote { .. } | Body::VoteReply { granted: true }))
+        all.filter(|m| matches!(m.body, Body::Vote { .. } | Body::VoteReply { granted: true, .. }))
             .count()
     };
     let wants_to_lead = |c: &Cluster| {

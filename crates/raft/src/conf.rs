@@ -274,6 +274,18 @@ impl ConfState {
             _ => VoteResult::Pending,
         }
     }
+
+    /// As [`ConfState::vote_result`], where each voter (of both halves) is needed.
+    pub(crate) fn unanimous_result(&self, vote_of: impl Fn(PeerId) -> Option<bool>) -> VoteResult {
+        let voters = || self.voters.iter().chain(&self.outgoing);
+        if voters().any(|&peer| vote_of(peer) == Some(false)) {
+            VoteResult::Lost
+        } else if voters().all(|&peer| vote_of(peer) == Some(true)) {
+            VoteResult::Won
+        } else {
+            VoteResult::Pending
+        }
+    }
 }
 
 fn majority_value(voters: &[PeerId], value_of: impl Fn(PeerId) -> Index) -> Index {

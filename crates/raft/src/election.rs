@@ -1,5 +1,6 @@
 //! Elections (Raft §5.2), with pre-vote (thesis §9.6), the leader's check of its quorum and the lease that it gives
-//! (thesis §6.2: a peer that hears a leader ignores candidates), and leadership transfer's forced election.
+//! (thesis §6.2: a peer that hears a leader ignores candidates), and leadership transfer's forced election. What
+//! the vote of a recovering peer is worth is in `recovering.rs`.
 
 use settle_base::{Index, PeerId, Term};
 
@@ -7,12 +8,21 @@ use crate::{
     conf::VoteResult,
     entry::EntryKind,
     message::Body,
+    progress::Progress,
     raft::{Raft, Role},
 };
 
+/// A voter's answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ballot {
+    pub granted: bool,
+    /// The voter is recovering: the grant counts only among those of all voters.
+    pub recovering: Option<u64>,
+}
+
 impl Raft {
-    /// Starts an election, pre-vote first. Nothing happens at a leader, at a peer that is no voter or is recovering,
-    /// nor while a membership change or a snapshot waits to take effect here.
+    /// Starts an election, pre-vote first. Nothing happens at a leader, at a peer that is no voter or began to recover
+    /// a short time ago, nor while a membership change or a snapshot waits to take effect here.
     pub fn campaign(&mut self) {
         if self.may_campaign() {
             self.become_pre_candidate();
@@ -23,7 +33,7 @@ impl Raft {
     pub(crate) fn may_campaign(&self) -> bool {
         self.role != Role::Leader
             && self.conf.is_voter(self.config.id)
-            && self.recovering.is_none()
+            && !self.is_silent()
             && self.log.durable >= self.log.base()
             && self.log.applied >= self.log.base()
             && !self.has_unapplied_conf_change()
@@ -43,15 +53,18 @@ impl Raft {
             },
         );
         // Asking itself promises nothing, so nothing has to be durable.
-        self.votes.insert(self.config.id, true);
+        self.votes.insert(self.config.id, self.own_ballot());
         self.poll();
     }
 
     /// `force`: the leader asked for it, so its lease is no reason to refuse.
     fn become_candidate(&mut self, force: bool) {
         assert_ne!(self.role, Role::Leader, "a leader does not campaign");
+        let pre_grants = self.votes.iter().filter(|(_, ballot)| ballot.granted);
+        let pre_grants = pre_grants.map(|(&peer, ballot)| (peer, ballot.recovering)).collect();
         self.set_term(self.term + 1);
         self.leave_role(PeerId::NONE);
+        self.pre_grants = pre_grants;
         self.role = Role::Candidate;
         self.leader = PeerId::NONE;
         self.vote = self.config.id;
@@ -76,22 +89,54 @@ impl Raft {
 
     /// The candidate's vote for itself is durable.
     pub(crate) fn count_own_vote(&mut self) {
-        let id = self.config.id;
-        if (self.log.durable_term, self.log.durable_vote) == (self.term, id) && self.votes.insert(id, true).is_none() {
+        let (id, ballot) = (self.config.id, self.own_ballot());
+        if (self.log.durable_term, self.log.durable_vote) == (self.term, id) && self.votes.insert(id, ballot).is_none()
+        {
             self.poll();
         }
     }
 
+    fn own_ballot(&self) -> Ballot {
+        Ballot {
+            granted: true,
+            recovering: self.recovering_number(),
+        }
+    }
+
     fn poll(&mut self) {
-        let id = self.config.id;
-        let result = self.conf.vote_result(|peer| self.votes.get(&peer).copied());
-        match (result, self.role) {
-            (VoteResult::Won, Role::PreCandidate) => self.become_candidate(false),
+        let has_own_vote = self.votes.contains_key(&self.config.id);
+        let (by_quorum, by_all) = (self.result_by_quorum(), self.result_by_all());
+        let (is_won, is_lost) = match (by_quorum, by_all) {
+            (VoteResult::Won, _) | (_, VoteResult::Won) => (true, false),
+            (VoteResult::Lost, VoteResult::Lost) => (false, true),
+            _ => (false, false),
+        };
+        match self.role {
+            Role::PreCandidate if is_won => self.become_candidate(false),
             // Others may answer before our own write is reported; without it there is no leader.
-            (VoteResult::Won, Role::Candidate) if self.votes.contains_key(&id) => self.become_leader(),
-            (VoteResult::Lost, Role::PreCandidate | Role::Candidate) => self.become_follower(self.term, PeerId::NONE),
+            Role::Candidate if is_won && has_own_vote => self.become_leader(by_quorum != VoteResult::Won),
+            Role::PreCandidate | Role::Candidate if is_lost => self.become_follower(self.term, PeerId::NONE),
             _ => {}
         }
+    }
+
+    /// The ordinary way: a quorum of voters that are not recovering, the candidate included.
+    fn result_by_quorum(&self) -> VoteResult {
+        if self.recovering.is_some() {
+            return VoteResult::Lost;
+        }
+        let counts = |ballot: &Ballot| ballot.granted && ballot.recovering.is_none();
+        self.conf.vote_result(|peer| self.votes.get(&peer).map(counts))
+    }
+
+    /// The way out when too many are recovering: every voter grants, in the vote as what it was in the pre-vote.
+    fn result_by_all(&self) -> VoteResult {
+        let is_candidate = self.role == Role::Candidate;
+        let counts = |peer, ballot: &Ballot| {
+            ballot.granted && (!is_candidate || self.pre_grants.get(&peer) == Some(&ballot.recovering))
+        };
+        let vote_of = |peer| self.votes.get(&peer).map(|ballot| counts(peer, ballot));
+        self.conf.unanimous_result(vote_of)
     }
 
     /// A leader was heard within the election timeout, so no candidate is needed.
@@ -113,22 +158,25 @@ impl Raft {
             } => (last_index, last_term, force, false),
             _ => unreachable!("only vote requests come here"),
         };
-        // What a recovering peer promised before is lost: it can promise nothing new.
-        if self.recovering.is_some() || (term > self.term && self.has_lease() && !force) {
+        if self.is_silent() || (term > self.term && self.has_lease() && !force) {
             return;
         }
+        let recovering = self.recovering_number();
         if term < self.term {
             if is_pre_vote {
                 // Tells a candidate that fell behind the term that it has to reach.
-                self.send(from, self.term, Body::PreVoteReply { granted: false });
+                let granted = false;
+                self.send(from, self.term, Body::PreVoteReply { granted, recovering });
             }
             return;
         }
         let is_up_to_date = (last_term, last_index) >= self.log_to_judge_by();
         if is_pre_vote {
-            let granted = is_up_to_date && (term > self.term || self.may_vote_for(from));
+            // Whom it voted for in this term already asks for it anew only when it lost it: it has to ask for a later one.
+            let has_voted = !self.vote.is_none();
+            let granted = is_up_to_date && (term > self.term || (self.may_vote_for(from) && !has_voted));
             let reply_term = if granted { term } else { self.term };
-            return self.send(from, reply_term, Body::PreVoteReply { granted });
+            return self.send(from, reply_term, Body::PreVoteReply { granted, recovering });
         }
         if term > self.term {
             self.become_follower(term, PeerId::NONE);
@@ -143,7 +191,7 @@ impl Raft {
             self.vote = from;
             self.election_elapsed = 0;
         }
-        self.send(from, self.term, Body::VoteReply { granted });
+        self.send(from, self.term, Body::VoteReply { granted, recovering });
     }
 
     /// The (term, index) that a candidate's last entry must reach: our own last one (Raft §5.4.1).
@@ -169,24 +217,25 @@ impl Raft {
         self.vote == candidate || (self.vote.is_none() && self.leader.is_none())
     }
 
-    pub(crate) fn on_pre_vote_reply(&mut self, from: PeerId, term: Term, granted: bool) {
+    pub(crate) fn on_pre_vote_reply(&mut self, from: PeerId, term: Term, ballot: Ballot) {
         // A grant names the term that was asked about: one of an earlier campaign is of no use.
-        if self.role != Role::PreCandidate || (granted && term != self.term + 1) {
+        if self.role != Role::PreCandidate || (ballot.granted && term != self.term + 1) {
             return;
         }
-        self.votes.entry(from).or_insert(granted);
+        self.votes.entry(from).or_insert(ballot);
         self.poll();
     }
 
-    pub(crate) fn on_vote_reply(&mut self, from: PeerId, granted: bool) {
+    pub(crate) fn on_vote_reply(&mut self, from: PeerId, ballot: Ballot) {
         if self.role == Role::Candidate {
-            self.votes.entry(from).or_insert(granted);
+            self.votes.entry(from).or_insert(ballot);
             self.poll();
         }
     }
 
     pub(crate) fn on_timeout_now(&mut self, from: PeerId) {
-        if self.role == Role::Follower && self.leader == from && self.may_campaign() {
+        // Without a pre-vote a recovering peer cannot win.
+        if self.role == Role::Follower && self.leader == from && self.may_campaign() && self.recovering.is_none() {
             self.become_candidate(true);
         }
     }
@@ -209,7 +258,9 @@ impl Raft {
 
     fn quorum_is_active(&mut self) -> bool {
         let id = self.config.id;
-        let active = |peer| Some(peer == id || self.progress.get(&peer).is_some_and(|p| p.recent_active));
+        // Those that do not count cannot carry a leader: with too many of them only an election by all helps.
+        let is_active = |p: &Progress| p.recent_active && p.counts();
+        let active = |peer| Some(peer == id || self.progress.get(&peer).is_some_and(is_active));
         let result = self.conf.vote_result(active);
         self.progress
             .values_mut()

@@ -24,6 +24,8 @@ pub enum Body {
     },
     PreVoteReply {
         granted: bool,
+        /// The voter's log was damaged at its start: the grant counts only where every voter's is needed.
+        recovering: Option<u64>,
     },
     /// `force`: the leader itself asked for this election (leadership transfer), so its lease does not protect it.
     Vote {
@@ -33,6 +35,8 @@ pub enum Body {
     },
     VoteReply {
         granted: bool,
+        /// As in [`Body::PreVoteReply`].
+        recovering: Option<u64>,
     },
     Append {
         prev_index: Index,
@@ -133,14 +137,16 @@ impl Message {
             log: None,
         };
         match &self.body {
-            Body::PreVote { .. } | Body::PreVoteReply { granted: true } => None,
-            Body::Vote { .. } | Body::VoteReply { granted: true } if cfg!(settle_mutant = "vote_before_store") => None,
+            Body::PreVote { .. } | Body::PreVoteReply { granted: true, .. } => None,
+            Body::Vote { .. } | Body::VoteReply { granted: true, .. } if cfg!(settle_mutant = "vote_before_store") => {
+                None
+            }
             Body::AppendReply { result: Ok(_), .. } if cfg!(settle_mutant = "ack_before_sync") => None,
             Body::Vote { .. } => Some(Durability {
                 vote: Some(self.from),
                 ..term_only
             }),
-            Body::VoteReply { granted: true } => Some(Durability {
+            Body::VoteReply { granted: true, .. } => Some(Durability {
                 vote: Some(self.to),
                 ..term_only
             }),
@@ -148,8 +154,8 @@ impl Message {
                 log: Some(*index),
                 ..term_only
             }),
-            Body::PreVoteReply { granted: false }
-            | Body::VoteReply { granted: false }
+            Body::PreVoteReply { granted: false, .. }
+            | Body::VoteReply { granted: false, .. }
             | Body::Append { .. }
             | Body::AppendReply { result: Err(_), .. }
             | Body::Heartbeat { .. }

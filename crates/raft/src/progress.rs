@@ -20,6 +20,8 @@ pub(crate) struct Recovery {
     pub number: u64,
     /// An entry appended after the loss was reported: no older ack can reach it.
     pub barrier: Index,
+    /// The leader was elected by every voter, by this one after its loss: it counts from the start.
+    pub is_trusted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -39,8 +41,10 @@ pub(crate) struct Progress {
     pub recent_active: bool,
     /// The newest round of reads that the peer confirmed.
     pub read_seq: u64,
-    /// While this is set, nothing of the peer counts in a quorum.
+    /// While this is set and not trusted, nothing of the peer counts in a quorum.
     pub recovery: Option<Recovery>,
+    /// The number of the loss that the peer has recovered from; answers that still name it are late.
+    pub recovered: Option<u64>,
     inflight: VecDeque<(Index, usize)>,
     inflight_bytes: usize,
 }
@@ -58,18 +62,24 @@ impl Progress {
             recent_active: true,
             read_seq: 0,
             recovery: None,
+            recovered: None,
             inflight: VecDeque::new(),
             inflight_bytes: 0,
         }
     }
 
+    /// Whether the peer may be part of a quorum.
+    pub fn counts(&self) -> bool {
+        self.recovery.is_none_or(|recovery| recovery.is_trusted)
+    }
+
     /// What the peer's copy counts for in a quorum.
     pub fn counted_match(&self) -> Index {
-        if self.recovery.is_some() { 0 } else { self.matched }
+        if self.counts() { self.matched } else { 0 }
     }
 
     pub fn counted_read_seq(&self) -> u64 {
-        if self.recovery.is_some() { 0 } else { self.read_seq }
+        if self.counts() { self.read_seq } else { 0 }
     }
 
     fn enter(&mut self, state: ProgressState) {

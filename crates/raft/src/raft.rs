@@ -6,13 +6,14 @@ use settle_base::{GroupId, GroupTime, Index, PeerId, Prng, Term};
 
 use crate::{
     conf::{ConfChange, ConfState},
+    election::Ballot,
     entry::{Entry, EntryKind, HardState, SnapshotMeta},
     log::Log,
     message::{Body, Message},
     progress::{Progress, ProgressState},
     read::Reads,
     ready::{Outbox, RoleChange},
-    recovering::Recovering,
+    recovering::{self, Recovering},
     validate::StepError,
 };
 
@@ -132,7 +133,11 @@ pub struct Raft {
     pub(crate) heartbeat_elapsed: u32,
 
     /// Answers to this (pre-)candidate; its own vote joins when it is durable.
-    pub(crate) votes: BTreeMap<PeerId, bool>,
+    pub(crate) votes: BTreeMap<PeerId, Ballot>,
+    /// At a candidate: who granted the pre-vote, and as what. See `recovering.rs`.
+    pub(crate) pre_grants: BTreeMap<PeerId, Option<u64>>,
+    /// At a leader: every voter granted its vote, so that recovering ones (itself too) count.
+    pub(crate) is_unanimous: bool,
     /// Every other peer of the configuration. Meaningful at a leader.
     pub(crate) progress: BTreeMap<PeerId, Progress>,
     /// No further membership change before this index is applied.
@@ -207,6 +212,8 @@ impl Raft {
             pinned_timeout: None,
             heartbeat_elapsed: 0,
             votes: BTreeMap::new(),
+            pre_grants: BTreeMap::new(),
+            is_unanimous: false,
             progress: BTreeMap::new(),
             pending_conf: 0,
             uncommitted_bytes: 0,
@@ -270,7 +277,7 @@ impl Raft {
         if term > self.term {
             match body {
                 // The term of a grant is the one that we asked about, not one that anybody is in.
-                Body::PreVoteReply { granted: true } => {}
+                Body::PreVoteReply { granted: true, .. } => {}
                 _ if is_from_leader => self.become_follower(term, from),
                 _ => self.become_follower(term, PeerId::NONE),
             }
@@ -282,8 +289,10 @@ impl Raft {
         }
         match body {
             Body::PreVote { .. } | Body::Vote { .. } => unreachable!("vote requests were taken above"),
-            Body::PreVoteReply { granted } => self.on_pre_vote_reply(from, term, granted),
-            Body::VoteReply { granted } => self.on_vote_reply(from, granted),
+            Body::PreVoteReply { granted, recovering } => {
+                self.on_pre_vote_reply(from, term, Ballot { granted, recovering });
+            }
+            Body::VoteReply { granted, recovering } => self.on_vote_reply(from, Ballot { granted, recovering }),
             Body::Append {
                 prev_index,
                 prev_term,
@@ -349,22 +358,27 @@ impl Raft {
         self.heartbeat_elapsed = 0;
         self.draw_election_timeout();
         self.votes.clear();
+        self.pre_grants.clear();
+        self.is_unanimous = false;
         self.progress.clear();
         self.transferee = PeerId::NONE;
         self.uncommitted_bytes = 0;
         self.out.leave_leadership();
     }
 
-    pub(crate) fn become_leader(&mut self) {
+    /// `is_unanimous`: elected by the grants of all voters, those that are recovering among them.
+    pub(crate) fn become_leader(&mut self, is_unanimous: bool) {
         assert_eq!(self.role, Role::Candidate, "only a candidate becomes the leader");
         assert_eq!(
             (self.log.durable_term, self.log.durable_vote),
             (self.term, self.config.id),
             "a leader's own vote is durable"
         );
+        let ballots = std::mem::take(&mut self.votes);
         self.leave_role(self.config.id);
         self.role = Role::Leader;
         self.leader = self.config.id;
+        self.is_unanimous = is_unanimous;
         let last = self.log.last_index();
         // An earlier leader's change may be among the entries not applied yet.
         self.pending_conf = last;
@@ -373,6 +387,9 @@ impl Raft {
             progress.insert(peer, Progress::new(last + 1));
         }
         self.progress = progress;
+        if is_unanimous {
+            self.trust_recovering_voters(&ballots, last + 1);
+        }
         self.append_own(EntryKind::Noop, Default::default(), self.log.last_time());
         self.assert_invariants();
     }
@@ -388,7 +405,8 @@ impl Raft {
         } = self.config;
         let mut prng = Prng::from_parts(&[seed, group.0, id.0, self.term, self.election_draws]);
         let drawn = prng.between(u64::from(election_ticks), 2 * u64::from(election_ticks)) as u32;
-        self.election_timeout = self.pinned_timeout.unwrap_or(drawn);
+        let patience = self.recovering.map_or(0, |_| recovering::PATIENCE * election_ticks);
+        self.election_timeout = self.pinned_timeout.unwrap_or(drawn + patience);
     }
 
     /// Fixes the election timeout, for tests that drive another implementation by the same ticks.
@@ -416,7 +434,10 @@ impl Raft {
                     (id, id),
                     "a leader voted for itself and leads"
                 );
-                assert!(self.recovering.is_none(), "a recovering peer does not lead");
+                assert!(
+                    self.recovering.is_none() || self.is_unanimous,
+                    "a recovering peer leads only when all voters elected it"
+                );
                 let last = self.log.last_index();
                 self.progress
                     .values()

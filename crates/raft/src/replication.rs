@@ -347,6 +347,11 @@ impl Raft {
 
     /// Commits what a quorum holds durably, entries of earlier terms only by way of one of this term (Raft §5.4.2).
     pub(crate) fn advance_commit(&mut self) {
+        self.raise_commit();
+        self.finish_recovering_as_leader();
+    }
+
+    fn raise_commit(&mut self) {
         assert_eq!(self.role, Role::Leader, "only a leader counts");
         let (id, durable) = (self.config.id, self.log.durable);
         let reached = self.conf.quorum_value(|peer| {

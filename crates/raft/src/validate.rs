@@ -138,7 +138,7 @@ impl Raft {
                 number: term,
             });
         }
-        if term == 0 && !matches!(body, Body::PreVoteReply { granted: false }) {
+        if term == 0 && !matches!(body, Body::PreVoteReply { granted: false, .. }) {
             return Err(StepError::BadNumber {
                 group,
                 from,

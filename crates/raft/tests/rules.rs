@@ -84,11 +84,25 @@ fn persist_all(raft: &mut Raft) -> Ready {
 fn leader(term: Term, terms: &[Term]) -> Raft {
     let mut raft = peer(term, terms);
     raft.campaign();
-    raft.step(from(2, term + 1, Body::PreVoteReply { granted: true }))
-        .expect("an honest story");
+    raft.step(from(
+        2,
+        term + 1,
+        Body::PreVoteReply {
+            granted: true,
+            recovering: None,
+        },
+    ))
+    .expect("an honest story");
     persist_all(&mut raft);
-    raft.step(from(2, term + 1, Body::VoteReply { granted: true }))
-        .expect("an honest story");
+    raft.step(from(
+        2,
+        term + 1,
+        Body::VoteReply {
+            granted: true,
+            recovering: None,
+        },
+    ))
+    .expect("an honest story");
     assert!(raft.is_leader());
     persist_all(&mut raft);
     raft
@@ -98,14 +112,30 @@ fn leader(term: Term, terms: &[Term]) -> Raft {
 fn a_candidate_counts_its_own_vote_only_once_it_is_durable() {
     let mut raft = peer(0, &[]);
     raft.campaign();
-    raft.step(from(2, 1, Body::PreVoteReply { granted: true })).unwrap();
+    raft.step(from(
+        2,
+        1,
+        Body::PreVoteReply {
+            granted: true,
+            recovering: None,
+        },
+    ))
+    .unwrap();
     let persist = raft.ready().persist.expect("the vote is written");
     assert_eq!(
         persist.hard_state.map(|state| (state.term, state.vote)),
         Some((1, PeerId(1)))
     );
     assert_eq!(persist.after.len(), 2, "the requests wait for the write");
-    raft.step(from(2, 1, Body::VoteReply { granted: true })).unwrap();
+    raft.step(from(
+        2,
+        1,
+        Body::VoteReply {
+            granted: true,
+            recovering: None,
+        },
+    ))
+    .unwrap();
     assert_eq!(raft.role(), Role::Candidate);
     raft.on_persisted(persist.seq);
     assert_eq!(raft.role(), Role::Leader);
@@ -214,9 +244,25 @@ fn proposals_are_refused_beyond_the_limit_but_one_large_entry_always_passes() {
     config.max_append_bytes = 10;
     let mut raft = Raft::restore(config, restored(0, &[])).unwrap();
     raft.campaign();
-    raft.step(from(2, 1, Body::PreVoteReply { granted: true })).unwrap();
+    raft.step(from(
+        2,
+        1,
+        Body::PreVoteReply {
+            granted: true,
+            recovering: None,
+        },
+    ))
+    .unwrap();
     persist_all(&mut raft);
-    raft.step(from(2, 1, Body::VoteReply { granted: true })).unwrap();
+    raft.step(from(
+        2,
+        1,
+        Body::VoteReply {
+            granted: true,
+            recovering: None,
+        },
+    ))
+    .unwrap();
     persist_all(&mut raft);
     raft.step(ack(2, 1, 1)).unwrap();
     persist_all(&mut raft);

@@ -116,7 +116,7 @@ impl Invariants {
         let (from, term) = (message.from, message.term);
         let promise = self.promises.entry(from).or_default();
         match message.body {
-            Body::Vote { .. } | Body::VoteReply { granted: true } => {
+            Body::Vote { .. } | Body::VoteReply { granted: true, .. } => {
                 let to = if matches!(message.body, Body::Vote { .. }) {
                     from
                 } else {

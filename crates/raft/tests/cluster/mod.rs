@@ -66,6 +66,8 @@ pub struct Node {
     /// `None` while crashed.
     pub raft: Option<Raft>,
     pub disk: Disk,
+    /// The disk before each of the last writes, the newest last.
+    pub earlier_disks: VecDeque<Disk>,
     pub unpersisted: VecDeque<Persist>,
     /// Received snapshots that the disk must hold before they are installed.
     installing: Option<SnapshotMeta>,
@@ -100,6 +102,8 @@ pub struct Promises {
     /// An entry's identity decides its content and its predecessor's term (log matching, by induction).
     written: BTreeMap<(Index, Term), (Bytes, Term)>,
     pub elections: u64,
+    /// Of those, how many had a recovering voter's help.
+    pub elections_by_all: u64,
 }
 
 impl Promises {
@@ -145,6 +149,7 @@ impl Cluster {
                     config,
                     raft: None,
                     disk,
+                    earlier_disks: VecDeque::new(),
                     unpersisted: VecDeque::new(),
                     installing: None,
                     to_apply: VecDeque::new(),
@@ -192,6 +197,26 @@ impl Cluster {
         node.unpersisted.clear();
         node.to_apply.clear();
         node.installing = None;
+    }
+
+    /// The last `writes` of a stopped peer's disk rot, votes and terms in them too. Its connections ended with its run.
+    pub fn rot(&mut self, id: u64, writes: usize) {
+        let node = self.node(id);
+        assert!(!node.is_up());
+        for _ in 0..writes {
+            node.disk = node.earlier_disks.pop_back().unwrap_or_else(|| node.disk.clone());
+        }
+        self.disconnect(id);
+    }
+
+    /// What is under way from or to a peer is lost.
+    pub fn disconnect(&mut self, id: u64) {
+        let peer = PeerId(id);
+        let (lost, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.network)
+            .into_iter()
+            .partition(|message| message.from == peer || message.to == peer);
+        self.network = kept;
+        lost.iter().for_each(|message| self.lose(message));
     }
 
     /// Starts a stopped peer from its disk. `damaged`: its log reader says that the last batch was unreadable.
@@ -243,6 +268,10 @@ impl Cluster {
         let Some(persist) = node.unpersisted.pop_front() else {
             return false;
         };
+        node.earlier_disks.push_back(node.disk.clone());
+        if node.earlier_disks.len() > 3 {
+            node.earlier_disks.pop_front();
+        }
         node.disk.write(&persist);
         node.raft().on_persisted(persist.seq);
         if let Some(meta) = node.installing.take_if(|meta| node.disk.snapshot.index >= meta.index) {
@@ -428,6 +457,8 @@ impl Cluster {
             if known.is_none() {
                 promises.leaders.insert(term, node.id);
                 promises.elections += 1;
+                let is_in_doubt = raft.is_recovering() || raft.status().progress.iter().any(|peer| peer.recovering);
+                promises.elections_by_all += u64::from(is_in_doubt);
                 // Leader completeness.
                 for (&index, &(entry_term, _, committed_in)) in &promises.committed {
                     if committed_in < term && index >= raft.first_index() {
