@@ -79,6 +79,17 @@ pub enum SnapshotFileError {
     Mismatch,
 }
 
+/// What is wrong with a snapshot that arrived whole.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("its membership is none")]
+    Members,
+    #[error("its membership cannot be read")]
+    Book { source: Malformed },
+    #[error("its state cannot be loaded")]
+    Load { source: LoadError },
+}
+
 /// Why the process must stop: going on would break a promise or hide a failure.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -100,12 +111,6 @@ pub enum HostError {
     Apply { group: GroupId, source: ApplyError },
     #[error("a committed entry of group {group} at index {index} cannot be understood")]
     Entry { group: GroupId, index: Index },
-    #[error("load the snapshot of group {group} at index {index} that its leader sent")]
-    Load {
-        group: GroupId,
-        index: Index,
-        source: LoadError,
-    },
     #[error("write the data directory")]
     Disk { source: DiskError },
     #[error("start group {group}")]
@@ -120,7 +125,6 @@ impl HostError {
             HostError::AppliedBeforeDurable { .. } => 23,
             HostError::Apply { .. } => 24,
             HostError::Entry { .. } => 25,
-            HostError::Load { .. } => 26,
             HostError::Disk { .. } => 27,
             HostError::Start { .. } => 28,
         };
@@ -160,6 +164,13 @@ pub enum PeerError {
         group: GroupId,
         source: ApplyError,
     },
+    #[error("node {node} sent a snapshot of group {group} at index {index} that is none")]
+    Snapshot {
+        node: NodeId,
+        group: GroupId,
+        index: Index,
+        source: SnapshotError,
+    },
 }
 
 impl PeerError {
@@ -172,6 +183,7 @@ impl PeerError {
             PeerError::NotItsReplica { .. } => 45,
             PeerError::Step { .. } => 46,
             PeerError::Proposal { .. } => 47,
+            PeerError::Snapshot { .. } => 48,
         };
         ErrorCode::new("HO", number)
     }

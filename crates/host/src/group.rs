@@ -37,7 +37,7 @@ pub(crate) struct Group<M: StateMachine> {
     pub(crate) sending: BTreeMap<PeerId, Sending>,
     pub(crate) receiving: Option<Receiving>,
     /// Handed to consensus; installed once the log says so durably.
-    pub(crate) received: Option<Received>,
+    pub(crate) received: Option<Received<M>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

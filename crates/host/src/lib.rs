@@ -31,7 +31,7 @@ mod wire;
 
 pub use config::{HostConfig, Limits};
 pub use durability::{CheckerCounters, DurabilityChecker, Durable};
-pub use error::{HostError, OpenError, PeerError, SnapshotFileError};
+pub use error::{HostError, OpenError, PeerError, SnapshotError, SnapshotFileError};
 pub use event::{HostAction, HostEvent, HostNote, OperatorRequest};
 pub use host::Host;
 pub use identity::{ClusterId, Identity, Member};

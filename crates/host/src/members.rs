@@ -13,6 +13,8 @@ use crate::{
 };
 
 const BOOK_VERSION: u8 = 1;
+/// Far more than as many members need as a configuration may have.
+pub(crate) const BOOK_BYTES_MAX: usize = 128 << 10;
 
 /// The known members of one group.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -47,8 +49,9 @@ impl Book {
     }
 
     pub(crate) fn decode(bytes: Bytes) -> Decoded<Book> {
+        let is_long = bytes.len() > BOOK_BYTES_MAX;
         let mut reader = Reader::new(bytes, "a membership book");
-        if reader.u8()? != BOOK_VERSION {
+        if is_long || reader.u8()? != BOOK_VERSION {
             return reader.malformed();
         }
         let book = Book::new(members(&mut reader)?);

@@ -66,7 +66,7 @@ pub struct SnapshotChunk {
     pub stream: u64,
     /// Counts from 0.
     pub number: u32,
-    /// Of `data`, CRC32C.
+    /// CRC32C: of this piece's data, and of all data together in the last; else 0.
     pub crc: u32,
     pub content: ChunkContent,
 }

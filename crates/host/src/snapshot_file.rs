@@ -1,5 +1,5 @@
-//! Snapshot files: a header frame, data frames, a footer frame, each with its own checksum. Written under a temporary
-//! name and renamed once synced, so a file under its final name is whole.
+//! Snapshot files: a header frame, data frames, a footer frame, each with its own checksum, and in the footer one over
+//! all data. Written under a temporary name and renamed once synced, so a file under its final name is whole.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use settle_base::{GroupId, Index};
@@ -12,7 +12,7 @@ use crate::{
 };
 
 const MAGIC: u64 = u64::from_le_bytes(*b"settlesn");
-const FORMAT_VERSION: u16 = 1;
+const FORMAT_VERSION: u16 = 2;
 const HEADER: u8 = 1;
 const DATA: u8 = 2;
 const FOOTER: u8 = 3;
@@ -61,6 +61,7 @@ pub(crate) struct Writer {
     target: FileName,
     offset: u64,
     bytes: u64,
+    crc: u32,
     phase: Phase,
     /// Tokens in flight, in submission order.
     in_flight: std::collections::VecDeque<Token>,
@@ -91,6 +92,7 @@ impl Writer {
             target,
             offset: 0,
             bytes: 0,
+            crc: 0,
             phase: Phase::Writing,
             in_flight: Default::default(),
             data_written: 0,
@@ -116,6 +118,11 @@ impl Writer {
         self.bytes
     }
 
+    /// CRC32C of that data.
+    pub(crate) fn crc(&self) -> u32 {
+        self.crc
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
@@ -128,13 +135,14 @@ impl Writer {
     pub(crate) fn write(&mut self, disk: &mut impl Disk, tokens: &mut Tokens, data: &Bytes) {
         assert_eq!(self.phase, Phase::Writing, "nothing follows the footer");
         self.bytes += data.len() as u64;
+        self.crc = crc32c::crc32c_append(self.crc, data);
         let token = self.frame(disk, tokens, DATA, data);
         self.data_in_flight.push_back(token);
     }
 
     pub(crate) fn finish(&mut self, disk: &mut impl Disk, tokens: &mut Tokens) {
         assert_eq!(self.phase, Phase::Writing, "finished once");
-        self.frame(disk, tokens, FOOTER, &self.bytes.to_le_bytes());
+        self.frame(disk, tokens, FOOTER, &footer(self.bytes, self.crc));
         self.phase = Phase::Finishing;
     }
 
@@ -222,6 +230,7 @@ pub(crate) struct Chunks<'a, D> {
     file: FileName,
     offset: u64,
     bytes: u64,
+    crc: u32,
     ended: bool,
     pub(crate) error: Option<SnapshotFileError>,
 }
@@ -239,6 +248,7 @@ pub(crate) fn read<'a, D: DiskRead>(
         file: file.clone(),
         offset: 0,
         bytes: 0,
+        crc: 0,
         ended: false,
         error: None,
     };
@@ -293,9 +303,10 @@ impl<D: DiskRead> Chunks<'_, D> {
 
     fn next_data(&mut self) -> Result<Option<Bytes>, SnapshotFileError> {
         let (kind, payload) = self.frame()?;
-        let ends_right = kind == FOOTER && payload[..] == self.bytes.to_le_bytes();
+        let ends_right = kind == FOOTER && payload[..] == footer(self.bytes, self.crc);
         if kind == DATA {
             self.bytes += payload.len() as u64;
+            self.crc = crc32c::crc32c_append(self.crc, &payload);
             Ok(Some(payload))
         } else if ends_right {
             Ok(None)
@@ -334,6 +345,13 @@ impl<D: DiskRead> Iterator for Chunks<'_, D> {
             }
         }
     }
+}
+
+fn footer(bytes: u64, crc: u32) -> [u8; 12] {
+    let mut footer = [0; 12];
+    footer[..8].copy_from_slice(&bytes.to_le_bytes());
+    footer[8..].copy_from_slice(&crc.to_le_bytes());
+    footer
 }
 
 /// Cuts a machine's chunks, which may have any size, into pieces of at most `size` bytes.

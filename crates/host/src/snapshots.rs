@@ -8,7 +8,7 @@ use settle_storage::{Completion, Disk, DiskRead, FileName, Op};
 use settle_wal::Record;
 
 use crate::{
-    Host, HostAction, HostError, HostNote, PeerError, PeerMessage,
+    Host, HostAction, HostError, HostNote, PeerError, PeerMessage, SnapshotError,
     group::Applied,
     host::send,
     identity::is_full,
@@ -42,6 +42,7 @@ pub(crate) struct Sending {
     next: u32,
     acked: u32,
     bytes: u64,
+    crc: u32,
     is_ended: bool,
     last_progress: Mono,
 }
@@ -60,12 +61,15 @@ pub(crate) struct Receiving {
 }
 
 /// A snapshot that is whole and durable as a file, but not yet in the log.
-pub(crate) struct Received {
+///
+/// It was loaded before consensus heard of it: once the log says that it begins here, there is no way back.
+pub(crate) struct Received<M> {
     pub(crate) index: Index,
     pub(crate) file: FileName,
     /// The log's record of it is on its way.
     pub(crate) is_staged: bool,
-    chunks: Vec<Bytes>,
+    machine: M,
+    book: Book,
 }
 
 impl<S: Service, D: Disk + DiskRead> Host<S, D> {
@@ -258,6 +262,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             next: 1,
             acked: 0,
             bytes: 0,
+            crc: 0,
             is_ended: false,
             last_progress: now,
         };
@@ -282,11 +287,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             let (crc, content) = match sending.chunks.next() {
                 Some(data) => {
                     sending.bytes += data.len() as u64;
+                    sending.crc = crc32c::crc32c_append(sending.crc, &data);
                     (crc32c::crc32c(&data), ChunkContent::Data(data))
                 }
                 None => {
                     sending.is_ended = true;
-                    (0, ChunkContent::End { bytes: sending.bytes })
+                    (sending.crc, ChunkContent::End { bytes: sending.bytes })
                 }
             };
             let chunk = SnapshotChunk {
@@ -393,7 +399,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 }
                 whole && bounded
             }
-            ChunkContent::End { bytes } if in_order && bytes == size => {
+            ChunkContent::End { bytes } if in_order && bytes == size && chunk.crc == receiving.writer.crc() => {
                 receiving.is_ended = true;
                 receiving.writer.finish(&mut self.disk, &mut self.tokens);
                 true
@@ -439,6 +445,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 self.step_snapshot(from, announcement, out);
             }
             send(out, from, reject);
+            return Ok(());
+        }
+        if let Err(source) = members_of(meta) {
+            out.push(refusal(from, id, meta.index, source));
             return Ok(());
         }
         let temporary = format!("snap-{:x}-receiving.tmp", id.0);
@@ -500,27 +510,38 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         now: Mono,
         out: &mut Vec<HostAction<S::Response>>,
     ) -> Result<(), HostError> {
-        let Some(group) = self.groups.get_mut(&id) else {
+        let Some(receiving) = self.groups.get_mut(&id).and_then(|g| g.receiving.take()) else {
             return Ok(());
         };
-        let Some(receiving) = group.receiving.take() else {
-            return Ok(());
-        };
-        let index = match &receiving.announcement.body {
-            Body::Snapshot { meta } => meta.index,
-            _ => unreachable!("checked when it started"),
-        };
-        group.received = Some(Received {
-            index,
-            file: receiving.writer.target().clone(),
-            is_staged: false,
-            chunks: receiving.chunks,
-        });
         let (from, stream, next) = (receiving.from, receiving.stream, receiving.next);
         let Some(node) = self.node_of(from) else {
-            self.forget_received(id);
+            receiving.writer.discard(&mut self.disk, &mut self.tokens);
             return Ok(());
         };
+        let Body::Snapshot { meta } = &receiving.announcement.body else {
+            unreachable!("checked when it started");
+        };
+        let (index, file) = (meta.index, receiving.writer.target().clone());
+        let cluster = self.identity.cluster.expect("a group exists only in a cluster");
+        let mut machine = (self.make_machine)(id, cluster);
+        let loaded = machine.load(&mut receiving.chunks.into_iter());
+        let loaded = loaded.map_err(|source| SnapshotError::Load { source });
+        let book = match loaded.and_then(|()| members_of(meta)) {
+            Ok(book) => book,
+            Err(source) => {
+                receiving.writer.discard(&mut self.disk, &mut self.tokens);
+                out.push(refusal(node, id, index, source));
+                return Ok(());
+            }
+        };
+        let group = self.groups.get_mut(&id).expect("it was just asked");
+        group.received = Some(Received {
+            index,
+            file,
+            is_staged: false,
+            machine,
+            book,
+        });
         self.step_snapshot(node, receiving.announcement, out);
         while self.groups.get(&id).is_some_and(|g| g.raft.has_ready()) {
             self.drain_ready(id, now, out)?;
@@ -577,13 +598,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             .get_mut(&id)
             .expect("a log is written only for groups that are here");
         let received = group.received.take().expect("nothing else takes it");
-        let load = |source| HostError::Load {
-            group: id,
-            index,
-            source,
-        };
-        group.machine.load(&mut received.chunks.into_iter()).map_err(load)?;
-        group.book = Book::decode(meta.context).map_err(|_| HostError::Entry { group: id, index })?;
+        group.machine = received.machine;
+        group.book = received.book;
         group.applied = Applied {
             index,
             term: meta.term,
@@ -654,4 +670,22 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             }
         }
     }
+}
+
+/// Who a snapshot says the members are.
+fn members_of(meta: &SnapshotMeta) -> Result<Book, SnapshotError> {
+    if !meta.conf.is_valid() {
+        return Err(SnapshotError::Members);
+    }
+    Book::decode(meta.context.clone()).map_err(|source| SnapshotError::Book { source })
+}
+
+fn refusal<R>(node: NodeId, group: GroupId, index: Index, source: SnapshotError) -> HostAction<R> {
+    let reason = PeerError::Snapshot {
+        node,
+        group,
+        index,
+        source,
+    };
+    HostAction::ClosePeer { node, reason }
 }

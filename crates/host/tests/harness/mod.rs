@@ -45,6 +45,10 @@ impl StateMachine for Journal {
 
     fn load(&mut self, chunks: &mut dyn Iterator<Item = Bytes>) -> Result<(), LoadError> {
         let text: Vec<u8> = chunks.flatten().collect();
+        if text.last().is_some_and(|byte| *byte != b'\n') {
+            let reason = "the last line has no end".to_owned();
+            return Err(LoadError { reason });
+        }
         let lines = text.split_inclusive(|b| *b == b'\n');
         self.0 = lines
             .map(|line| Bytes::copy_from_slice(&line[..line.len() - 1]))
