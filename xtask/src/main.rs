@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod conformance;
 mod durability;
+mod mutants;
 mod sim;
 mod tidy;
 
@@ -29,6 +30,8 @@ enum Command {
     Conformance(conformance::Args),
     /// Kills all nodes of a cluster under load, on a disk that loses what was not synced, and checks what was told.
     Durability(durability::Args),
+    /// Builds the simulator with one deliberate bug at a time and checks that it is caught.
+    Mutants(mutants::Args),
     /// Builds the simulator with optimisation and runs it; every argument is passed on.
     Sim(sim::Args),
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Command::Tidy(args) => tidy::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Durability(args) => durability::run(&args),
+        Command::Mutants(args) => mutants::run(&args),
         Command::Sim(args) => sim::run(&args),
     };
     outcome.unwrap_or_else(|error| {
