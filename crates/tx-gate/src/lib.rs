@@ -9,7 +9,8 @@
 //!   cannot be decided is held, then dropped unanswered: the client's retry is safe, a wrong answer is not.
 //! - Second-phase calls are made by the group's leader alone, through whichever node holds a channel of the right
 //!   client. The node that holds it refuses leaders of older terms and keeps one call out per branch. What a resource
-//!   manager answers is a fact, whoever asked.
+//!   manager answers is a fact, whoever asked and however late.
+//! - Every node comes to know every other's sessions within seconds, whatever connections and messages are lost.
 //! - Every queue has a limit, every limit an error with a code.
 //!
 //! What does not belong here: bytes of any client protocol, sockets, clocks, and the transaction rules themselves

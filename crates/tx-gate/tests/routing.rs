@@ -166,11 +166,12 @@ fn the_answer_to_a_call_that_was_made_again_since_still_ends_the_branch() {
     let first = net.next_call();
     net.until("two more calls", |net| net.calls.len() == 3);
     let second = net.calls[1].clone();
+    let entries = net.log.len();
     net.rm_says(&second, BranchStatus::PhaseTwoCommitFailedRetryable);
     net.run(1_000);
     assert_eq!(
-        (net.calls.len(), net.oracle.open_count()),
-        (3, 1),
+        (net.calls.len(), net.oracle.open_count(), net.log.len()),
+        (3, 1, entries),
         "a late failure is no news"
     );
     net.rm_says(&first, BranchStatus::PhaseTwoCommitted);
