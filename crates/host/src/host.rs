@@ -6,8 +6,8 @@ use bytes::Bytes;
 use settle_base::{GroupId, Mono, NodeId, PeerId, Prng};
 use settle_machine::{Action, Context, Event, GroupView, Service, StateMachine};
 use settle_raft::{Message, ProposeError, Role};
-use settle_storage::{Disk, DiskRead};
-use settle_wal::Wal;
+use settle_storage::{Disk, DiskRead, FileName};
+use settle_wal::{Lsn, Wal};
 
 use crate::{
     ClusterId, DurabilityChecker, Hello, HostAction, HostConfig, HostCounters, HostError, HostEvent, HostNote,
@@ -37,6 +37,8 @@ pub struct Host<S: Service, D> {
     pub(crate) staged: VecDeque<Staged>,
     /// The log's staging area was full; nothing may overtake these.
     pub(crate) unstaged: VecDeque<Unstaged>,
+    /// Snapshot files that nothing needs any more once the log has proven what it durably says at this place.
+    pub(crate) obsolete: VecDeque<(Lsn, FileName)>,
     pub(crate) disk_is_full: bool,
     pub(crate) outbox: BTreeMap<NodeId, Vec<Message>>,
     pub(crate) tokens: Tokens,
@@ -84,6 +86,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             checker: DurabilityChecker::default(),
             staged: VecDeque::new(),
             unstaged: VecDeque::new(),
+            obsolete: VecDeque::new(),
             disk_is_full: false,
             outbox: BTreeMap::new(),
             tokens: Tokens::default(),

@@ -6,7 +6,7 @@ use settle_base::{GroupId, GroupTime, Mono, PeerId};
 use settle_machine::{Service, StateMachine};
 use settle_raft::{Entry, HardState, Raft, Restored, SnapshotMeta};
 use settle_storage::{Disk, DiskRead, FileName, Op};
-use settle_wal::{Damage, RecoveredGroup, Wal, WalEntry};
+use settle_wal::{Damage, Lsn, RecoveredGroup, Wal, WalEntry};
 
 use crate::{
     ClusterId, Host, HostConfig, Identity, Malformed, OpenError, SnapshotFileError,
@@ -55,7 +55,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         for group in recovered.into_iter().filter(|r| !r.destroyed) {
             host.restore(cluster, group)?;
         }
-        remove_files(&mut host.disk, |file| is_snapshot_file(file) && !files.contains(file))?;
+        let is_left = |file: &FileName| is_snapshot_file(file) && !files.contains(file);
+        remove_files(&mut host.disk, |file| is_left(file) && file.as_str().ends_with(".tmp"))?;
+        // What the log no longer names was perhaps replaced by its last batch.
+        let durable = host.wal.as_ref().map_or(Lsn::default(), Wal::durable);
+        let present = host.disk.list().map_err(|source| OpenError::Disk { source })?;
+        let left = present.into_iter().filter(|(file, _)| is_left(file));
+        host.obsolete.extend(left.map(|(file, _)| (durable, file)));
         Ok(host)
     }
 

@@ -142,6 +142,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 Then::Healed => out.push(HostAction::Note(HostNote::Recovered { group: id })),
             }
         }
+        self.remove_obsolete();
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use settle_base::{GroupId, Index, Mono, NodeId, PeerId};
 use settle_machine::{Event, Service, StateMachine};
 use settle_raft::{Body, Message, SnapshotMeta};
 use settle_storage::{Completion, Disk, DiskRead, FileName, Op};
-use settle_wal::Record;
+use settle_wal::{Lsn, Record, Wal};
 
 use crate::{
     Host, HostAction, HostError, HostNote, PeerError, PeerMessage, SnapshotError,
@@ -85,6 +85,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let meta = group.snapshot_meta();
         let temporary = format!("snap-{:x}-taking.tmp", id.0);
         let target = file_name(id, meta.index, "");
+        // It is this one's name again.
+        self.obsolete.retain(|(_, file)| *file != target);
         let writer = Writer::create(&mut self.disk, &mut self.tokens, id, &meta, &temporary, target);
         group.taking = Some(Taking {
             chunks: Cut::new(group.machine.begin_snapshot(), self.config.snapshot_chunk_bytes),
@@ -213,15 +215,22 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         out.push(HostAction::Note(HostNote::SnapshotTaken { group, index, bytes }));
     }
 
-    /// The log refers to `file` now, durably; the one before it may go, and dead log with it.
+    /// The log refers to `file` now, durably; the one before it is to go, and dead log with it, once that is proven too.
     fn replace_file(&mut self, id: GroupId, file: FileName) {
         let Some(group) = self.groups.get_mut(&id) else { return };
+        let wal = self.wal.as_mut().expect("a group exists only with a log");
         let old = group.snapshot_file.replace(file.clone());
         if let Some(old) = old.filter(|old| *old != file) {
-            self.disk.submit(self.tokens.next(), Op::Remove { file: old });
+            self.obsolete.push_back((wal.durable(), old));
         }
-        if let Some(wal) = &mut self.wal {
-            wal.purge(&mut self.disk);
+        wal.purge(&mut self.disk);
+    }
+
+    /// Were a file removed at once, damage of the very batch that names its successor would leave neither.
+    pub(crate) fn remove_obsolete(&mut self) {
+        let proven = self.wal.as_ref().map_or(Lsn::default(), Wal::proven);
+        while let Some((_, file)) = self.obsolete.pop_front_if(|(lsn, _)| *lsn <= proven) {
+            self.disk.submit(self.tokens.next(), Op::Remove { file });
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use harness::{Ask, Cluster, GROUP, Told};
 use settle_base::{Mono, NodeId, Prng};
-use settle_host::{HostError, HostEvent, HostNote, OpenError, PeerMessage};
+use settle_host::{HostError, HostEvent, HostNote, OpenError, OperatorRequest, PeerMessage};
 use settle_raft::{Body, Message};
 use settle_storage::{DiskRead, Latency};
 
@@ -255,6 +255,39 @@ fn a_replica_that_fell_behind_gets_a_snapshot_and_starts_from_its_file() {
             "{offset}: {error}"
         );
     }
+}
+
+#[test]
+fn a_snapshot_goes_only_when_damage_of_the_log_cannot_bring_it_back() {
+    let mut cluster = Cluster::founded(3);
+    let leader = cluster.leader().expect("it was founded");
+    let hurt = leader % 3 + 1;
+    let take = || HostEvent::Operator(OperatorRequest::TakeSnapshot { group: GROUP });
+    for text in ["first", "second"] {
+        cluster.propose(leader, text);
+        cluster.ticks(3);
+        cluster.give(hurt, take());
+    }
+    cluster.stop(hurt);
+    let mut disk = cluster.disks[&hurt].clone();
+    let files = disk.list().expect("readable");
+    let logs = files.iter().filter(|(name, _)| name.as_str().ends_with(".seg"));
+    let (log, len) = logs.last().expect("there is a log");
+    let bytes = disk.read(log, 0, *len as usize).expect("readable");
+    let last = bytes.iter().rposition(|byte| *byte != 0).expect("it was written to");
+    // The last batch says that the second snapshot is there.
+    disk.flip_bit(log, last as u64, 0);
+    cluster.start(hurt).expect("the first snapshot is there still");
+    assert_eq!(cluster.hosts[&hurt].recovering_groups(), [GROUP]);
+    cluster.connect_all();
+    cluster.until("recovery", |c| c.hosts[&hurt].recovering_groups().is_empty());
+    for text in ["third", "fourth"] {
+        cluster.propose(leader, text);
+        cluster.ticks(3);
+    }
+    let files = disk.list().expect("readable");
+    let snapshots = files.iter().filter(|(name, _)| name.as_str().starts_with("snap-"));
+    assert_eq!(snapshots.count(), 1, "one is enough once the log went on: {files:?}");
 }
 
 #[test]

@@ -70,6 +70,7 @@ pub struct Wal {
     /// What the next batch starts at.
     submitted: Lsn,
     durable: Lsn,
+    proven: Lsn,
     in_flight: VecDeque<Flush>,
     failed: Option<DiskError>,
 
@@ -96,6 +97,8 @@ struct Flush {
     /// Create the segment first, with this many bytes.
     create: Option<u64>,
     end: Lsn,
+    /// What the batch itself says was durable when it was sealed.
+    durable_to: Lsn,
     tokens: std::ops::Range<u64>,
     /// Completions still to come of this attempt.
     awaited: u32,
@@ -106,7 +109,7 @@ struct Flush {
 /// Segments go one at a time, the oldest first: a crash must never leave a gap.
 #[derive(Default)]
 struct Purge {
-    /// Segments below the number may go once the Lsn is durable: what made them dead lies before it.
+    /// Segments below the number may go once the Lsn is proven: what made them dead lies before it.
     waiting: Option<(Lsn, u64)>,
     allowed_below: u64,
     removing: Option<(u64, u64)>,
@@ -143,6 +146,7 @@ impl Wal {
             staged_groups: BTreeSet::new(),
             submitted: recovered.end,
             durable: recovered.end,
+            proven: Lsn::default(),
             in_flight: VecDeque::new(),
             failed: None,
             segments: recovered.segments,
@@ -208,6 +212,13 @@ impl Wal {
     /// Everything before this survives any crash.
     pub fn durable(&self) -> Lsn {
         self.durable
+    }
+
+    /// Everything before this was durable when a batch was written that is durable itself. Damage of what is durable but
+    /// not proven is taken for a torn tail, and recovery goes back to what was there before: so nothing that such a
+    /// record replaced may be thrown away.
+    pub fn proven(&self) -> Lsn {
+        self.proven
     }
 
     /// Whether the disk was full at the last attempt. The host stops accepting, makes room, and calls `flush` now and then.
@@ -307,6 +318,7 @@ impl Wal {
             let flush = self.in_flight.pop_front().expect("it was just seen");
             assert!(flush.end > self.durable, "durability only grows");
             self.durable = flush.end;
+            self.proven = flush.durable_to;
         }
         if self.durable == before {
             return Ok(WalProgress::Pending);
@@ -316,7 +328,7 @@ impl Wal {
         Ok(WalProgress::Durable(self.durable))
     }
 
-    /// Removes segments in which nothing lives any more, once what killed it is durable. Cheap: call it after snapshots.
+    /// Removes segments in which nothing lives any more, once what killed it is proven. Cheap: call it after snapshots.
     pub fn purge(&mut self, disk: &mut impl Disk) {
         let current = self.current.map_or(0, |current| current.number);
         let below = self.index.oldest_segment().unwrap_or(u64::MAX).min(current);
@@ -435,6 +447,7 @@ impl Wal {
             data,
             create,
             end: self.submitted,
+            durable_to: header.durable_to,
             tokens: 0..0,
             awaited: 0,
             full: false,
@@ -491,7 +504,7 @@ impl Wal {
 
     fn allow_purge(&mut self) {
         if let Some((lsn, below)) = self.purge.waiting
-            && self.durable >= lsn
+            && self.proven >= lsn
         {
             self.purge.allowed_below = below;
             self.purge.waiting = None;
