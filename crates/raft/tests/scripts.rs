@@ -397,6 +397,7 @@ scripts! {
     lost_disk
     lost_tail
     old_term_commit
+    power_cut
     pre_vote
     read_index
     removed_peer
