@@ -29,6 +29,9 @@ pub struct HostConfig {
     pub keep_tail_entries: u64,
     /// Whether a node that comes back with an empty disk is replaced without an operator.
     pub auto_replace: bool,
+    /// For how many election timeouts the lost replica must not have been connected before that: a node that was
+    /// started twice by mistake, once on an empty directory, is not to lose the other.
+    pub auto_replace_after_elections: u32,
     /// A learner is promoted when it lacks at most this many entries.
     pub promote_within_entries: u64,
     /// A leader whose oldest write has waited this long for the disk hands leadership over.
@@ -42,8 +45,6 @@ pub struct HostConfig {
 pub struct Limits {
     /// The longest command, in bytes. Longer ones are refused.
     pub proposal_bytes_max: usize,
-    /// Log bytes staged but not yet handed to the disk. Proposals are dropped beyond.
-    pub staged_bytes_max: u64,
     /// Linearizable reads waiting, per group. Further ones are dropped.
     pub reads_in_flight_max: usize,
     /// A snapshot being received is given up beyond this size, in bytes.
@@ -56,7 +57,6 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             proposal_bytes_max: 8 << 20,
-            staged_bytes_max: 64 << 20,
             reads_in_flight_max: 65_536,
             snapshot_bytes_max: 4 << 30,
             peer_batch_bytes: 1 << 20,
@@ -81,6 +81,7 @@ impl HostConfig {
             snapshot_chunk_bytes: 64 << 10,
             keep_tail_entries: 1_000,
             auto_replace: true,
+            auto_replace_after_elections: 10,
             promote_within_entries: 64,
             slow_disk: Duration::from_secs(2),
             limits: Limits::default(),

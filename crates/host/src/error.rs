@@ -171,6 +171,10 @@ pub enum PeerError {
         index: Index,
         source: SnapshotError,
     },
+    #[error("node {node} names founders of its cluster that cannot be: {what}")]
+    Founders { node: NodeId, what: &'static str },
+    #[error("node {node} speaks version {theirs} between nodes, this build speaks {ours}")]
+    OtherProtocol { node: NodeId, ours: u16, theirs: u16 },
 }
 
 impl PeerError {
@@ -184,6 +188,8 @@ impl PeerError {
             PeerError::Step { .. } => 46,
             PeerError::Proposal { .. } => 47,
             PeerError::Snapshot { .. } => 48,
+            PeerError::Founders { .. } => 49,
+            PeerError::OtherProtocol { .. } => 50,
         };
         ErrorCode::new("HO", number)
     }

@@ -26,7 +26,7 @@ pub(crate) struct Group<M: StateMachine> {
     /// Asked of consensus, by their number there.
     pub(crate) reads: BTreeMap<u64, PendingRead>,
     /// Confirmed, but this replica has not applied up to there.
-    pub(crate) reads_confirmed: BTreeMap<(Index, u64), u64>,
+    pub(crate) reads_confirmed: BTreeMap<(Index, u64), PendingRead>,
     pub(crate) was_recovering: bool,
 
     /// Applied since the last snapshot, in bytes.

@@ -40,15 +40,22 @@ pub struct Host<S: Service, D> {
     /// Snapshot files that nothing needs any more once the log has proven what it durably says at this place.
     pub(crate) obsolete: VecDeque<(Lsn, FileName)>,
     pub(crate) disk_is_full: bool,
+    /// A tick has passed since a full disk refused a write.
+    pub(crate) retries_full_disk: bool,
     pub(crate) outbox: BTreeMap<NodeId, Vec<Message>>,
     pub(crate) tokens: Tokens,
     pub(crate) prng: Prng,
     pub(crate) next_read: u64,
     pub(crate) ticks: u64,
+    /// When each replica of a member was last connected. One that never was counts from the start.
+    pub(crate) last_connected: BTreeMap<PeerId, Mono>,
+    pub(crate) started: Mono,
     /// Operators said that these nodes' directories are lost.
     pub(crate) replace_allowed: BTreeSet<NodeId>,
     pub(crate) counters: HostCounters,
     pub(crate) sync_last: std::time::Duration,
+    /// Found at the start, told with the first event.
+    pub(crate) first_notes: Vec<HostNote>,
     actions: Vec<Action<S::Response>>,
     reads_lost: Vec<(GroupId, u64)>,
     pub(crate) is_dead: bool,
@@ -69,6 +76,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         disk: D,
         service: S,
         make_machine: MakeMachine<S::Machine>,
+        now: Mono,
     ) -> Host<S, D> {
         let node = u64::from(config.node.0);
         let mut prng = Prng::from_parts(&[config.seed, node, identity.incarnation.0]);
@@ -88,14 +96,18 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             unstaged: VecDeque::new(),
             obsolete: VecDeque::new(),
             disk_is_full: false,
+            retries_full_disk: false,
             outbox: BTreeMap::new(),
             tokens: Tokens::default(),
             prng,
             next_read,
             ticks: 0,
+            last_connected: BTreeMap::new(),
+            started: now,
             replace_allowed: BTreeSet::new(),
             counters: HostCounters::default(),
             sync_last: std::time::Duration::ZERO,
+            first_notes: Vec::new(),
             actions: Vec::new(),
             reads_lost: Vec::new(),
             is_dead: false,
@@ -159,6 +171,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         if self.is_dead {
             return;
         }
+        out.extend(self.first_notes.drain(..).map(HostAction::Note));
         if let Err(error) = self.take(event, now, out) {
             self.die(error, out);
         }
@@ -211,6 +224,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     fn tick(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) -> Result<(), HostError> {
         self.ticks += 1;
+        self.retries_full_disk = true;
         for group in self.groups.values_mut() {
             group.raft.tick();
         }
@@ -398,13 +412,14 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let patience = self.config.tick * self.config.election_ticks * 4;
         for (&id, group) in &mut self.groups {
             let lost = &mut self.reads_lost;
-            group.reads.retain(|_, read| {
-                let is_waiting = now.since(read.asked) < patience;
-                if !is_waiting {
-                    lost.push((id, read.token));
-                }
-                is_waiting
-            });
+            let is_late = |read: &PendingRead| now.since(read.asked) >= patience;
+            for (ctx, read) in group.reads.extract_if(.., |_, read| is_late(read)) {
+                group.raft.withdraw_read(ctx);
+                lost.push((id, read.token));
+            }
+            // Confirmed, but what it has to see does not come.
+            let late = group.reads_confirmed.extract_if(.., |_, read| is_late(read));
+            lost.extend(late.map(|(_, read)| (id, read.token)));
         }
     }
 

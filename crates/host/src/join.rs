@@ -4,9 +4,11 @@
 //! So a node whose directory was wiped can never found a second one: somebody remembers the first, and while that
 //! somebody is away, it waits. Until then a node has no group and so nothing to vote with.
 
-use settle_base::{GroupId, GroupTime, Mono, NodeId};
+use std::collections::BTreeSet;
+
+use settle_base::{GroupId, GroupTime, Mono, NodeId, PeerId};
 use settle_machine::{Event, Service};
-use settle_raft::{ConfState, Config, HardState, ProgressState, Raft, Restored, Role, SnapshotMeta};
+use settle_raft::{ConfState, Config, HardState, MAX_PEERS, ProgressState, Raft, Restored, Role, SnapshotMeta};
 use settle_storage::{Disk, DiskError, DiskErrorKind, DiskRead, Op};
 use settle_wal::{LogIdentity, Record, Wal};
 
@@ -17,6 +19,7 @@ use crate::{
     host::{Peer, send},
     identity::identity_file,
     members::{Book, encode_conf, next_change},
+    peer_codec::PROTOCOL_VERSION,
 };
 
 /// A founded group starts as if from a snapshot at this index, of this term: so a replica that is let in later can only
@@ -59,6 +62,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             let (expected, said) = (node, hello.node);
             return Err(PeerError::OtherNode { expected, said });
         }
+        if hello.protocol != PROTOCOL_VERSION {
+            let (ours, theirs) = (PROTOCOL_VERSION, hello.protocol);
+            return Err(PeerError::OtherProtocol { node, ours, theirs });
+        }
         let is_member = self.groups.values().any(|g| g.book.knows_node(node));
         if !is_member && !self.config.nodes.iter().any(|(n, _)| *n == node) {
             return Err(PeerError::UnknownNode { node });
@@ -75,6 +82,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     pub(crate) fn peer_down(&mut self, node: NodeId, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
         let Some(peer) = self.peers.remove(&node) else { return };
+        self.last_connected.insert(peer.hello.incarnation, now);
+        let groups = &self.groups;
+        let is_member = |peer: PeerId| groups.values().any(|g| g.book.get(peer).is_some());
+        self.last_connected.retain(|peer, _| is_member(*peer));
         self.outbox.remove(&node);
         self.drop_transfers(peer.hello.incarnation, out);
         if peer.is_linked {
@@ -124,6 +135,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 return Ok(());
             }
             _ => {}
+        }
+        if let JoinMessage::Found { cluster, founders } = &message
+            && let Err(what) = check_founders(*cluster, founders)
+        {
+            let reason = PeerError::Founders { node: from, what };
+            out.push(HostAction::ClosePeer { node: from, reason });
+            return Ok(());
         }
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.hello.cluster = Some(theirs);
@@ -242,10 +260,18 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             .filter(|(_, p)| p.is_linked)
             .map(|(node, p)| (*node, p.hello))
             .collect();
+        let config = &self.config;
+        let patience = config.tick * config.election_ticks * config.auto_replace_after_elections;
         for group in self.groups.values_mut().filter(|g| g.is_ready_leader()) {
             for (node, hello) in &nodes {
                 let (node, peer) = (*node, hello.incarnation);
-                let is_allowed = self.config.auto_replace || self.replace_allowed.contains(&node);
+                let mut others = group.book.iter().filter(|m| m.node == node && m.peer != peer);
+                let is_gone = |m: &Member| {
+                    let last = self.last_connected.get(&m.peer).copied().unwrap_or(self.started);
+                    now.since(last) >= patience
+                };
+                let is_allowed =
+                    self.replace_allowed.contains(&node) || (self.config.auto_replace && others.all(is_gone));
                 if !is_allowed || !group.book.knows_node(node) || group.raft.conf().voters.contains(&peer) {
                     continue;
                 }
@@ -300,6 +326,22 @@ pub(crate) fn raft_config(config: &HostConfig, identity: &Identity, group: Group
         max_inflight_bytes: defaults.max_inflight_bytes.min(config.wal.max_batch_bytes / 4),
         max_pending_reads: config.limits.reads_in_flight_max,
         ..defaults
+    }
+}
+
+/// A founding is for life, so nothing of it is believed that could not have happened.
+fn check_founders(cluster: ClusterId, founders: &[Member]) -> Result<(), &'static str> {
+    let (mut peers, mut nodes) = (BTreeSet::new(), BTreeSet::new());
+    if cluster.0 == 0 {
+        Err("a cluster without an id")
+    } else if founders.is_empty() || founders.len() > MAX_PEERS {
+        Err("none, or more than a configuration may have")
+    } else if founders.iter().any(|m| m.peer.is_none() || !peers.insert(m.peer)) {
+        Err("a replica that is nobody or is named twice")
+    } else if !founders.iter().all(|m| nodes.insert(m.node)) {
+        Err("a node that is named twice")
+    } else {
+        Ok(())
     }
 }
 

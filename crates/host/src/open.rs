@@ -9,7 +9,7 @@ use settle_storage::{Disk, DiskRead, FileName, Op};
 use settle_wal::{Damage, Lsn, RecoveredGroup, Wal, WalEntry};
 
 use crate::{
-    ClusterId, Host, HostConfig, Identity, Malformed, OpenError, SnapshotFileError,
+    ClusterId, Host, HostConfig, HostNote, Identity, Malformed, OpenError, SnapshotFileError,
     group::Group,
     identity::identity_file,
     join::{log_identity, raft_config},
@@ -34,8 +34,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         now: Mono,
     ) -> Result<Host<S, D>, OpenError> {
         let identity = Identity::open(&mut disk, config.node, fresh_incarnation)?;
-        let _ = now;
-        let mut host = Host::new(config, identity, disk, service, Box::new(make_machine));
+        let mut host = Host::new(config, identity, disk, service, Box::new(make_machine), now);
         let Some(cluster) = host.identity.cluster else {
             // Leftovers of an adoption that did not come to its end: nothing was ever said on their ground.
             remove_files(&mut host.disk, |file| *file != identity_file())?;
@@ -112,6 +111,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         };
         let raft = Raft::restore(raft_config(&self.config, &self.identity, group), restored)
             .map_err(|source| OpenError::Restore { group, source })?;
+        if is_damaged {
+            self.first_notes.push(HostNote::Recovering { group });
+        }
         self.checker.restored(group, hard_state, last);
         self.groups
             .insert(group, Group::new(raft, group, machine, book, &meta, file));

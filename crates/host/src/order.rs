@@ -97,6 +97,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 WalProgress::NotMine => self.snapshot_written(&completion, now, out)?,
                 WalProgress::Pending => {}
                 WalProgress::Full => {
+                    self.retries_full_disk = false;
                     if !self.disk_is_full {
                         self.disk_is_full = true;
                         self.counters.disk_full += 1;
@@ -148,6 +149,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     /// Hands what is staged to the disk as one batch.
     fn write(&mut self) -> Result<(), HostError> {
+        // Space comes with time, not with trying.
+        if self.disk_is_full && !std::mem::take(&mut self.retries_full_disk) {
+            return Ok(());
+        }
         let Some(wal) = &mut self.wal else { return Ok(()) };
         wal.flush(&mut self.disk);
         while let Some(unstaged) = self.unstaged.pop_front() {
@@ -246,7 +251,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 continue;
             };
             if let Some(pending) = group.reads.remove(&read.ctx) {
-                group.reads_confirmed.insert((read.index, read.ctx), pending.token);
+                group.reads_confirmed.insert((read.index, read.ctx), pending);
             }
         }
         for ctx in ready.reads_dropped {
@@ -549,7 +554,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             let Some(group) = self.groups.get_mut(&id) else { return };
             match group.reads_confirmed.first_entry() {
                 Some(first) if first.key().0 <= group.applied.index => {
-                    let token = first.remove();
+                    let token = first.remove().token;
                     self.counters.reads_answered += 1;
                     self.serve(Event::ReadReady { group: id, token }, now, out);
                 }

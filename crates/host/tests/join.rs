@@ -3,8 +3,10 @@
 mod harness;
 
 use harness::{Cluster, GROUP, config, open};
-use settle_base::Mono;
-use settle_host::{HostEvent, HostNote, JoinMessage, OpenError, OperatorRequest, PeerError, PeerMessage};
+use settle_base::{Mono, NodeId, PeerId};
+use settle_host::{
+    ClusterId, HostEvent, HostNote, JoinMessage, Member, OpenError, OperatorRequest, PeerError, PeerMessage,
+};
 use settle_raft::Body;
 use settle_storage::{DiskRead, FileName, MemDisk, Op};
 
@@ -122,6 +124,80 @@ fn a_node_of_another_cluster_is_refused_by_name() {
         one.closed
     );
     assert_eq!(one.closed[0].1.code().to_string(), "HO0041");
+}
+
+#[test]
+fn a_node_that_speaks_another_version_is_refused_by_name() {
+    let mut cluster = Cluster::founded(3);
+    let mut newer = cluster.hosts[&2].hello();
+    newer.protocol += 1;
+    cluster.disconnect(1, 2);
+    let node = newer.node;
+    cluster.give(1, HostEvent::PeerUp { node, hello: newer });
+    assert_eq!(cluster.closed[0].1.code().to_string(), "HO0050");
+    assert!(cluster.closed[0].1.to_string().contains("version 2"));
+}
+
+#[test]
+fn founders_that_cannot_be_found_nothing() {
+    let member = |peer, node| Member {
+        peer: PeerId(peer),
+        node: NodeId(node),
+        address: "a:1".to_owned(),
+    };
+    let cases = [
+        (1, vec![]),
+        (0, vec![member(1, 1)]),
+        (1, vec![member(0, 1)]),
+        (1, vec![member(1, 1), member(1, 2)]),
+        (1, vec![member(1, 1), member(2, 1)]),
+        (1, (1..=65).map(|n| member(n, n as u32)).collect()),
+    ];
+    for (id, founders) in cases {
+        let mut cluster = Cluster::new(3);
+        cluster.connect(1, 2);
+        let cluster_id = ClusterId(id);
+        let found = JoinMessage::Found {
+            cluster: cluster_id,
+            founders,
+        };
+        let (from, message) = (NodeId(1), PeerMessage::Join(found));
+        cluster.give(2, HostEvent::Peer { from, message });
+        assert_eq!(cluster.closed[0].1.code().to_string(), "HO0049");
+        assert!(cluster.fatal.is_empty(), "{:?}", cluster.fatal);
+        cluster.connect_all();
+        cluster.until("a cluster of its own", |c| c.leader().is_some());
+    }
+}
+
+#[test]
+fn a_lost_replica_is_replaced_only_when_it_has_been_gone_for_long() {
+    let mut cluster = Cluster::founded(3);
+    let leader = cluster.leader().expect("it was founded");
+    let twice = leader % 3 + 1;
+    let ours = cluster.disks[&twice].clone();
+    // By mistake the node is started again on an empty directory, and after four seconds on its own.
+    cluster.stop(twice);
+    cluster.disks.insert(twice, MemDisk::new(99));
+    cluster.start(twice).expect("an empty directory opens");
+    cluster.connect_all();
+    cluster.ticks(80);
+    let peers = |c: &Cluster| c.hosts[&leader].raft(GROUP).expect("a member").conf().peers().len();
+    assert_eq!(peers(&cluster), 3);
+    cluster.stop(twice);
+    let other = cluster.disks.insert(twice, ours).expect("it was just there");
+    cluster.start(twice).expect("its own directory opens");
+    cluster.connect_all();
+    cluster.ticks(80);
+    assert!(cluster.is_voter(twice));
+    // The empty one again, for good.
+    cluster.stop(twice);
+    cluster.disks.insert(twice, other);
+    cluster.start(twice).expect("it opens");
+    cluster.connect_all();
+    cluster.ticks(95);
+    assert_eq!(peers(&cluster), 3, "five seconds are not over");
+    cluster.until("a new voter", |c| c.is_voter(twice));
 }
 
 #[test]

@@ -156,6 +156,13 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers_by_itself() {
         }
     }
     assert!(cluster.notes.contains(&(1, HostNote::DiskFull)));
+    // Trying again at once would only burn the processor.
+    let tries = cluster.hosts[&1].wal_stats().full;
+    (0..5).for_each(|_| cluster.give(1, HostEvent::DiskReady));
+    assert_eq!(cluster.hosts[&1].wal_stats().full, tries);
+    cluster.tick();
+    (0..5).for_each(|_| cluster.give(1, HostEvent::DiskReady));
+    assert_eq!(cluster.hosts[&1].wal_stats().full, tries + 1);
     let lines = cluster.lines(1).len();
     let dropped = cluster.hosts[&1].counters().dropped_disk_full;
     cluster.propose(1, "refused");
@@ -207,6 +214,24 @@ fn a_follower_reads_only_what_the_leader_confirmed_and_it_has_applied() {
         Some((_, Told::Read { lines, .. })) => assert_eq!(lines, 1),
         other => assert_eq!(other, Some((follower, Told::ReadDropped(1)))),
     }
+}
+
+#[test]
+fn a_read_of_a_replica_whose_disk_stands_still_is_given_up() {
+    let mut cluster = Cluster::founded(3);
+    cluster.ticks(5);
+    let leader = cluster.leader().expect("it was founded");
+    let follower = leader % 3 + 1;
+    cluster.disks[&follower].set_latency(slow(60_000));
+    cluster.propose(leader, "unseen");
+    cluster.ticks(3);
+    cluster.told.clear();
+    cluster.give(follower, HostEvent::Request(Ask::Read(1)));
+    cluster.deliver();
+    cluster.ticks(10);
+    // The leader has answered; what is missing is the entry.
+    assert_eq!(cluster.told, []);
+    cluster.until("an end", |c| c.told.contains(&(follower, Told::ReadDropped(1))));
 }
 
 #[test]
@@ -271,8 +296,8 @@ fn a_snapshot_goes_only_when_damage_of_the_log_cannot_bring_it_back() {
     cluster.stop(hurt);
     let mut disk = cluster.disks[&hurt].clone();
     let files = disk.list().expect("readable");
-    let logs = files.iter().filter(|(name, _)| name.as_str().ends_with(".seg"));
-    let (log, len) = logs.last().expect("there is a log");
+    let mut logs = files.iter().filter(|(name, _)| name.as_str().ends_with(".seg"));
+    let (log, len) = logs.next_back().expect("there is a log");
     let bytes = disk.read(log, 0, *len as usize).expect("readable");
     let last = bytes.iter().rposition(|byte| *byte != 0).expect("it was written to");
     // The last batch says that the second snapshot is there.
@@ -316,6 +341,8 @@ fn a_replica_whose_log_tail_was_damaged_does_not_vote_before_it_recovered() {
     cluster.disks.insert(hurt, torn.expect("some crash tears the batch"));
     cluster.start(hurt).expect("a damaged tail is no reason to refuse");
     assert_eq!(cluster.hosts[&hurt].recovering_groups(), [GROUP]);
+    cluster.tick();
+    assert!(cluster.notes.contains(&(hurt, HostNote::Recovering { group: GROUP })));
     // Alone with one other it could elect a leader, were it allowed to.
     cluster.stop(leader);
     let other = 6 - leader - hurt;

@@ -79,6 +79,15 @@ impl Raft {
         Ok(())
     }
 
+    /// The host gave this read up: it takes no room any more, and nothing more is heard of it.
+    pub fn withdraw_read(&mut self, ctx: u64) {
+        let id = self.config.id;
+        self.reads.pending.retain(|read| (read.from, read.ctx) != (id, ctx));
+        self.reads.waiting.retain(|waiting| *waiting != (id, ctx));
+        self.reads.forwarded.retain(|asked| *asked != ctx);
+        self.out.reads.retain(|read| read.ctx != ctx);
+    }
+
     fn accept_read(&mut self, from: PeerId, ctx: u64) {
         if self.log.term_at(self.log.commit) != Some(self.term) {
             return self.reads.waiting.push((from, ctx));

@@ -530,3 +530,22 @@ fn a_peer_that_claims_damage_again_and_again_fills_no_log() {
     raft.step(claim(1_000)).unwrap();
     assert_eq!(raft.last_index(), 3);
 }
+
+#[test]
+fn a_read_that_is_withdrawn_makes_room_and_is_never_answered() {
+    let config = Config {
+        max_pending_reads: 1,
+        ..Config::new(GROUP, PeerId(1), 1)
+    };
+    let mut raft = Raft::restore(config, restored(1, &[1])).expect("an honest story");
+    raft.step(append(1, (1, 1), 0, vec![])).unwrap();
+    raft.read_index(7).unwrap();
+    assert!(raft.read_index(8).is_err(), "one at a time");
+    raft.withdraw_read(7);
+    raft.read_index(8).unwrap();
+    for (ctx, index) in [(7, 1), (8, 1)] {
+        raft.step(from(2, 1, Body::ReadIndexReply { ctx, index })).unwrap();
+    }
+    let reads = raft.ready().reads;
+    assert_eq!(reads.iter().map(|read| read.ctx).collect::<Vec<_>>(), [8]);
+}
