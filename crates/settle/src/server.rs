@@ -4,7 +4,7 @@ use std::{future::IntoFuture, path::PathBuf, process::ExitCode, sync::Arc};
 
 use settle_base::{ErrorCode, GroupId, PeerId};
 use settle_disk_file::FileDiskOptions;
-use settle_host::HostConfig;
+use settle_host::{ClusterId, HostConfig};
 use settle_net::{BindError, Listener, StopHandle, bind};
 use settle_node::{NodeConfig, PeerAddress, StartError};
 use settle_telemetry::{LogFormat, LogsError, init_logs};
@@ -199,9 +199,9 @@ fn start_node(
         fresh_incarnation: PeerId(incarnation.max(1)),
     };
     let gate = TxGate::new(gate_config(config), run);
-    let make_machine = |group: GroupId, _| {
+    let make_machine = |group: GroupId, cluster: ClusterId| {
         let number = u8::try_from(group.0).expect("transaction groups are numbered 1 to 255");
-        TxMachine::new(MachineConfig::new(number))
+        TxMachine::new(MachineConfig::for_cluster(number, cluster.0))
     };
     let respond = move |response| responder.respond(response);
     let loop_metrics = (metrics.node_loop.clone(), metrics.peers.clone());
@@ -237,6 +237,7 @@ fn gate_config(config: &Config) -> GateConfig {
             backoff_min: tx.retry_min,
             backoff_max: tx.retry_max,
             stuck_after: tx.stuck_after,
+            max_calls_per_client: tx.max_calls_per_client,
             // The node that holds the channel gives up first, and says so.
             call_timeout: tx.call_timeout + std::time::Duration::from_secs(2),
             ..DriverConfig::default()

@@ -311,6 +311,15 @@ pub(crate) fn log_note(note: &GateNote) {
         } => {
             tracing::warn!(code = %error.code(), %tid, %branch, ?status, %error, "resource manager's claim refused");
         }
+        GateNote::NoChannel {
+            xid,
+            branch,
+            resource,
+            client,
+            attempt,
+        } => {
+            tracing::warn!(xid, %branch, resource, client, attempt, "no resource manager is connected that could take the call");
+        }
         GateNote::AnswerIgnored { .. } => tracing::debug!(?note, "answer ignored"),
         _ => tracing::warn!(?note, "gate"),
     }

@@ -93,6 +93,7 @@ pub struct TxConfig {
     pub stuck_after: Duration,
     pub max_sessions: usize,
     pub max_in_flight: usize,
+    pub max_calls_per_client: usize,
     pub max_open: usize,
     pub max_branches: usize,
     pub max_lock_bytes: u64,
@@ -314,6 +315,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 fn build(values: &Values) -> Result<Config, ConfigError> {
     const MS: fn(u64) -> Duration = Duration::from_millis;
     const S: fn(u64) -> Duration = Duration::from_secs;
+    // Two such texts must fit into one command of the log.
+    const TEXT_MAX: ByteSize = ByteSize::mib(3);
     let gib = |n: u64| ByteSize(n << 30);
 
     let node = NodeId(values.integer("node.id", 1, 65_535)? as u32);
@@ -369,12 +372,16 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
             stuck_after: values.duration("tx.stuck-after", S(1), S(86_400))?,
             max_sessions: values.count("tx.max-sessions")?,
             max_in_flight: values.count("tx.max-in-flight")?,
-            max_open: values.count("tx.max-open")?,
-            max_branches: values.count("tx.max-branches")?,
-            max_lock_bytes: values.size("tx.max-lock-bytes", ByteSize::mib(1), gib(64))?,
-            max_lock_key_bytes: values.size("tx.max-lock-key", ByteSize::kib(1), ByteSize::mib(64))? as usize,
-            max_application_data_bytes: values.size("tx.max-application-data", ByteSize::kib(1), ByteSize::mib(64))?
-                as usize,
+            max_calls_per_client: values.count("tx.max-calls-per-client")?,
+            max_open: values.integer("tx.max-open", 1, settle_tx::SESSIONS_MAX as i64)? as usize,
+            max_branches: values.integer("tx.max-branches", 1, i64::from(settle_tx::BRANCHES_MAX))? as usize,
+            max_lock_bytes: values.size(
+                "tx.max-lock-bytes",
+                ByteSize::mib(1),
+                ByteSize(settle_tx::LOCK_BYTES_MAX),
+            )?,
+            max_lock_key_bytes: values.size("tx.max-lock-key", ByteSize::kib(1), TEXT_MAX)? as usize,
+            max_application_data_bytes: values.size("tx.max-application-data", ByteSize::kib(1), TEXT_MAX)? as usize,
         },
         log_level: values.text("log.level")?,
         log_json: values.choice("log.format")? == "json",
@@ -501,6 +508,8 @@ mod tests {
             "[node]\nid = 0",
             "[wal]\nsegment = \"8\"",
             "[log]\nformat = \"xml\"",
+            "[tx]\nmax-open = 1000001",
+            "[tx]\nmax-lock-key = \"4MiB\"",
             "[listen]\ntx = \"localhost\"",
         ] {
             let error = load(text, &[]).expect_err(text);

@@ -65,6 +65,7 @@ pub const KEYS: &[Key] = &[
     key("tx.stuck-after", Kind::Duration, "\"10m\"", "A branch that has failed for so long is reported as stuck. It is still tried."),
     key("tx.max-sessions", Kind::Integer, "10000", "Registered clients on this server."),
     key("tx.max-in-flight", Kind::Integer, "65536", "Requests accepted and not yet answered."),
+    key("tx.max-calls-per-client", Kind::Integer, "256", "Phase-two calls that one application may have unanswered for one resource; others wait, so that one that hangs does not hold up the rest."),
     key("tx.max-open", Kind::Integer, "1000000", "Transactions begun and not yet ended, in the group."),
     key("tx.max-branches", Kind::Integer, "1000", "Branches of one transaction."),
     key("tx.max-lock-bytes", Kind::Size, "\"1GiB\"", "Memory of all row locks of the group."),
