@@ -13,7 +13,7 @@ use crate::record::{HardState, Record, Snapshot, WalEntry};
 pub enum Damage {
     None,
     /// The log's last batch was damaged and may have held acknowledged records of this group: it starts recovering, and
-    /// neither votes nor campaigns nor has its acks counted until [`Record::Healed`].
+    /// no quorum counts its votes and acks until [`Record::Healed`].
     LastBatch {
         file: FileName,
         offset: u64,
