@@ -244,10 +244,13 @@ impl Raft {
         read_seq: u64,
         recover_to: Option<(u64, Index)>,
     ) {
-        // Only a recovering peer can be told of more than it holds; it learns of it again when it has caught up.
-        if commit <= self.log.last_index() {
-            self.log.commit_to(commit);
-        }
+        // The leader may count on acks that a recovering peer has lost; what it heard since is surely the same.
+        let is_ours = if self.recovering.is_some() {
+            self.agreed
+        } else {
+            self.log.last_index()
+        };
+        self.log.commit_to(commit.min(is_ours));
         self.finish_recovering(recover_to);
         let recovering = self.recovering_number();
         self.send(from, self.term, Body::HeartbeatReply { read_seq, recovering });

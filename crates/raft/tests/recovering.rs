@@ -304,6 +304,31 @@ fn a_leader_for_whom_too_few_count_steps_down() {
 }
 
 #[test]
+fn a_recovering_peer_commits_only_what_the_leader_has_shown_it_since() {
+    let mut raft = peer_of(&[1, 2, 3], Some(11));
+    let heartbeat = Body::Heartbeat {
+        commit: 1,
+        read_seq: 0,
+        recover_to: None,
+    };
+    raft.step(from(2, 2, heartbeat.clone())).unwrap();
+    assert_eq!(
+        raft.commit(),
+        0,
+        "the leader knows of an entry that was acked and lost, not of the older one below it"
+    );
+    let append = Body::Append {
+        prev_index: 1,
+        prev_term: 1,
+        commit: 0,
+        entries: vec![],
+    };
+    raft.step(from(2, 2, append)).unwrap();
+    raft.step(from(2, 2, heartbeat)).unwrap();
+    assert_eq!(raft.commit(), 1);
+}
+
+#[test]
 fn a_recovering_group_of_one_goes_on_alone() {
     let mut raft = peer_of(&[1], Some(11));
     for _ in 0..2 * SILENCE {
