@@ -77,7 +77,8 @@ impl<W: Workload> World<W> {
         self.schedule(after, Happening::Start { node, boot });
     }
 
-    /// Loses unsynced writes, but within the fault model: of all voters fewer than a quorum may be left in doubt.
+    /// Loses unsynced writes, but within the fault model: any number of voters may be left in doubt by torn tails, since
+    /// all of them together elect a leader; while one is gone for good, fewer than a quorum of the rest may.
     pub(crate) fn cut_power(&mut self, node: usize) {
         let others = self
             .nodes
@@ -85,7 +86,8 @@ impl<W: Workload> World<W> {
             .enumerate()
             .filter(|(i, n)| *i != node && n.is_impaired)
             .count();
-        let may_be_impaired = self.nodes[node].is_impaired || others < (self.nodes.len() - 1) / 2;
+        let is_one_gone = self.nodes.iter().any(|n| n.is_impaired && !n.is_voter);
+        let may_be_impaired = self.nodes[node].is_impaired || !is_one_gone || others < (self.nodes.len() - 1) / 2;
         for _ in 0..8 {
             let disk = self.nodes[node].disk.fork();
             let report = disk.crash(&mut self.prng);

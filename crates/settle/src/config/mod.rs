@@ -50,6 +50,9 @@ impl ConfigError {
     }
 }
 
+/// A cluster has at most so many servers: consensus takes 64 members, and one place stays free for a replacement.
+const MAX_NODES: usize = 63;
+
 /// Another server of the cluster, or this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -433,6 +436,14 @@ fn peers(values: &Values, node: NodeId, listen_peer: SocketAddr) -> Result<Vec<P
         });
     }
     peers.sort_by_key(|peer| peer.node);
+    if peers.len() > MAX_NODES {
+        return Err(ConfigError::Contradiction {
+            reason: format!(
+                "cluster.peers names {} servers; at most {MAX_NODES} make a cluster",
+                peers.len()
+            ),
+        });
+    }
     if let Some(pair) = peers.windows(2).find(|pair| pair[0].node == pair[1].node) {
         return Err(ConfigError::Contradiction {
             reason: format!("cluster.peers names node {} twice", pair[0].node),
