@@ -319,7 +319,12 @@ impl State {
                 let grows = (offset + data.len() as u64).saturating_sub(f.live.len());
                 if grows > room {
                     // A full disk takes a part of the write before it says so.
-                    let fits = f.live.len().saturating_add(room).saturating_sub(*offset).min(data.len() as u64);
+                    let fits = f
+                        .live
+                        .len()
+                        .saturating_add(room)
+                        .saturating_sub(*offset)
+                        .min(data.len() as u64);
                     let part = self.prng.below(fits + 1) as usize;
                     let data = data.slice(..part);
                     f.change(Change::Write { offset: *offset, data });
