@@ -174,6 +174,7 @@ impl Connection<'_> {
     fn put(&mut self, message: ToClient) -> Result<(), Ended> {
         match message {
             ToClient::Answer { key, answer } => {
+                tracing::debug!(conn = %self.conn, key = key.0, ?answer, "answer");
                 self.door.metrics.answers.inc();
                 if let Some(kind) = self.pending.kind(key.0) {
                     self.pending
@@ -183,6 +184,7 @@ impl Connection<'_> {
             }
             ToClient::Dropped { key } => Ok(self.pending.dropped(key.0, &mut self.out)?),
             ToClient::Call { call, body } => {
+                tracing::debug!(conn = %self.conn, %call, xid = body.xid, branch = body.branch, kind = ?body.kind, "call");
                 // A client that never answers must not make the table grow: the gate's own timeout has long passed.
                 if self.calls.len() >= MAX_CALLS {
                     self.calls.clear();
@@ -215,6 +217,7 @@ impl Connection<'_> {
         let Some(answer) = frame.body.and_then(translate::rm_answer) else {
             return Ok(());
         };
+        tracing::debug!(conn = %self.conn, xid = answer.xid, branch = answer.branch, status = ?answer.branch_status, "call answered");
         self.door.metrics.call_answers.inc();
         // An answer to no call of ours: the gate hears of it and judges.
         let call = self.calls.remove(&frame.request_id).unwrap_or(CallId(0));
@@ -266,6 +269,7 @@ impl Connection<'_> {
         if let ClientRequest::RegisterTm { ident } | ClientRequest::RegisterRm { ident, .. } = &body {
             self.dialect = Dialect::of(&ident.version);
         }
+        tracing::debug!(conn = %self.conn, key, xid = translate::xid(&body), ?kind, "request");
         self.door.metrics.requests.inc();
         Ok(self
             .door

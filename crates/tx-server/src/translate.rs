@@ -132,6 +132,23 @@ pub(crate) fn request(message: Message) -> Result<(RequestKind, Asked), Translat
     Ok((kind, Asked::Gate(body)))
 }
 
+/// The transaction that a request is about, for the log.
+pub(crate) fn xid(request: &ClientRequest) -> &str {
+    match request {
+        ClientRequest::Commit { xid }
+        | ClientRequest::Rollback { xid }
+        | ClientRequest::Status { xid }
+        | ClientRequest::Report { xid, .. }
+        | ClientRequest::ReportBranch { xid, .. }
+        | ClientRequest::LockQuery { xid, .. } => xid,
+        ClientRequest::RegisterBranch(registration) => &registration.xid,
+        ClientRequest::RegisterTm { .. }
+        | ClientRequest::RegisterRm { .. }
+        | ClientRequest::UnregisterRm { .. }
+        | ClientRequest::Begin { .. } => "",
+    }
+}
+
 fn ident(identity: wire::Identity) -> Ident {
     Ident {
         application: identity.application_id,
