@@ -24,6 +24,9 @@ impl MariaDb {
     pub fn start(dir: &Path, schema: &Path) -> Result<Self> {
         let data = dir.join("mariadb");
         let socket = dir.join("db.sock");
+        // Its own, too: servers that share a temporary directory take each other's tables away.
+        let temp = dir.join("mariadb-tmp");
+        std::fs::create_dir_all(&temp).with_context(|| format!("create {}", temp.display()))?;
         let user = Command::new("id").arg("-un").output().context("run id")?;
         let user = String::from_utf8(user.stdout)?.trim().to_owned();
         let installed = Command::new("mariadb-install-db")
@@ -34,6 +37,7 @@ impl MariaDb {
             ])
             .arg(format!("--user={user}"))
             .arg(format!("--datadir={}", data.display()))
+            .env("TMPDIR", &temp)
             .output()
             .context("run mariadb-install-db")?;
         ensure!(
@@ -47,6 +51,7 @@ impl MariaDb {
             "--no-defaults".to_owned(),
             format!("--user={user}"),
             format!("--datadir={}", data.display()),
+            format!("--tmpdir={}", temp.display()),
             format!("--socket={}", socket.display()),
             format!("--port={port}"),
             "--bind-address=127.0.0.1".to_owned(),
