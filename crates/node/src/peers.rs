@@ -1,7 +1,7 @@
 //! Connections between servers.
 //!
-//! Each server dials every other one, once for each lane, and sends on those connections only; what it accepts it only
-//! reads. So the order of messages on a lane is the order of sending, and the end of a dialled control connection
+//! Each server dials every other one, once for each lane, and sends on those connections only; what it accepts it
+//! reads, and there it writes nothing but pulses. So the order of messages on a lane is the order of sending, and the end of a dialled control connection
 //! means that the peer must be told everything again.
 
 use std::{
@@ -333,25 +333,27 @@ impl<E: Events> Dialler<E> {
     /// Writes until the connection ends and says why it did.
     async fn write(&mut self, stream: TcpStream) -> PeerError {
         let (mut reading, mut writing) = stream.into_split();
+        let patience = (self.lane == Lane::Control).then_some(PULSE_LOST_AFTER);
         tokio::select! {
             biased;
-            error = closed(&mut reading, self.lane) => error,
+            error = closed(&mut reading, patience) => error,
             error = write_queue(&mut self.queue, &mut writing, &self.bytes_sent) => error,
         }
     }
 }
 
 /// Resolves when the connection is over. The accepting side writes nothing but pulses after its hello.
-async fn closed(reading: &mut OwnedReadHalf, lane: Lane) -> PeerError {
+/// `patience` is how long it may be silent.
+async fn closed(reading: &mut OwnedReadHalf, patience: Option<Duration>) -> PeerError {
     let mut pulses = [0; 64];
     loop {
         let read = reading.read(&mut pulses);
-        let read = match lane {
-            Lane::Control => match timeout(PULSE_LOST_AFTER, read).await {
+        let read = match patience {
+            Some(patience) => match timeout(patience, read).await {
                 Ok(read) => read,
                 Err(_) => return PeerError::NoPulse,
             },
-            Lane::Bulk => read.await,
+            None => read.await,
         };
         match read {
             Ok(0) => return PeerError::Closed,
@@ -539,6 +541,35 @@ mod tests {
             take_frame(&mut whole).expect("well formed").expect("whole"),
             &b"a message"[..]
         );
+    }
+
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (dialled.expect("connected"), accepted.expect("accepted").0)
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_closes_nothing_and_says_nothing_is_given_up() {
+        let (dialled, _accepted) = connected().await;
+        let (mut reading, _writing) = dialled.into_split();
+        let error = closed(&mut reading, Some(Duration::from_millis(20))).await;
+        assert!(matches!(error, PeerError::NoPulse), "{error}");
+    }
+
+    #[tokio::test]
+    async fn pulses_are_no_end_of_a_connection() {
+        let (dialled, accepted) = connected().await;
+        let (mut reading, _writing) = dialled.into_split();
+        let (_theirs, mut pulsing) = accepted.into_split();
+        let beating = timeout(PULSE_EVERY * 4, pulse(&mut pulsing));
+        let watching = closed(&mut reading, Some(PULSE_EVERY * 3));
+        tokio::select! {
+            biased;
+            error = watching => panic!("the peer was given up although it pulsed: {error}"),
+            beaten = beating => assert!(beaten.is_err(), "the connection took every pulse"),
+        }
     }
 
     #[test]
