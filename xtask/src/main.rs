@@ -30,7 +30,7 @@ enum Command {
     Conformance(conformance::Args),
     /// Kills all nodes of a cluster under load, on a disk that loses what was not synced, and checks what was told.
     Durability(durability::Args),
-    /// Builds the simulator with one deliberate bug at a time and checks that it is caught.
+    /// Runs the simulator with one deliberate bug at a time and checks that it is caught.
     Mutants(mutants::Args),
     /// Builds the simulator with optimisation and runs it; every argument is passed on.
     Sim(sim::Args),

@@ -1,6 +1,6 @@
-//! `cargo xtask mutants`: the simulator, built with one deliberate bug at a time, must fail each time.
+//! `cargo xtask mutants`: the simulator, run with one deliberate bug at a time, must fail each time.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context as _, bail, ensure};
 
@@ -78,31 +78,14 @@ fn list() -> anyhow::Result<Vec<Mutant>> {
 
 /// The line that shows what the simulator found; `None` when it found nothing.
 fn catch(mutant: &Mutant) -> anyhow::Result<Option<String>> {
-    let flags = format!("--cfg settle_mutant=\"{}\"", mutant.name);
-    let cargo = |verb: &str| {
-        let mut command: Command = crate::cargo();
-        command
-            .args([verb, "--quiet", "--profile", "sim", "--package", "settle-sim"])
-            // A target directory of its own: a mutant must never be taken for the product.
-            .args(["--target-dir", "target/mutants"])
-            .env("RUSTFLAGS", &flags)
-            .current_dir(crate::root());
-        command
-    };
-    ensure!(
-        cargo("build").status().context("start cargo")?.success(),
-        "the mutant {} does not build",
-        mutant.name
-    );
-    let output = cargo("run")
-        .args([
-            "--",
-            "--no-coverage",
-            "--scenario",
-            &mutant.scenario,
-            "--seeds",
-            &mutant.seeds,
-        ])
+    let output = crate::cargo()
+        .args(["run", "--quiet", "--profile", "sim", "--package", "settle-sim"])
+        // A target directory of its own: a mutant must never be taken for the product.
+        .args(["--target-dir", "target/mutants"])
+        .env("RUSTFLAGS", "--cfg settle_mutants")
+        .current_dir(crate::root())
+        .args(["--", "--no-coverage", "--mutant", &mutant.name])
+        .args(["--scenario", &mutant.scenario, "--seeds", &mutant.seeds])
         .output()
         .context("start the simulator")?;
     if output.status.success() {

@@ -6,6 +6,7 @@
 mod code;
 mod hash;
 mod ids;
+pub mod mutants;
 mod prng;
 mod size;
 mod time;

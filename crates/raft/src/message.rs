@@ -138,10 +138,10 @@ impl Message {
         };
         match &self.body {
             Body::PreVote { .. } | Body::PreVoteReply { granted: true, .. } => None,
-            Body::Vote { .. } | Body::VoteReply { granted: true, .. } if cfg!(settle_mutant = "vote_before_store") => {
+            Body::Vote { .. } | Body::VoteReply { granted: true, .. } if settle_base::mutant!("vote_before_store") => {
                 None
             }
-            Body::AppendReply { result: Ok(_), .. } if cfg!(settle_mutant = "ack_before_sync") => None,
+            Body::AppendReply { result: Ok(_), .. } if settle_base::mutant!("ack_before_sync") => None,
             Body::Vote { .. } => Some(Durability {
                 vote: Some(self.from),
                 ..term_only

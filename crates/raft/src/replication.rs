@@ -364,7 +364,7 @@ impl Raft {
                 self.progress.get(&peer).map_or(0, Progress::counted_match)
             }
         });
-        let is_own_term = self.log.term_at(reached) == Some(self.term) || cfg!(settle_mutant = "commit_old_term");
+        let is_own_term = self.log.term_at(reached) == Some(self.term) || settle_base::mutant!("commit_old_term");
         if reached <= self.log.commit || !is_own_term {
             return;
         }

@@ -1,5 +1,8 @@
 //! One executable: `settle server`, `dev`, `ctl`, `bench`, `config`.
 
+#[cfg(settle_mutants)]
+compile_error!("deliberate bugs are for the simulator: this program must not be built with them");
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

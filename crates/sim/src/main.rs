@@ -12,7 +12,7 @@ use std::{
 
 use settle_sim::{Coverage, Options, Report, Scenario, mutants::MUTANTS, run};
 
-const USAGE: &str = "usage: settle-sim [--scenario NAME|all] [--seeds N] [--first N] [--seed S] [--trace FILE] [--threads N] [--no-coverage]
+const USAGE: &str = "usage: settle-sim [--scenario NAME|all] [--seeds N] [--first N] [--seed S] [--trace FILE] [--threads N] [--no-coverage] [--mutant NAME]
        settle-sim mutants
 
   --scenario     register, tx, or all (default)
@@ -22,6 +22,7 @@ const USAGE: &str = "usage: settle-sim [--scenario NAME|all] [--seeds N] [--firs
   --trace FILE   with --seed: write one line per event
   --threads N    default: one per core
   --no-coverage  do not fail when something was not covered
+  --mutant NAME  with this deliberate bug; needs a build with `--cfg settle_mutants`
   mutants        print the deliberate bugs to be caught: name, scenario, seeds, meaning";
 
 struct Arguments {
@@ -83,11 +84,26 @@ fn parse(words: &[String]) -> Result<Arguments, String> {
             "--first" => arguments.first = number()?,
             "--seed" => arguments.seed = Some(number()?),
             "--trace" => arguments.trace = Some(value.clone()),
+            "--mutant" => switch_on(value)?,
             "--threads" => arguments.threads = number()?.clamp(1, 64) as usize,
             _ => return Err(format!("unknown flag {flag}")),
         }
     }
     Ok(arguments)
+}
+
+#[cfg(settle_mutants)]
+fn switch_on(mutant: &str) -> Result<(), String> {
+    if !MUTANTS.iter().any(|m| m.name == mutant) {
+        return Err(format!("no mutant `{mutant}`"));
+    }
+    settle_base::mutants::switch_on(mutant);
+    Ok(())
+}
+
+#[cfg(not(settle_mutants))]
+fn switch_on(_mutant: &str) -> Result<(), String> {
+    Err("this build has no mutants: it needs `--cfg settle_mutants`".to_owned())
 }
 
 fn simulate(arguments: &Arguments) -> ExitCode {

@@ -1,6 +1,6 @@
 //! The historical bugs that these scenarios must catch.
 
-/// One deliberate bug, switched on by `RUSTFLAGS='--cfg settle_mutant="<name>"'`.
+/// One deliberate bug, switched on by `--mutant NAME` in a build with `--cfg settle_mutants`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mutant {
     pub name: &'static str,

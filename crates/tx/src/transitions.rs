@@ -225,7 +225,7 @@ impl TxMachine {
         let Some(global) = self.globals.get_mut(&tid) else {
             return self.standing(tid);
         };
-        if global.status != GlobalStatus::Begin && !cfg!(settle_mutant = "decide_ignores_expect") {
+        if global.status != GlobalStatus::Begin && !settle_base::mutant!("decide_ignores_expect") {
             return Ok(global.status);
         }
         global.decided_at = Some(self.time);

@@ -203,7 +203,7 @@ impl Scan {
             let Some(mut body) = reader.bytes(body_at, header.body_len as usize).map_err(open_error)? else {
                 return Ok(stop("the batch is cut short"));
             };
-            let torn_tail_valid = cfg!(settle_mutant = "torn_tail_valid");
+            let torn_tail_valid = settle_base::mutant!("torn_tail_valid");
             let records = if crc32c::crc32c(&body) == header.body_crc {
                 record::decode_body(body, header.records)
                     .filter(|records| records.iter().all(|r| group_bit(r.group()) & header.group_mask != 0))
