@@ -500,6 +500,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     }
                 }
                 EntryKind::Noop => {}
+                // No command is known yet.
+                EntryKind::Host => return Err(HostError::Entry { group: id, index }),
             }
             group.applied = Applied {
                 index,

@@ -416,6 +416,7 @@ pub(crate) fn kind_to_u8(kind: EntryKind) -> u8 {
         EntryKind::Normal => 0,
         EntryKind::ConfChange => 1,
         EntryKind::Noop => 2,
+        EntryKind::Host => 3,
     }
 }
 
@@ -424,6 +425,7 @@ pub(crate) fn kind_from_u8(kind: u8) -> Option<EntryKind> {
         0 => Some(EntryKind::Normal),
         1 => Some(EntryKind::ConfChange),
         2 => Some(EntryKind::Noop),
+        3 => Some(EntryKind::Host),
         _ => None,
     }
 }

@@ -104,7 +104,8 @@ fn entry() -> impl Strategy<Value = Entry> {
     let kind = prop_oneof![
         Just(EntryKind::Normal),
         Just(EntryKind::ConfChange),
-        Just(EntryKind::Noop)
+        Just(EntryKind::Noop),
+        Just(EntryKind::Host)
     ];
     (any::<u64>(), any::<u64>(), kind, any::<u64>(), bytes()).prop_map(|(term, index, kind, time, data)| Entry {
         term,

@@ -14,6 +14,8 @@ pub enum EntryKind {
     ConfChange,
     /// Empty: the first entry of a leader's term, or the barrier that a recovering peer must pass.
     Noop,
+    /// A command of the host to itself (a mark, a version, a permission): opaque to consensus, not for the machine.
+    Host,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -36,13 +36,33 @@ impl Raft {
         time: GroupTime,
         expected_term: Option<Term>,
     ) -> Result<(Term, Index), ProposeError> {
+        self.propose_as(EntryKind::Normal, data, time, expected_term)
+    }
+
+    /// As [`Raft::propose`], for an entry that the host reads itself ([`EntryKind::Host`]) instead of its machine.
+    pub fn propose_host(
+        &mut self,
+        data: Bytes,
+        time: GroupTime,
+        expected_term: Option<Term>,
+    ) -> Result<(Term, Index), ProposeError> {
+        self.propose_as(EntryKind::Host, data, time, expected_term)
+    }
+
+    fn propose_as(
+        &mut self,
+        kind: EntryKind,
+        data: Bytes,
+        time: GroupTime,
+        expected_term: Option<Term>,
+    ) -> Result<(Term, Index), ProposeError> {
         self.check_proposer(expected_term)?;
         let (uncommitted, max) = (self.uncommitted_bytes, self.config.max_uncommitted_bytes);
         // One entry is always taken, however large: a limit must not stop the group for ever.
         if uncommitted > 0 && uncommitted.saturating_add(data.len()) > max {
             return Err(ProposeError::Full { uncommitted, max });
         }
-        let index = self.append_own(EntryKind::Normal, data, time);
+        let index = self.append_own(kind, data, time);
         Ok((self.term, index))
     }
 

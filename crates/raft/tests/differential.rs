@@ -335,7 +335,9 @@ impl Pair {
         );
         for entry in raft.entries(1..=status.last_index) {
             let data = match entry.kind {
-                EntryKind::Normal | EntryKind::Noop => String::from_utf8_lossy(&entry.data).into_owned(),
+                EntryKind::Normal | EntryKind::Host | EntryKind::Noop => {
+                    String::from_utf8_lossy(&entry.data).into_owned()
+                }
                 EntryKind::ConfChange => "(change)".to_owned(),
             };
             let _ = writeln!(view, "{}/{} {data}", entry.term, entry.index);

@@ -232,6 +232,7 @@ fn parse_change(word: &str) -> ConfChangeKind {
 fn entry_text(entry: &Entry) -> String {
     let data = match entry.kind {
         EntryKind::Normal => format!("\"{}\"", String::from_utf8_lossy(&entry.data)),
+        EntryKind::Host => format!("host \"{}\"", String::from_utf8_lossy(&entry.data)),
         EntryKind::Noop => "noop".to_owned(),
         EntryKind::ConfChange => {
             let change = ConfChange::decode(&entry.data).expect("a change in the log is valid");
