@@ -1,6 +1,6 @@
 //! One group on this node: its consensus, its machine, and what waits between the two.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use settle_base::{GroupId, GroupTime, Index, Mono, PeerId, Term};
 use settle_machine::{GroupRole, GroupView, StateMachine};
@@ -8,17 +8,19 @@ use settle_raft::{Raft, Role, SnapshotMeta};
 use settle_storage::FileName;
 
 use crate::{
+    groups::Filed,
     members::Book,
     snapshots::{Received, Receiving, Sending, Taking},
 };
 
 pub(crate) struct Group<M: StateMachine> {
     pub(crate) id: GroupId,
+    pub(crate) filed: Filed,
     pub(crate) raft: Raft,
     pub(crate) machine: M,
     pub(crate) effects: Vec<M::Effect>,
     /// As of the last applied entry.
-    pub(crate) book: Book,
+    pub(crate) book: Arc<Book>,
     pub(crate) applied: Applied,
     pub(crate) office: Option<Office>,
     /// What the service was told last.
@@ -76,12 +78,13 @@ impl<M: StateMachine> Group<M> {
         raft: Raft,
         id: GroupId,
         machine: M,
-        book: Book,
+        book: Arc<Book>,
         meta: &SnapshotMeta,
         file: Option<FileName>,
     ) -> Group<M> {
         Group {
             id,
+            filed: Filed::NOWHERE,
             was_recovering: raft.is_recovering(),
             raft,
             machine,
@@ -125,6 +128,12 @@ impl<M: StateMachine> Group<M> {
     /// Leads, and has applied an entry of its own term: everything committed before is in the machine.
     pub(crate) fn is_ready_leader(&self) -> bool {
         self.raft.role() == Role::Leader && self.applied.term == self.raft.term()
+    }
+
+    /// A snapshot is being taken, sent or received, or is due.
+    pub(crate) fn is_moving(&self, snapshot_after_bytes: u64) -> bool {
+        let is_under_way = self.taking.is_some() || self.receiving.is_some() || !self.sending.is_empty();
+        is_under_way || self.log_bytes >= snapshot_after_bytes
     }
 
     /// What a snapshot of the machine as it is now stands for.

@@ -13,7 +13,8 @@ use crate::{
     ClusterId, DurabilityChecker, Hello, HostAction, HostConfig, HostCounters, HostError, HostEvent, HostNote,
     Identity, OperatorRequest, PeerError, PeerMessage,
     event::DropReason,
-    group::{Group, PendingRead},
+    group::PendingRead,
+    groups::Groups,
     order::{Staged, Unstaged},
     peer_codec::PROTOCOL_VERSION,
     snapshot_file::Tokens,
@@ -30,7 +31,10 @@ pub struct Host<S: Service, D> {
     pub(crate) wal: Option<Wal>,
     pub(crate) service: S,
     pub(crate) make_machine: MakeMachine<S::Machine>,
-    pub(crate) groups: BTreeMap<GroupId, Group<S::Machine>>,
+    pub(crate) groups: Groups<S::Machine>,
+    /// Led groups that may have a member to be replaced.
+    pub(crate) misfits: BTreeSet<GroupId>,
+    pub(crate) misfit_next: GroupId,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     pub(crate) checker: DurabilityChecker,
     /// In the log, not known to be durable.
@@ -82,6 +86,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let mut prng = Prng::from_parts(&[config.seed, node, identity.incarnation.0]);
         // Answers to an earlier run's reads may still be on their way; they must not fit this run's.
         let next_read = prng.next_u64();
+        let groups = Groups::new(config.snapshot_after_bytes);
         Host {
             config,
             identity,
@@ -89,7 +94,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             wal: None,
             service,
             make_machine,
-            groups: BTreeMap::new(),
+            groups,
+            misfits: BTreeSet::new(),
+            misfit_next: GroupId(0),
             peers: BTreeMap::new(),
             checker: DurabilityChecker::default(),
             staged: VecDeque::new(),
@@ -225,9 +232,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     fn tick(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) -> Result<(), HostError> {
         self.ticks += 1;
         self.retries_full_disk = true;
-        for group in self.groups.values_mut() {
-            group.raft.tick();
-        }
+        self.groups.tick();
         self.try_found(now, out)?;
         if self.ticks.is_multiple_of(u64::from(self.config.election_ticks)) {
             self.remind_of_cluster(out);
@@ -410,9 +415,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     /// Consensus asks again by itself; this is for answers that will never come.
     fn drop_old_reads(&mut self, now: Mono) {
         let patience = self.config.tick * self.config.election_ticks * 4;
-        for (&id, group) in &mut self.groups {
+        let is_late = |read: &PendingRead| now.since(read.asked) >= patience;
+        for id in self.groups.reading() {
+            let group = self.groups.get_mut(&id).expect("only groups that are here are filed");
             let lost = &mut self.reads_lost;
-            let is_late = |read: &PendingRead| now.since(read.asked) >= patience;
             for (ctx, read) in group.reads.extract_if(.., |_, read| is_late(read)) {
                 group.raft.withdraw_read(ctx);
                 lost.push((id, read.token));

@@ -18,13 +18,16 @@ use crate::{
     group::Group,
     host::{Peer, send},
     identity::identity_file,
-    members::{Book, encode_conf, next_change},
+    members::{self, Book, encode_conf, next_change},
     peer_codec::PROTOCOL_VERSION,
 };
 
 /// A founded group starts as if from a snapshot at this index, of this term: so a replica that is let in later can only
 /// start from a snapshot, which tells it the membership.
 pub(crate) const FOUNDED: (u64, u64) = (1, 1);
+
+/// Groups whose members are looked at in one tick, so that a node with thousands to replace does nothing else meanwhile.
+const MISFITS_PER_TICK: usize = 256;
 
 /// Syncs that creating a group may take before the disk is called broken.
 const CREATE_SYNCS_MAX: u32 = 1_000;
@@ -57,7 +60,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         Ok(())
     }
 
-    fn check_hello(&self, node: NodeId, hello: &Hello) -> Result<(), PeerError> {
+    fn check_hello(&mut self, node: NodeId, hello: &Hello) -> Result<(), PeerError> {
         if hello.node != node || node == self.config.node {
             let (expected, said) = (node, hello.node);
             return Err(PeerError::OtherNode { expected, said });
@@ -66,7 +69,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             let (ours, theirs) = (PROTOCOL_VERSION, hello.protocol);
             return Err(PeerError::OtherProtocol { node, ours, theirs });
         }
-        let is_member = self.groups.values().any(|g| g.book.knows_node(node));
+        let is_member = self.groups.books().any(|book| book.knows_node(node));
         if !is_member && !self.config.nodes.iter().any(|(n, _)| *n == node) {
             return Err(PeerError::UnknownNode { node });
         }
@@ -83,17 +86,14 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     pub(crate) fn peer_down(&mut self, node: NodeId, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
         let Some(peer) = self.peers.remove(&node) else { return };
         self.last_connected.insert(peer.hello.incarnation, now);
-        let groups = &self.groups;
-        let is_member = |peer: PeerId| groups.values().any(|g| g.book.get(peer).is_some());
-        self.last_connected.retain(|peer, _| is_member(*peer));
+        let members: BTreeSet<PeerId> = self.groups.books().flat_map(|b| b.iter().map(|m| m.peer)).collect();
+        self.last_connected.retain(|peer, _| members.contains(peer));
         self.outbox.remove(&node);
         self.drop_transfers(peer.hello.incarnation, out);
         if peer.is_linked {
-            for group in self.groups.values_mut() {
-                group.raft.report_unreachable(peer.hello.incarnation);
-            }
+            self.report_unreachable(peer.hello.incarnation);
             self.serve(Event::PeerDown { node }, now, out);
-            self.update_roles(now, out);
+            self.update_roles(peer.hello.incarnation, now, out);
         }
     }
 
@@ -104,17 +104,26 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         };
         peer.is_linked = true;
         let incarnation = peer.hello.incarnation;
-        for group in self.groups.values_mut() {
-            // What went to it before did not arrive.
-            group.raft.report_unreachable(incarnation);
-        }
+        // What went to it before did not arrive.
+        self.report_unreachable(incarnation);
+        self.misfits.extend(self.groups.led_by(self.identity.incarnation));
         self.serve(Event::PeerUp { node }, now, out);
-        self.update_roles(now, out);
+        self.update_roles(incarnation, now, out);
     }
 
-    fn update_roles(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
-        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
-        for id in ids {
+    /// Only a leader has anything to do with it.
+    fn report_unreachable(&mut self, peer: PeerId) {
+        for id in self.groups.led_by(self.identity.incarnation) {
+            let group = self.groups.get_mut(&id).expect("only groups that are here are filed");
+            if members::is_in(group.raft.conf(), peer) {
+                group.raft.report_unreachable(peer);
+            }
+        }
+    }
+
+    /// Where the leader of these groups lives is known now, or not any more.
+    fn update_roles(&mut self, leader: PeerId, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        for id in self.groups.led_by(leader) {
             self.update_role(id, now, out);
         }
     }
@@ -226,7 +235,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             };
             let machine = (self.make_machine)(id, cluster);
             self.checker.restored(id, hard_state, meta.index);
-            self.groups.insert(id, Group::new(raft, id, machine, book, &meta, None));
+            let book = self.groups.share(book);
+            self.groups.insert(Group::new(raft, id, machine, book, &meta, None));
         }
         out.push(HostAction::Note(HostNote::Adopted { cluster, as_founder }));
         let nodes: Vec<(NodeId, bool)> = self
@@ -262,8 +272,23 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             .collect();
         let config = &self.config;
         let patience = config.tick * config.election_ticks * config.auto_replace_after_elections;
-        for group in self.groups.values_mut().filter(|g| g.is_ready_leader()) {
-            for (node, hello) in &nodes {
+        let first = self.misfits.range(self.misfit_next..).take(MISFITS_PER_TICK).copied();
+        let ids: Vec<GroupId> = first.collect();
+        let is_wrapping = ids.len() < MISFITS_PER_TICK;
+        self.misfit_next = ids
+            .last()
+            .filter(|_| !is_wrapping)
+            .map_or(GroupId(0), |last| GroupId(last.0 + 1));
+        for id in ids {
+            let Some(group) = self.groups.get(&id) else { continue };
+            let is_misfit = |(node, hello): &(NodeId, Hello)| {
+                group.book.knows_node(*node) && !group.raft.conf().voters.contains(&hello.incarnation)
+            };
+            if !group.is_ready_leader() || !nodes.iter().any(is_misfit) {
+                self.misfits.remove(&id);
+                continue;
+            }
+            let due = nodes.iter().filter(|node| is_misfit(node)).find_map(|(node, hello)| {
                 let (node, peer) = (*node, hello.incarnation);
                 let mut others = group.book.iter().filter(|m| m.node == node && m.peer != peer);
                 let is_gone = |m: &Member| {
@@ -272,17 +297,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 };
                 let is_allowed =
                     self.replace_allowed.contains(&node) || (self.config.auto_replace && others.all(is_gone));
-                if !is_allowed || !group.book.knows_node(node) || group.raft.conf().voters.contains(&peer) {
-                    continue;
+                if !is_allowed {
+                    return None;
                 }
-                let address = self
-                    .config
-                    .nodes
-                    .iter()
-                    .find(|(n, _)| *n == node)
-                    .map(|(_, a)| a.clone());
-                let known = group.book.iter().find(|m| m.node == node).map(|m| m.address.clone());
-                let address = address.or(known).unwrap_or_default();
+                let configured = self.config.nodes.iter().find(|(n, _)| *n == node);
+                let known = || group.book.iter().find(|m| m.node == node).map(|m| m.address.clone());
+                let address = configured.map(|(_, a)| a.clone()).or_else(known).unwrap_or_default();
                 let status = group.raft.status();
                 let caught_up = status.progress.iter().any(|p| {
                     p.peer == peer
@@ -292,18 +312,29 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         && p.matched + self.config.promote_within_entries >= status.last_index
                 });
                 let member = Member { peer, node, address };
-                let Some(change) = next_change(group.raft.conf(), &group.book, &member, caught_up) else {
-                    continue;
-                };
+                let change = next_change(group.raft.conf(), &group.book, &member, caught_up)?;
+                Some((node, peer, change))
+            });
+            // One change at a time.
+            if let Some((node, peer, change)) = due {
                 let time = group.time(now);
+                let group = self.groups.get_mut(&id).expect("it was just asked");
                 if group.raft.propose_conf_change(change, time).is_ok() {
-                    let group = group.id;
-                    out.push(HostAction::Note(HostNote::ReplacementProposed { group, node, peer }));
+                    out.push(HostAction::Note(HostNote::ReplacementProposed {
+                        group: id,
+                        node,
+                        peer,
+                    }));
                 }
-                // One change at a time.
-                break;
             }
         }
+        if !self.replace_allowed.is_empty() && self.ticks.is_multiple_of(u64::from(self.config.election_ticks)) {
+            self.forget_permissions();
+        }
+    }
+
+    /// A node that took its place in every group needs no permission any more.
+    fn forget_permissions(&mut self) {
         let is_replaced = |node: &NodeId| {
             let peer = self.peers.get(node).map(|p| p.hello.incarnation);
             let groups = || self.groups.values();

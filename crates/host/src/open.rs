@@ -115,8 +115,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             self.first_notes.push(HostNote::Recovering { group });
         }
         self.checker.restored(group, hard_state, last);
-        self.groups
-            .insert(group, Group::new(raft, group, machine, book, &meta, file));
+        let book = self.groups.share(book);
+        self.groups.insert(Group::new(raft, group, machine, book, &meta, file));
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! The order of things: write, then (once durable) promise, apply, answer. Everything that consensus wants passes here.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use settle_base::{GroupId, Index, Mono, NodeId, PeerId};
 use settle_machine::{EntryMeta, Event, GroupRole, Service, StateMachine};
@@ -61,17 +63,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     pub(crate) fn settle(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) -> Result<(), HostError> {
         for _ in 0..ROUNDS_MAX {
             let mut progressed = self.poll_disk(now, out)?;
-            let mut next = self.groups.keys().next().copied();
-            while let Some(id) = next {
+            for id in self.groups.take_undrained() {
                 while self.groups.get(&id).is_some_and(|g| g.raft.has_ready()) {
                     self.drain_ready(id, now, out)?;
                     progressed = true;
                 }
-                next = self
-                    .groups
-                    .range((std::ops::Bound::Excluded(id), std::ops::Bound::Unbounded))
-                    .next()
-                    .map(|(id, _)| *id);
             }
             self.write()?;
             self.report_lost_reads(now, out);
@@ -447,6 +443,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.role = role;
             }
+            if role.is_ready_leader {
+                self.misfits.insert(id);
+            }
             self.serve(Event::Role { group: id, role }, now, out);
         }
     }
@@ -462,6 +461,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.checker.check_apply(id, last)?;
         let group = self.groups.get_mut(&id).expect("its entries were just taken");
         let mut is_conf_changed = false;
+        let mut book = Arc::clone(&group.book);
         for entry in &committed {
             let index = entry.index;
             assert_eq!(
@@ -490,7 +490,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                             true => Book::default(),
                             false => Book::decode(change.context).map_err(|_| unreadable)?,
                         };
-                        group.book.apply(brought, &conf);
+                        Arc::make_mut(&mut book).apply(brought, &conf);
                         group.sending.retain(|peer, _| members::is_in(&conf, *peer));
                         is_conf_changed = true;
                         self.counters.conf_changes += 1;
@@ -513,6 +513,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.counters.entries_applied += committed.len() as u64;
         group.raft.on_applied(last);
         if is_conf_changed {
+            let book = self.groups.share(Arc::unwrap_or_clone(book));
+            self.groups.get_mut(&id).expect("its entries were just taken").book = book;
+            self.misfits.insert(id);
             self.remember_commit(id, last, now)?;
         }
         let group = self.groups.get_mut(&id).expect("its entries were just taken");
@@ -571,8 +574,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         if waited < self.config.slow_disk {
             return;
         }
-        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
-        for id in ids {
+        for id in self.groups.led_by(self.identity.incarnation) {
             let status = self.groups[&id].raft.status();
             if status.role != Role::Leader || !status.transferee.is_none() {
                 continue;

@@ -124,7 +124,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let (token, result) = (completion.token, &completion.result);
         let mut taken = None;
         let mut arrived = None;
-        for (&id, group) in &mut self.groups {
+        for id in self.groups.moving() {
+            let group = self.groups.get_mut(&id).expect("only groups that are here are filed");
             let (disk, tokens) = (&mut self.disk, &mut self.tokens);
             if let Some(taking) = &mut group.taking {
                 match taking.writer.complete(disk, tokens, token, result) {
@@ -607,8 +608,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             .get_mut(&id)
             .expect("a log is written only for groups that are here");
         let received = group.received.take().expect("nothing else takes it");
+        let book = self.groups.share(received.book);
+        let group = self.groups.get_mut(&id).expect("it was just asked");
         group.machine = received.machine;
-        group.book = received.book;
+        group.book = book;
         group.applied = Applied {
             index,
             term: meta.term,
@@ -644,8 +647,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     /// Transfers with a node whose connection is gone.
     pub(crate) fn drop_transfers(&mut self, peer: PeerId, out: &mut Vec<HostAction<S::Response>>) {
-        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
-        for id in ids {
+        for id in self.groups.moving() {
             self.end_sending(id, peer, false, out);
             if self.groups[&id].receiving.as_ref().is_some_and(|r| r.from == peer) {
                 self.give_up_receiving(id, false, out);
@@ -656,8 +658,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     /// Gives up transfers that stand still, and takes snapshots that had to wait.
     pub(crate) fn tick_snapshots(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
         let patience = self.config.tick * self.config.election_ticks * PATIENCE_ELECTIONS;
-        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
-        for id in ids {
+        for id in self.groups.moving() {
             let group = &self.groups[&id];
             let is_late = |last: Mono| now.since(last) > patience;
             let late: Vec<PeerId> = group

@@ -46,11 +46,24 @@ pub struct HostCounters {
     pub messages_undeliverable: u64,
 }
 
+/// How many of a node's groups are how.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct GroupCounts {
+    pub here: usize,
+    /// The others rest: they count no time and send nothing until something happens.
+    pub awake: usize,
+    /// Led by this node's replica.
+    pub led: usize,
+    /// This node's replica knows no leader.
+    pub leaderless: usize,
+}
+
 #[derive(Clone, Debug)]
 pub struct HostStatus {
     pub node: NodeId,
     pub incarnation: PeerId,
     pub cluster: Option<ClusterId>,
+    pub counts: GroupCounts,
     pub groups: Vec<GroupStatus>,
     /// Nodes that a connection is up with, and whether they belong to our cluster.
     pub peers: Vec<(NodeId, PeerId, bool)>,
@@ -83,12 +96,19 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.wal.as_ref().map(|wal| wal.stats()).unwrap_or_default()
     }
 
+    /// Costs the same however many groups there are.
+    pub fn group_counts(&self) -> GroupCounts {
+        GroupCounts {
+            here: self.groups.len(),
+            awake: self.groups.awake_count(),
+            led: self.groups_led(),
+            leaderless: self.groups.led_by_count(PeerId::NONE),
+        }
+    }
+
     /// Groups whose leader this node's replica is.
     pub fn groups_led(&self) -> usize {
-        self.groups
-            .values()
-            .filter(|g| g.raft.role() == settle_raft::Role::Leader)
-            .count()
+        self.groups.led_by_count(self.identity.incarnation)
     }
 
     pub fn status(&self, now: Mono) -> HostStatus {
@@ -104,6 +124,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             node: self.config.node,
             incarnation: self.identity.incarnation,
             cluster: self.identity.cluster,
+            counts: self.group_counts(),
             groups: groups.collect(),
             peers: peers
                 .map(|(node, p)| (*node, p.hello.incarnation, p.is_linked))
