@@ -1,18 +1,30 @@
-//! ARCHITECTURE.md maps every crate, with the invariant that it must keep, and no crate that is gone.
+//! ARCHITECTURE.md maps every crate, with the invariant that it must keep and the test that guards it, and no crate that
+//! is gone.
 
 use std::collections::BTreeSet;
 
-use super::{Findings, Place, workspace::Workspace};
+use super::{
+    Findings, Place,
+    source::{Index, Tests},
+    workspace::Workspace,
+};
 
 const RULE: &str = "code-map";
 const PAGE: &str = "ARCHITECTURE.md";
 const INVARIANT: &str = "*Architecture invariant:*";
+/// What follows names tests, or a command of the repository.
+const GUARD: &str = "*Guarded by:*";
+const COMMAND: &str = "cargo xtask ";
 
 /// Compares the entries of the map, which start with a bold folder (``**`crates/tx`**``), with the members.
-pub fn check(workspace: &Workspace, findings: &mut Findings) {
+pub fn check(workspace: &Workspace, index: &Index, findings: &mut Findings) {
+    let tests = Tests::of(index);
     let text = std::fs::read_to_string(workspace.root.join(PAGE)).unwrap_or_default();
     let mut mapped = BTreeSet::new();
     for (at, entry) in entries(&text) {
+        for complaint in guards(&entry, &tests) {
+            findings.add(Place::line(PAGE, at), RULE, complaint);
+        }
         let Some(folder) = entry
             .strip_prefix("**`")
             .and_then(|rest| rest.split_once("`**"))
@@ -39,6 +51,24 @@ pub fn check(workspace: &Workspace, findings: &mut Findings) {
             );
         }
     }
+}
+
+/// What is wrong with the guards of an entry that states an invariant or, in a list, a contract.
+fn guards(entry: &str, tests: &Tests) -> Vec<String> {
+    let Some((_, named)) = entry.split_once(GUARD) else {
+        let unguarded = entry.contains(INVARIANT).then(|| {
+            let start: String = entry.chars().take(40).collect();
+            format!("`{start}…` states an invariant; name the test that guards it after `{GUARD}`")
+        });
+        return unguarded.into_iter().collect();
+    };
+    let names: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+    if names.is_empty() {
+        return vec![format!("`{GUARD}` names no test")];
+    }
+    let is_unknown = |name: &&str| !name.starts_with(COMMAND) && !tests.has(name);
+    let unknown = names.into_iter().filter(is_unknown);
+    unknown.map(|name| format!("no test is called `{name}`")).collect()
 }
 
 /// The paragraphs of `text` with the lines they start at.

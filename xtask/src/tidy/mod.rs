@@ -74,7 +74,7 @@ fn check(root: &Path) -> anyhow::Result<Findings> {
     source_walls::check(&index, &mut findings);
     let codes = error_codes::check(&workspace, &index, &mut findings)?;
     bad_input::check(&workspace, &index, &codes, &mut findings)?;
-    code_map::check(&workspace, &mut findings);
+    code_map::check(&workspace, &index, &mut findings);
     links::check(&workspace, &mut findings)?;
     file_length::check(&workspace, &mut findings)?;
     Ok(findings)

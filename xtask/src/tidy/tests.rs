@@ -36,7 +36,9 @@ impl Repository {
                 "settle-net.workspace = true\nsettle-storage.workspace = true\nsettle-tx.workspace = true\n",
             ),
         ] {
-            map += &format!("**`crates/{name}`** is.\n*Architecture invariant:* pure.\n\n");
+            map += &format!(
+                "**`crates/{name}`** is.\n*Architecture invariant:* pure.\n*Guarded by:* `cargo xtask tidy`.\n\n"
+            );
             root += &format!("settle-{name} = {{ path = \"crates/{name}\" }}\n");
             let manifest = format!("[package]\nname = \"settle-{name}\"\n{FIELDS}\n[dependencies]\n{dependencies}");
             repository.write(&format!("crates/{name}/Cargo.toml"), &manifest);
@@ -457,7 +459,12 @@ fn the_map_has_each_crate_with_its_invariant_and_no_other() {
     let with_map = |from: &str, to: &str| Repository::clean().with(MAP, &map.replace(from, to));
     with_map("**`crates/tx`**", "`crates/tx`").assert_finds("code-map", MAP, "crates/tx is not on the map");
     with_map("*Architecture invariant:*", "").assert_finds("code-map", MAP, "crates/tx has no");
-    let gone = "**`crates/gone`** was.\n*Architecture invariant:* none.\n\n**`crates/tx`**";
+    let guard = "*Guarded by:* `cargo xtask tidy`.";
+    with_map(guard, "").assert_finds("code-map", MAP, "name the test that guards it");
+    with_map(guard, "*Guarded by:* care.").assert_finds("code-map", MAP, "names no test");
+    with_map(guard, "*Guarded by:* `settle_tx::nobody`.").assert_finds("code-map", MAP, "settle_tx::nobody");
+    let gone =
+        "**`crates/gone`** was.\n*Architecture invariant:* none.\n*Guarded by:* `cargo xtask tidy`.\n\n**`crates/tx`**";
     with_map("**`crates/tx`**", gone).assert_finds("code-map", MAP, "no crate crates/gone");
 }
 

@@ -7,6 +7,7 @@
 mod bindings;
 mod load;
 mod resolve;
+mod test_names;
 mod tokens;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 
 pub use bindings::use_leaves;
 pub use resolve::Meaning;
+pub use test_names::Tests;
 pub use tokens::token_paths;
 
 /// A module of some target of some crate, by its place in [`Index::modules`].
