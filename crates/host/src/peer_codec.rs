@@ -254,6 +254,7 @@ fn put_message(out: &mut Vec<u8>, message: &Message) {
             commit,
             read_seq,
             recover_to,
+            rest,
         } => {
             out.put_u8(7);
             out.put_u64_le(*commit);
@@ -262,11 +263,17 @@ fn put_message(out: &mut Vec<u8>, message: &Message) {
             if let Some((_, index)) = recover_to {
                 out.put_u64_le(*index);
             }
+            out.put_u8(u8::from(*rest));
         }
-        Body::HeartbeatReply { read_seq, recovering } => {
+        Body::HeartbeatReply {
+            read_seq,
+            recovering,
+            rested,
+        } => {
             out.put_u8(8);
             out.put_u64_le(*read_seq);
             put_option(out, *recovering);
+            out.put_u8(u8::from(*rested));
         }
         Body::Snapshot { meta } => {
             out.put_u8(9);
@@ -353,10 +360,12 @@ fn body(reader: &mut Reader) -> Decoded<Body> {
                 Some(number) => Some((number, reader.u64()?)),
                 None => None,
             },
+            rest: reader.bool()?,
         },
         8 => Body::HeartbeatReply {
             read_seq: reader.u64()?,
             recovering: option(reader)?,
+            rested: reader.bool()?,
         },
         9 => Body::Snapshot { meta: meta(reader)? },
         10 => Body::TimeoutNow,

@@ -147,12 +147,19 @@ fn body() -> impl Strategy<Value = Body> {
             }
         }),
         (result, recover()).prop_map(|(result, recovering)| Body::AppendReply { result, recovering }),
-        (n(), n(), prop::option::of((n(), n()))).prop_map(|(commit, read_seq, recover_to)| Body::Heartbeat {
-            commit,
-            read_seq,
-            recover_to
+        (n(), n(), prop::option::of((n(), n())), any::<bool>()).prop_map(|(commit, read_seq, recover_to, rest)| {
+            Body::Heartbeat {
+                commit,
+                read_seq,
+                recover_to,
+                rest,
+            }
         }),
-        (n(), recover()).prop_map(|(read_seq, recovering)| Body::HeartbeatReply { read_seq, recovering }),
+        (n(), recover(), any::<bool>()).prop_map(|(read_seq, recovering, rested)| Body::HeartbeatReply {
+            read_seq,
+            recovering,
+            rested
+        }),
         (n(), n(), conf(), n(), bytes()).prop_map(|(index, term, conf, time, context)| Body::Snapshot {
             meta: SnapshotMeta {
                 index,

@@ -24,6 +24,7 @@ impl Raft {
     /// Starts an election, pre-vote first. Nothing happens at a leader, at a peer that is no voter or began to recover
     /// a short time ago, nor while a membership change or a snapshot waits to take effect here.
     pub fn campaign(&mut self) {
+        self.wake();
         if self.may_campaign() {
             self.become_pre_candidate();
         }
@@ -141,7 +142,7 @@ impl Raft {
 
     /// A leader was heard within the election timeout, so no candidate is needed.
     fn has_lease(&self) -> bool {
-        !self.leader.is_none() && self.election_elapsed < self.config.election_ticks
+        !self.leader.is_none() && !self.leader_is_lost && self.election_elapsed < self.config.election_ticks
     }
 
     pub(crate) fn step_vote(&mut self, from: PeerId, term: Term, body: Body) {
@@ -254,6 +255,7 @@ impl Raft {
             self.heartbeat_elapsed = 0;
             self.out.heartbeat = true;
         }
+        self.tick_asking();
     }
 
     fn quorum_is_active(&mut self) -> bool {

@@ -10,12 +10,13 @@
 //! reads. Those are the host's.
 //!
 //! Map: `raft.rs` the group's state and its life; `validate.rs` what a message must keep before anything changes;
-//! `election.rs`, `replication.rs`, `read.rs`, `membership.rs`, `recovering.rs` one concern each; `ready.rs` the way out;
+//! `election.rs`, `replication.rs`, `read.rs`, `membership.rs`, `recovering.rs`, `hibernation.rs` one concern each; `ready.rs` the way out;
 //! `log.rs`, `progress.rs`, `conf.rs` the parts.
 
 mod conf;
 mod election;
 mod entry;
+mod hibernation;
 mod log;
 mod membership;
 mod message;

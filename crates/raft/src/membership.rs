@@ -44,6 +44,7 @@ impl Raft {
     /// An error is the same at every replica (it depends on the log alone) and changes nothing.
     pub fn apply_conf_change(&mut self, change: &ConfChange) -> Result<ConfState, ConfChangeError> {
         self.conf = self.conf.changed(change)?;
+        self.wake();
         if self.role == Role::Leader {
             self.adopt_conf_as_leader();
         }
@@ -106,6 +107,7 @@ impl Raft {
         if !can_lead || !self.conf.is_voter(to) {
             return Err(TransferError::NotAVoter { to });
         }
+        self.wake();
         if self.transferee != to {
             self.transferee = to;
             self.election_elapsed = 0;

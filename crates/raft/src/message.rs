@@ -57,10 +57,14 @@ pub enum Body {
         read_seq: u64,
         /// For a recovering peer: its number, and the committed index that it must hold before it may vote again.
         recover_to: Option<(u64, Index)>,
+        /// Nothing is under way: rest, if your log is the same. See [`crate::Raft::rest`].
+        rest: bool,
     },
     HeartbeatReply {
         read_seq: u64,
         recovering: Option<u64>,
+        /// The follower rests from now on.
+        rested: bool,
     },
     /// An announcement: the host streams the bytes and steps this into the receiver once all arrived and verified.
     /// The answer is an [`Body::AppendReply`].

@@ -41,6 +41,8 @@ pub(crate) struct Progress {
     pub recent_active: bool,
     /// The newest round of reads that the peer confirmed.
     pub read_seq: u64,
+    /// The newest round in which the peer answered that it rests.
+    pub rested_in: u64,
     /// While this is set and not trusted, nothing of the peer counts in a quorum.
     pub recovery: Option<Recovery>,
     /// The number of the loss that the peer has recovered from; answers that still name it are late.
@@ -61,6 +63,7 @@ impl Progress {
             // One full election timeout to answer in, before it counts as silent.
             recent_active: true,
             read_seq: 0,
+            rested_in: 0,
             recovery: None,
             recovered: None,
             inflight: VecDeque::new(),

@@ -8,6 +8,7 @@ use crate::{
     conf::{ConfChange, ConfState},
     election::Ballot,
     entry::{Entry, EntryKind, HardState, SnapshotMeta},
+    hibernation::Rest,
     log::Log,
     message::{Body, Message},
     progress::{Progress, ProgressState},
@@ -131,6 +132,9 @@ pub struct Raft {
     election_draws: u64,
     pinned_timeout: Option<u32>,
     pub(crate) heartbeat_elapsed: u32,
+    pub(crate) rest: Rest,
+    /// At a follower: the host heard that the leader's node is gone, and nothing of the leader since.
+    pub(crate) leader_is_lost: bool,
 
     /// Answers to this (pre-)candidate; its own vote joins when it is durable.
     pub(crate) votes: BTreeMap<PeerId, Ballot>,
@@ -211,6 +215,8 @@ impl Raft {
             election_draws: 0,
             pinned_timeout: None,
             heartbeat_elapsed: 0,
+            rest: Rest::Awake,
+            leader_is_lost: false,
             votes: BTreeMap::new(),
             pre_grants: BTreeMap::new(),
             is_unanimous: false,
@@ -227,8 +233,11 @@ impl Raft {
         Ok(raft)
     }
 
-    /// One tick of the host's timer (at most 50 ms apart with the default config).
+    /// One tick of the host's timer (at most 50 ms apart with the default config). Nothing happens at a resting peer.
     pub fn tick(&mut self) {
+        if self.is_resting() {
+            return;
+        }
         self.election_elapsed += 1;
         if let Some(recovering) = &mut self.recovering {
             recovering.tick();
@@ -256,6 +265,9 @@ impl Raft {
     /// its sender is broken (or lost its disk) and the host should close the connection.
     pub fn step(&mut self, message: Message) -> Result<(), StepError> {
         self.validate(&message)?;
+        if self.rest != Rest::Awake && !self.keeps_rest(&message.body) {
+            self.wake();
+        }
         self.step_valid(message);
         self.assert_invariants();
         Ok(())
@@ -306,16 +318,21 @@ impl Raft {
                 commit,
                 read_seq,
                 recover_to,
+                rest,
             } => {
                 self.follow(from);
-                self.on_heartbeat(from, commit, read_seq, recover_to);
+                self.on_heartbeat(from, commit, read_seq, recover_to, rest);
             }
             Body::Snapshot { meta } => {
                 self.follow(from);
                 self.on_snapshot(from, meta);
             }
             Body::AppendReply { result, recovering } => self.on_append_reply(from, result, recovering),
-            Body::HeartbeatReply { read_seq, recovering } => self.on_heartbeat_reply(from, read_seq, recovering),
+            Body::HeartbeatReply {
+                read_seq,
+                recovering,
+                rested,
+            } => self.on_heartbeat_reply(from, read_seq, recovering, rested),
             Body::TimeoutNow => self.on_timeout_now(from),
             Body::ReadIndex { ctx } => self.on_read_index(from, ctx),
             Body::ReadIndexReply { ctx, index } => self.on_read_index_reply(from, ctx, index),
@@ -326,6 +343,9 @@ impl Raft {
     fn follow(&mut self, leader: PeerId) {
         if self.role == Role::Follower && self.leader == leader {
             self.election_elapsed = 0;
+            if std::mem::take(&mut self.leader_is_lost) {
+                self.draw_election_timeout();
+            }
         } else {
             self.become_follower(self.term, leader);
         }
@@ -356,6 +376,8 @@ impl Raft {
         }
         self.election_elapsed = 0;
         self.heartbeat_elapsed = 0;
+        self.rest = Rest::Awake;
+        self.leader_is_lost = false;
         self.draw_election_timeout();
         self.votes.clear();
         self.pre_grants.clear();
@@ -394,7 +416,7 @@ impl Raft {
         self.assert_invariants();
     }
 
-    fn draw_election_timeout(&mut self) {
+    pub(crate) fn draw_election_timeout(&mut self) {
         self.election_draws += 1;
         let Config {
             seed,
@@ -422,7 +444,13 @@ impl Raft {
         assert!(self.log.durable_term <= self.term, "nothing of a later term is durable");
         assert!(self.log.last_term() <= self.term, "no entry is of a later term");
         match self.role {
-            Role::Follower => assert_ne!(self.leader, id, "a follower does not follow itself"),
+            Role::Follower => {
+                assert_ne!(self.leader, id, "a follower does not follow itself");
+                assert!(
+                    !self.is_resting() || !self.leader.is_none(),
+                    "a resting follower knows for whom"
+                );
+            }
             Role::PreCandidate => assert!(self.leader.is_none(), "a pre-candidate knows no leader"),
             Role::Candidate => {
                 assert!(self.leader.is_none(), "a candidate knows no leader");
@@ -541,6 +569,7 @@ impl Raft {
             conf: self.conf.clone(),
             recovering: self.is_recovering(),
             transferee: self.transferee,
+            resting: self.is_resting(),
             progress: self.progress.iter().map(peer_status).collect(),
         }
     }
@@ -555,6 +584,7 @@ impl Raft {
     /// Puts an entry of the leader's own into its log. It counts for the quorum once it is durable.
     pub(crate) fn append_own(&mut self, kind: EntryKind, data: bytes::Bytes, time: GroupTime) -> Index {
         assert_eq!(self.role, Role::Leader, "only a leader appends entries of its own");
+        self.wake();
         let index = self.log.last_index() + 1;
         let entry = Entry {
             term: self.term,
@@ -609,6 +639,8 @@ pub struct Status {
     pub recovering: bool,
     /// Leadership is being handed to this peer.
     pub transferee: PeerId,
+    /// It counts no ticks: see [`Raft::rest`].
+    pub resting: bool,
     /// At a leader: every other peer.
     pub progress: Vec<PeerStatus>,
 }

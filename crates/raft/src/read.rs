@@ -54,6 +54,19 @@ impl Reads {
         self.round_is_open = false;
     }
 
+    /// A round that no heartbeat has carried yet.
+    pub fn open_round(&mut self) -> u64 {
+        if !self.round_is_open {
+            self.round_is_open = true;
+            self.round += 1;
+        }
+        self.round
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn len(&self) -> usize {
         self.pending.len() + self.waiting.len() + self.forwarded.len()
     }
@@ -68,6 +81,7 @@ impl Raft {
                 pending: self.reads.len(),
             });
         }
+        self.wake();
         if self.role == Role::Leader {
             self.accept_read(self.config.id, ctx);
         } else if self.leader.is_none() {
@@ -92,13 +106,10 @@ impl Raft {
         if self.log.term_at(self.log.commit) != Some(self.term) {
             return self.reads.waiting.push((from, ctx));
         }
-        if !self.reads.round_is_open {
-            self.reads.round_is_open = true;
-            self.reads.round += 1;
-            self.out.heartbeat = true;
-        }
+        let round = self.reads.open_round();
+        self.out.heartbeat = true;
         let read = PendingRead {
-            round: self.reads.round,
+            round,
             index: self.log.commit,
             from,
             ctx,

@@ -104,6 +104,7 @@ impl Raft {
                     commit: self.log.commit.min(progress.matched),
                     read_seq: self.reads.newest_round(),
                     recover_to: recover_to.map(|recovery| (recovery.number, recovery.barrier)),
+                    rest: self.is_asking_to_rest(),
                 };
                 self.send(peer, self.term, body);
             }
@@ -175,6 +176,10 @@ impl Raft {
 
     /// Messages to `to` were lost.
     pub fn report_unreachable(&mut self, to: PeerId) {
+        // Who rests already needs no answer; who asks will get none.
+        if self.is_asking_to_rest() {
+            self.wake();
+        }
         if let Some(progress) = self.progress.get_mut(&to)
             && progress.state == ProgressState::Replicate
         {
@@ -263,6 +268,7 @@ impl Raft {
         commit: Index,
         read_seq: u64,
         recover_to: Option<(u64, Index)>,
+        rest: bool,
     ) {
         // The leader may count on acks that a recovering peer has lost; what it heard since is surely the same.
         let is_ours = if self.recovering.is_some() {
@@ -272,8 +278,14 @@ impl Raft {
         };
         self.log.commit_to(commit.min(is_ours));
         self.finish_recovering(recover_to);
+        let rested = rest && self.rest_as_follower(commit);
         let recovering = self.recovering_number();
-        self.send(from, self.term, Body::HeartbeatReply { read_seq, recovering });
+        let body = Body::HeartbeatReply {
+            read_seq,
+            recovering,
+            rested,
+        };
+        self.send(from, self.term, body);
     }
 
     pub(crate) fn on_snapshot(&mut self, from: PeerId, meta: SnapshotMeta) {
@@ -346,7 +358,7 @@ impl Raft {
         }
     }
 
-    pub(crate) fn on_heartbeat_reply(&mut self, from: PeerId, read_seq: u64, recovering: Option<u64>) {
+    pub(crate) fn on_heartbeat_reply(&mut self, from: PeerId, read_seq: u64, recovering: Option<u64>, rested: bool) {
         if self.role != Role::Leader {
             return;
         }
@@ -362,9 +374,15 @@ impl Raft {
         // A peer that recovered has nothing new to ack: have it say so.
         progress.nudge |= progress.recovery.is_some();
         self.out.replicate |= progress.nudge;
+        if rested {
+            progress.rested_in = progress.rested_in.max(read_seq);
+        }
         if read_seq > progress.read_seq {
             progress.read_seq = read_seq;
             self.release_reads();
+        }
+        if rested {
+            self.note_rested(read_seq);
         }
     }
 

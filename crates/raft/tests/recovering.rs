@@ -199,6 +199,7 @@ fn a_recovering_peer_does_not_campaign_without_a_pre_vote() {
         commit: 0,
         read_seq: 0,
         recover_to: None,
+        rest: false,
     };
     raft.step(from(2, 1, heartbeat)).unwrap();
     raft.step(from(2, 1, Body::TimeoutNow)).unwrap();
@@ -268,6 +269,7 @@ fn recovering_voters_that_elected_a_leader_count_for_it_and_all_are_whole_with_i
     let late = Body::HeartbeatReply {
         read_seq: 0,
         recovering: Some(22),
+        rested: false,
     };
     raft.step(from(2, 2, late)).unwrap();
     assert!(!raft.status().progress[0].recovering, "a late word of the same loss");
@@ -291,6 +293,7 @@ fn a_leader_for_whom_too_few_count_steps_down() {
             let answer = Body::HeartbeatReply {
                 read_seq: 0,
                 recovering: Some(number),
+                rested: false,
             };
             raft.step(from(id, 2, answer)).unwrap();
         }
@@ -310,6 +313,7 @@ fn a_recovering_peer_commits_only_what_the_leader_has_shown_it_since() {
         commit: 1,
         read_seq: 0,
         recover_to: None,
+        rest: false,
     };
     raft.step(from(2, 2, heartbeat.clone())).unwrap();
     assert_eq!(

@@ -324,6 +324,7 @@ fn a_lie_is_an_error_that_changes_nothing() {
                 commit: 0,
                 read_seq: 0,
                 recover_to: None,
+                rest: false,
             },
         ),
         from(
@@ -333,6 +334,7 @@ fn a_lie_is_an_error_that_changes_nothing() {
                 commit: 99,
                 read_seq: 0,
                 recover_to: None,
+                rest: false,
             },
         ),
         from(
@@ -401,6 +403,7 @@ fn a_leader_does_not_believe_answers_to_what_it_never_sent() {
             Body::HeartbeatReply {
                 read_seq: 7,
                 recovering: None,
+                rested: false,
             },
         ),
         from(
@@ -410,6 +413,7 @@ fn a_leader_does_not_believe_answers_to_what_it_never_sent() {
                 commit: 0,
                 read_seq: 0,
                 recover_to: None,
+                rest: false,
             },
         ),
     ];
@@ -497,6 +501,7 @@ fn one_message_does_not_use_up_the_terms() {
         let body = Body::HeartbeatReply {
             read_seq: 0,
             recovering: None,
+            rested: false,
         };
         from(2, term, body)
     };
@@ -516,6 +521,7 @@ fn a_peer_that_claims_damage_again_and_again_fills_no_log() {
         let body = Body::HeartbeatReply {
             read_seq: 0,
             recovering: Some(number),
+            rested: false,
         };
         from(2, 1, body)
     };

@@ -287,7 +287,9 @@ fn message_text(message: &Message) -> String {
             )
         }
         Body::Snapshot { meta } => format!("Snapshot {}/{} conf {}", meta.term, meta.index, conf_text(&meta.conf)),
-        other => format!("{other:?}"),
+        other => format!("{other:?}")
+            .replace(", rest: false", "")
+            .replace(", rested: false", ""),
     };
     format!("{:?}->{:?} term {} {body}", message.from, message.to, message.term)
 }
