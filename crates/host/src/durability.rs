@@ -247,7 +247,7 @@ mod tests {
             Body::PreVote {
                 last_index: 0,
                 last_term: 0,
-                force: false,
+                priority: 100,
             },
         );
         assert!(checker.check_send(&ask).is_ok_and(|leaves| leaves));

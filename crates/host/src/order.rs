@@ -250,7 +250,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 group.reads_confirmed.insert((read.index, read.ctx), pending);
             }
         }
-        for ctx in ready.reads_dropped {
+        let behind = ready.reads_behind.iter().map(|read| read.ctx);
+        for ctx in ready.reads_dropped.into_iter().chain(behind) {
             if let Some(pending) = self.groups.get_mut(&id).and_then(|g| g.reads.remove(&ctx)) {
                 self.lose_read(id, pending.token);
             }

@@ -196,10 +196,10 @@ fn put_message(out: &mut Vec<u8>, message: &Message) {
         Body::PreVote {
             last_index,
             last_term,
-            force,
+            priority,
         } => {
             out.put_u8(1);
-            put_candidate(out, *last_index, *last_term, *force);
+            put_candidate(out, *last_index, *last_term, *priority);
         }
         Body::PreVoteReply { granted, recovering } => {
             out.put_u8(2);
@@ -212,7 +212,7 @@ fn put_message(out: &mut Vec<u8>, message: &Message) {
             force,
         } => {
             out.put_u8(3);
-            put_candidate(out, *last_index, *last_term, *force);
+            put_candidate(out, *last_index, *last_term, u8::from(*force));
         }
         Body::VoteReply { granted, recovering } => {
             out.put_u8(4);
@@ -304,26 +304,20 @@ fn message(reader: &mut Reader) -> Decoded<Message> {
 
 fn body(reader: &mut Reader) -> Decoded<Body> {
     Ok(match reader.u8()? {
-        1 => {
-            let (last_index, last_term, force) = candidate(reader)?;
-            Body::PreVote {
-                last_index,
-                last_term,
-                force,
-            }
-        }
+        1 => Body::PreVote {
+            last_index: reader.u64()?,
+            last_term: reader.u64()?,
+            priority: reader.u8()?,
+        },
         2 => Body::PreVoteReply {
             granted: reader.bool()?,
             recovering: option(reader)?,
         },
-        3 => {
-            let (last_index, last_term, force) = candidate(reader)?;
-            Body::Vote {
-                last_index,
-                last_term,
-                force,
-            }
-        }
+        3 => Body::Vote {
+            last_index: reader.u64()?,
+            last_term: reader.u64()?,
+            force: reader.bool()?,
+        },
         4 => Body::VoteReply {
             granted: reader.bool()?,
             recovering: option(reader)?,
@@ -378,14 +372,10 @@ fn body(reader: &mut Reader) -> Decoded<Body> {
     })
 }
 
-fn put_candidate(out: &mut Vec<u8>, last_index: Index, last_term: Term, force: bool) {
+fn put_candidate(out: &mut Vec<u8>, last_index: Index, last_term: Term, how: u8) {
     out.put_u64_le(last_index);
     out.put_u64_le(last_term);
-    out.put_u8(u8::from(force));
-}
-
-fn candidate(reader: &mut Reader) -> Decoded<(Index, Term, bool)> {
-    Ok((reader.u64()?, reader.u64()?, reader.bool()?))
+    out.put_u8(how);
 }
 
 fn put_option(out: &mut Vec<u8>, value: Option<u64>) {

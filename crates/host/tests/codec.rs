@@ -126,10 +126,10 @@ fn body() -> impl Strategy<Value = Body> {
     let result = prop_oneof![n().prop_map(Ok), reject.prop_map(Err)];
     let recover = || prop::option::of(any::<u64>());
     prop_oneof![
-        (n(), n(), any::<bool>()).prop_map(|(last_index, last_term, force)| Body::PreVote {
+        (n(), n(), any::<u8>()).prop_map(|(last_index, last_term, priority)| Body::PreVote {
             last_index,
             last_term,
-            force
+            priority
         }),
         (any::<bool>(), recover()).prop_map(|(granted, recovering)| Body::PreVoteReply { granted, recovering }),
         (n(), n(), any::<bool>()).prop_map(|(last_index, last_term, force)| Body::Vote {

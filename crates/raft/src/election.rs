@@ -1,6 +1,14 @@
 //! Elections (Raft §5.2), with pre-vote (thesis §9.6), the leader's check of its quorum and the lease that it gives
 //! (thesis §6.2: a peer that hears a leader ignores candidates), and leadership transfer's forced election. What
 //! the vote of a recovering peer is worth is in `recovering.rs`.
+//!
+//! # Priorities
+//! A peer that should rather not lead has a lower [`crate::Config::priority`]. It waits longer before it campaigns, by up
+//! to two election timeouts at priority 0, so that who is 50 above another has asked before it; and a voter
+//! refuses the pre-vote to a candidate of lower priority whose log is no longer than its own, to campaign itself at the
+//! next tick. Nothing of it can keep a group without a leader: the wait is bounded, no peer has to know or hear anybody
+//! of a high priority, and a voter refuses in that way at most [`REFUSALS_MAX`] times until it hears a leader again. A
+//! vote (unlike the pre-vote) is never refused for a priority.
 
 use settle_base::{Index, PeerId, Term};
 
@@ -9,8 +17,11 @@ use crate::{
     entry::EntryKind,
     message::Body,
     progress::Progress,
-    raft::{Raft, Role},
+    raft::{PRIORITY_MAX, Raft, Role},
 };
+
+/// One would be enough if the better candidate's requests were never lost.
+pub(crate) const REFUSALS_MAX: u8 = 2;
 
 /// A voter's answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +61,7 @@ impl Raft {
             Body::PreVote {
                 last_index,
                 last_term,
-                force: false,
+                priority: self.config.priority,
             },
         );
         // Asking itself promises nothing, so nothing has to be durable.
@@ -146,17 +157,17 @@ impl Raft {
     }
 
     pub(crate) fn step_vote(&mut self, from: PeerId, term: Term, body: Body) {
-        let (last_index, last_term, force, is_pre_vote) = match body {
+        let (last_index, last_term, force, asked_priority) = match body {
             Body::PreVote {
                 last_index,
                 last_term,
-                force,
-            } => (last_index, last_term, force, true),
+                priority,
+            } => (last_index, last_term, false, Some(priority)),
             Body::Vote {
                 last_index,
                 last_term,
                 force,
-            } => (last_index, last_term, force, false),
+            } => (last_index, last_term, force, None),
             _ => unreachable!("only vote requests come here"),
         };
         if self.is_silent() || (term > self.term && self.has_lease() && !force) {
@@ -164,7 +175,7 @@ impl Raft {
         }
         let recovering = self.recovering_number();
         if term < self.term {
-            if is_pre_vote {
+            if asked_priority.is_some() {
                 // Tells a candidate that fell behind the term that it has to reach.
                 let granted = false;
                 self.send(from, self.term, Body::PreVoteReply { granted, recovering });
@@ -172,10 +183,12 @@ impl Raft {
             return;
         }
         let is_up_to_date = (last_term, last_index) >= self.log_to_judge_by();
-        if is_pre_vote {
+        if let Some(priority) = asked_priority {
             // Whom it voted for in this term already asks for it anew only when it lost it: it has to ask for a later one.
             let has_voted = !self.vote.is_none();
-            let granted = is_up_to_date && (term > self.term || (self.may_vote_for(from) && !has_voted));
+            let granted = is_up_to_date
+                && (term > self.term || (self.may_vote_for(from) && !has_voted))
+                && !self.campaigns_instead(priority, last_index);
             let reply_term = if granted { term } else { self.term };
             return self.send(from, reply_term, Body::PreVoteReply { granted, recovering });
         }
@@ -193,6 +206,26 @@ impl Raft {
             self.election_elapsed = 0;
         }
         self.send(from, self.term, Body::VoteReply { granted, recovering });
+    }
+
+    /// How many of `ticks_max` ticks this peer leaves to those of higher priority.
+    pub(crate) fn reluctance(&self, ticks_max: u32) -> u32 {
+        ticks_max * u32::from(PRIORITY_MAX - self.config.priority) / u32::from(PRIORITY_MAX)
+    }
+
+    /// Whether this peer rather campaigns itself than to help a candidate of lower `priority` with the same log, up to
+    /// `last_index`.
+    fn campaigns_instead(&mut self, priority: u8, last_index: Index) -> bool {
+        let instead = self.config.priority > priority
+            && self.refusals_left > 0
+            && self.log.last_index() >= last_index
+            && self.recovering.is_none()
+            && self.may_campaign();
+        if instead {
+            self.refusals_left -= 1;
+            self.election_timeout = self.election_timeout.min(self.election_elapsed + 1);
+        }
+        instead
     }
 
     /// The (term, index) that a candidate's last entry must reach: our own last one (Raft §5.4.1).

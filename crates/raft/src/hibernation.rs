@@ -116,7 +116,8 @@ impl Raft {
             count += 1;
         }
         let turn = Prng::from_parts(&[self.config.seed, self.config.group.0, self.term]).below(count.max(1));
-        1 + ((place + turn) % count.max(1)).min(u64::from(self.config.election_ticks) - 1) as u32
+        let row = ((place + turn) % count.max(1)).min(u64::from(self.config.election_ticks) - 1) as u32;
+        1 + row + self.reluctance(self.config.election_ticks / 2)
     }
 
     /// Whether `body`, which comes in at a resting or asking peer, belongs to the rest itself.

@@ -20,7 +20,8 @@ pub enum Body {
     PreVote {
         last_index: Index,
         last_term: Term,
-        force: bool,
+        /// The candidate's [`crate::Config::priority`].
+        priority: u8,
     },
     PreVoteReply {
         granted: bool,

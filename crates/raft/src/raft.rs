@@ -6,7 +6,7 @@ use settle_base::{GroupId, GroupTime, Index, PeerId, Prng, Term};
 
 use crate::{
     conf::{ConfChange, ConfState},
-    election::Ballot,
+    election::{Ballot, REFUSALS_MAX},
     entry::{Entry, EntryKind, HardState, SnapshotMeta},
     hibernation::Rest,
     log::Log,
@@ -39,7 +39,15 @@ pub struct Config {
     pub max_uncommitted_bytes: usize,
     /// Reads waiting at this peer; beyond, reads are refused.
     pub max_pending_reads: usize,
+    /// Entries that a follower or learner may have to apply yet before it could answer a read; beyond, the read fails at
+    /// once instead of waiting. See [`ReadError::Behind`](crate::ReadError::Behind).
+    pub max_read_lag: u64,
+    /// How willingly this peer leads, 0 to [`PRIORITY_MAX`]. See `election.rs`.
+    pub priority: u8,
 }
+
+/// The [`Config::priority`] of a peer that is as good a leader as any.
+pub const PRIORITY_MAX: u8 = 100;
 
 impl Config {
     pub fn new(group: GroupId, id: PeerId, seed: u64) -> Config {
@@ -54,6 +62,8 @@ impl Config {
             max_inflight_bytes: 8 << 20,
             max_uncommitted_bytes: 64 << 20,
             max_pending_reads: 65_536,
+            max_read_lag: 65_536,
+            priority: PRIORITY_MAX,
         }
     }
 }
@@ -135,6 +145,8 @@ pub struct Raft {
     pub(crate) rest: Rest,
     /// At a follower: the host heard that the leader's node is gone, and nothing of the leader since.
     pub(crate) leader_is_lost: bool,
+    /// So often yet this peer refuses a candidate of lower priority, to campaign itself instead.
+    pub(crate) refusals_left: u8,
 
     /// Answers to this (pre-)candidate; its own vote joins when it is durable.
     pub(crate) votes: BTreeMap<PeerId, Ballot>,
@@ -217,6 +229,7 @@ impl Raft {
             heartbeat_elapsed: 0,
             rest: Rest::Awake,
             leader_is_lost: false,
+            refusals_left: REFUSALS_MAX,
             votes: BTreeMap::new(),
             pre_grants: BTreeMap::new(),
             is_unanimous: false,
@@ -343,6 +356,7 @@ impl Raft {
     fn follow(&mut self, leader: PeerId) {
         if self.role == Role::Follower && self.leader == leader {
             self.election_elapsed = 0;
+            self.refusals_left = REFUSALS_MAX;
             if std::mem::take(&mut self.leader_is_lost) {
                 self.draw_election_timeout();
             }
@@ -378,6 +392,9 @@ impl Raft {
         self.heartbeat_elapsed = 0;
         self.rest = Rest::Awake;
         self.leader_is_lost = false;
+        if !next_leader.is_none() {
+            self.refusals_left = REFUSALS_MAX;
+        }
         self.draw_election_timeout();
         self.votes.clear();
         self.pre_grants.clear();
@@ -428,7 +445,8 @@ impl Raft {
         let mut prng = Prng::from_parts(&[seed, group.0, id.0, self.term, self.election_draws]);
         let drawn = prng.between(u64::from(election_ticks), 2 * u64::from(election_ticks)) as u32;
         let patience = self.recovering.map_or(0, |_| recovering::PATIENCE * election_ticks);
-        self.election_timeout = self.pinned_timeout.unwrap_or(drawn + patience);
+        let reluctance = self.reluctance(2 * election_ticks);
+        self.election_timeout = self.pinned_timeout.unwrap_or(drawn + patience + reluctance);
     }
 
     /// Fixes the election timeout, for tests that drive another implementation by the same ticks.
@@ -612,6 +630,8 @@ fn check_config(config: &Config) -> Result<(), RestoreError> {
         "heartbeat-ticks must be at least 1 and below election-ticks"
     } else if config.max_append_bytes == 0 || config.max_inflight_bytes == 0 || config.max_inflight_messages == 0 {
         "a limit of 0 would stop replication"
+    } else if config.priority > PRIORITY_MAX {
+        "a priority above the highest one"
     } else {
         return Ok(());
     };

@@ -12,7 +12,7 @@ use crate::{
     message::Body,
     progress::Progress,
     raft::{Raft, Role},
-    ready::ReadReady,
+    ready::{ReadBehind, ReadReady},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +21,8 @@ pub enum ReadError {
     NoLeader,
     #[error("read: {pending} reads are waiting, which is the limit")]
     Full { pending: usize },
+    #[error("read: {lag} committed entries are not applied here, the limit is {max}")]
+    Behind { lag: u64, max: u64 },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,12 +76,19 @@ impl Reads {
 
 impl Raft {
     /// Asks for an index at which a read is linearizable; it comes in [`crate::Ready::reads`], or `ctx` comes back in
-    /// [`crate::Ready::reads_dropped`]. `ctx` must be unique among the reads under way at this peer.
+    /// [`crate::Ready::reads_dropped`] or, at a follower or learner, in [`crate::Ready::reads_behind`]. `ctx` must be unique among the reads under way at this peer.
     pub fn read_index(&mut self, ctx: u64) -> Result<(), ReadError> {
         if self.reads.len() >= self.config.max_pending_reads {
             return Err(ReadError::Full {
                 pending: self.reads.len(),
             });
+        }
+        let (lag, max) = (
+            self.log.commit.saturating_sub(self.log.applied),
+            self.config.max_read_lag,
+        );
+        if self.role != Role::Leader && lag > max {
+            return Err(ReadError::Behind { lag, max });
         }
         self.wake();
         if self.role == Role::Leader {
@@ -172,7 +181,13 @@ impl Raft {
             && let Some(at) = self.reads.forwarded.iter().position(|&asked| asked == ctx)
         {
             self.reads.forwarded.swap_remove(at);
-            self.out.reads.push(ReadReady { ctx, index });
+            // Only now it is known how far the leader is.
+            if index.saturating_sub(self.log.applied) > self.config.max_read_lag {
+                let applied = self.log.applied;
+                self.out.reads_behind.push(ReadBehind { ctx, index, applied });
+            } else {
+                self.out.reads.push(ReadReady { ctx, index });
+            }
         }
     }
 

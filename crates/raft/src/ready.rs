@@ -36,6 +36,15 @@ pub struct ReadReady {
     pub index: Index,
 }
 
+/// A read that this replica could answer only after it has applied more than [`crate::Config::max_read_lag`] entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadBehind {
+    pub ctx: u64,
+    /// What would have to be applied first.
+    pub index: Index,
+    pub applied: Index,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RoleChange {
     pub role: Role,
@@ -61,6 +70,8 @@ pub struct Ready {
     pub reads: Vec<ReadReady>,
     /// These reads got no answer and will get none; ask again.
     pub reads_dropped: Vec<u64>,
+    /// These reads failed, because this replica is too far behind; another one can answer them sooner.
+    pub reads_behind: Vec<ReadBehind>,
     pub role_change: Option<RoleChange>,
 }
 
@@ -75,6 +86,7 @@ pub(crate) struct Outbox {
     pub need_snapshot: Vec<PeerId>,
     pub reads: Vec<ReadReady>,
     pub reads_dropped: Vec<u64>,
+    pub reads_behind: Vec<ReadBehind>,
     /// A received snapshot that no persist carries yet.
     pub snapshot: Option<SnapshotMeta>,
     /// Some peer may have something to be sent.
@@ -95,6 +107,7 @@ impl Outbox {
             need_snapshot: Vec::new(),
             reads: Vec::new(),
             reads_dropped: Vec::new(),
+            reads_behind: Vec::new(),
             snapshot: None,
             replicate: false,
             heartbeat: false,
@@ -195,6 +208,7 @@ impl Raft {
             || !out.need_snapshot.is_empty()
             || !out.reads.is_empty()
             || !out.reads_dropped.is_empty()
+            || !out.reads_behind.is_empty()
             || self.needs_persist()
             || self.log.apply_handed < self.appliable()
             || out.told_role != Some(self.role_view())
@@ -233,6 +247,7 @@ impl Raft {
             need_snapshot: std::mem::take(&mut self.out.need_snapshot),
             reads: std::mem::take(&mut self.out.reads),
             reads_dropped: std::mem::take(&mut self.out.reads_dropped),
+            reads_behind: std::mem::take(&mut self.out.reads_behind),
             role_change,
         }
     }

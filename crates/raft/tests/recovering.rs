@@ -233,7 +233,7 @@ fn who_was_voted_for_in_a_term_is_not_encouraged_to_campaign_in_it_again() {
     let pre_vote = Body::PreVote {
         last_index,
         last_term,
-        force,
+        priority: 100,
     };
     raft.step(from(2, 2, pre_vote.clone())).unwrap();
     let answer = |granted| Body::PreVoteReply {

@@ -352,7 +352,7 @@ fn a_lie_is_an_error_that_changes_nothing() {
             Body::PreVote {
                 last_index: 4,
                 last_term: 0,
-                force: false,
+                priority: 100,
             },
         ),
         append(9, (2, 3), 0, vec![entry(9, 5)]),
