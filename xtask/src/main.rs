@@ -30,7 +30,7 @@ enum Command {
     Conformance(conformance::Args),
     /// Kills all nodes of a cluster under load, on a disk that loses what was not synced, and checks what was told.
     Durability(durability::Args),
-    /// Runs the simulator with one deliberate bug at a time and checks that it is caught.
+    /// The same as `sim --mutants`: one deliberate bug at a time, and how soon the simulator catches it.
     Mutants(mutants::Args),
     /// Builds the simulator with optimisation and runs it; every argument is passed on.
     Sim(sim::Args),

@@ -1,49 +1,99 @@
-//! `cargo xtask mutants`: the simulator, run with one deliberate bug at a time, must fail each time.
+//! `cargo xtask sim --mutants` (and `cargo xtask mutants`): the simulator, run with one deliberate bug at a time, must
+//! catch it, in each of several disjoint ranges of seeds. What caught it and how soon is a page of the documentation.
 
-use std::process::{ExitCode, Stdio};
+use std::{
+    fmt::Write as _,
+    fs,
+    process::{ExitCode, Stdio},
+};
 
 use anyhow::{Context as _, bail, ensure};
 
+/// Where the table is committed.
+const PAGE: &str = "docs/mutants.md";
+
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only these; may be repeated. `cargo xtask sim mutants` lists them.
-    #[arg(long)]
+    /// Only these; may be repeated, or a list with commas. `cargo xtask sim mutants` lists them. The page is then left alone.
+    #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Disjoint ranges of seeds, in each of which it must be caught.
+    #[arg(long, default_value_t = 20)]
+    ranges: u64,
+    /// Threads of the simulator. Default: one per core.
+    #[arg(long)]
+    threads: Option<u64>,
 }
 
 struct Mutant {
     name: String,
-    scenario: String,
     seeds: String,
     what: String,
 }
 
-/// Builds and runs each mutant; good when the simulator catches all of them.
+/// One mutant's line of the simulator.
+struct Catch {
+    scenario: String,
+    caught: u64,
+    ranges: u64,
+    median_seeds: String,
+    median_minutes: String,
+    invariants: String,
+}
+
+/// Builds and runs each mutant; good when the simulator catches all of them everywhere.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mutants = list()?;
     for name in &args.only {
         ensure!(mutants.iter().any(|mutant| mutant.name == *name), "no mutant `{name}`");
     }
+    let mut page = String::from(HEAD);
     let (mut caught, mut missed) = (0, 0);
     for mutant in mutants {
         if !args.only.is_empty() && !args.only.contains(&mutant.name) {
             continue;
         }
-        println!("{}: {}", mutant.name, mutant.what);
-        match catch(&mutant)? {
-            Some(evidence) => {
-                caught += 1;
-                println!("  caught: {evidence}");
-            }
-            None => {
-                missed += 1;
-                println!("  MISSED in {} seeds of `{}`", mutant.seeds, mutant.scenario);
-            }
-        }
+        let Catch {
+            scenario,
+            caught: here,
+            ranges,
+            median_seeds,
+            median_minutes,
+            invariants,
+        } = catch(&mutant, args)?;
+        let is_caught = here == ranges;
+        *if is_caught { &mut caught } else { &mut missed } += 1;
+        let verdict = if is_caught { "" } else { "MISSED, " };
+        println!(
+            "{:<36} {scenario:<5} {verdict}{here} of {ranges}, median {median_seeds} seeds, {median_minutes} min: {invariants}",
+            mutant.name
+        );
+        let Mutant { name, what, seeds } = &mutant;
+        writeln!(
+            page,
+            "| `{name}` | {what} | {scenario} | {here} of {ranges} × {seeds} | {median_seeds} | {median_minutes} | {invariants} |"
+        )?;
     }
-    println!("{caught} passed, {missed} failed");
+    println!("{caught} caught, {missed} missed");
+    if args.only.is_empty() {
+        let path = crate::root().join(PAGE);
+        fs::write(&path, page).with_context(|| format!("write {}", path.display()))?;
+        println!("wrote {PAGE}");
+    }
     Ok(ExitCode::from(u8::from(missed > 0)))
 }
+
+const HEAD: &str = "# Deliberate bugs
+Each is a bug that a real system shipped or that a rule of Settle forbids, planted where the rule is kept and compiled in
+only under `--cfg settle_mutants`, which the server refuses to be built with. The simulator must catch each of them in
+every range of seeds. Written by `cargo xtask sim --mutants`.
+
+*Seeds* and *minutes* are medians over the ranges: seeds run until the first failure, and simulated minutes of the cluster.
+*Caught by* names the invariant that was broken first, and in how many ranges.
+
+| mutant | what it does | scenario | ranges × seeds | seeds | minutes | caught by |
+|---|---|---|---|---|---|---|
+";
 
 fn list() -> anyhow::Result<Vec<Mutant>> {
     let output = crate::cargo()
@@ -64,40 +114,52 @@ fn list() -> anyhow::Result<Vec<Mutant>> {
     let text = String::from_utf8(output.stdout).context("the list of mutants")?;
     text.lines()
         .map(|line| {
-            let mut fields = line.split('\t').map(str::to_owned);
-            let mut next = || fields.next().with_context(|| format!("the list of mutants: `{line}`"));
-            Ok(Mutant {
-                name: next()?,
-                scenario: next()?,
-                seeds: next()?,
-                what: next()?,
-            })
+            let fields: Vec<_> = line.split('\t').map(str::to_owned).collect();
+            let [name, _, seeds, what] =
+                <[String; 4]>::try_from(fields).map_err(|_| anyhow::anyhow!("the list of mutants: `{line}`"))?;
+            Ok(Mutant { name, seeds, what })
         })
         .collect()
 }
 
-/// The line that shows what the simulator found; `None` when it found nothing.
-fn catch(mutant: &Mutant) -> anyhow::Result<Option<String>> {
-    let output = crate::cargo()
+fn catch(mutant: &Mutant, args: &Args) -> anyhow::Result<Catch> {
+    let mut command = crate::cargo();
+    command
         .args(["run", "--quiet", "--profile", "sim", "--package", "settle-sim"])
         // A target directory of its own: a mutant must never be taken for the product.
-        .args(["--target-dir", "target/mutants"])
+        .arg("--target-dir")
+        .arg(target_dir())
         .env("RUSTFLAGS", "--cfg settle_mutants")
         .current_dir(crate::root())
-        .args(["--", "--no-coverage", "--mutant", &mutant.name])
-        .args(["--scenario", &mutant.scenario, "--seeds", &mutant.seeds])
+        .args(["--", "--mutant", &mutant.name, "--ranges", &args.ranges.to_string()]);
+    if let Some(threads) = args.threads {
+        command.args(["--threads", &threads.to_string()]);
+    }
+    let output = command
+        .stderr(Stdio::inherit())
         .output()
         .context("start the simulator")?;
-    if output.status.success() {
-        return Ok(None);
-    }
-    let printed = [output.stdout, output.stderr]
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .concat();
-    let is_evidence =
-        |line: &&str| line.starts_with("seed ") && (line.contains(" failed ") || line.contains(" panicked"));
-    match printed.lines().find(is_evidence) {
-        Some(line) => Ok(Some(line.trim().to_owned())),
-        None => bail!("the simulator failed for another reason:\n{printed}"),
-    }
+    let text = String::from_utf8(output.stdout).context("what the simulator says of a mutant")?;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(&format!("{}\t", mutant.name)));
+    let Some(line) = line else {
+        bail!("the simulator failed for another reason:\n{text}");
+    };
+    let fields: Vec<_> = line.split('\t').map(str::to_owned).collect();
+    let [_, scenario, caught, ranges, median_seeds, median_minutes, invariants] = <[String; 7]>::try_from(fields)
+        .map_err(|_| anyhow::anyhow!("what the simulator says of a mutant: `{line}`"))?;
+    Ok(Catch {
+        scenario,
+        caught: caught.parse().context("ranges in which it was caught")?,
+        ranges: ranges.parse().context("all ranges")?,
+        median_seeds,
+        median_minutes,
+        invariants,
+    })
+}
+
+fn target_dir() -> std::path::PathBuf {
+    let all = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), Into::into);
+    all.join("mutants")
 }

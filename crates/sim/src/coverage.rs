@@ -24,6 +24,7 @@ macro_rules! counters {
 counters! {
     events: "events processed",
     elections: "leaders elected",
+    leaders_hunted: "leaders struck as soon as they were elected",
     crashes: "power failures of one node",
     crashes_all: "power failures of all nodes at once",
     kills: "processes killed without loss of the system",
@@ -33,7 +34,10 @@ counters! {
     recovering_starts: "starts with a damaged log tail",
     recovered: "replicas that recovered from it",
     pauses: "processes paused",
+    slow_processes: "spells of a slow process",
     partitions: "symmetric partitions",
+    bridges: "partitions that one node bridges",
+    rings: "rings in which every node sees a part",
     one_way_blocks: "one-way partitions",
     connections_broken: "connections broken",
     messages_lost: "single messages lost",
@@ -64,5 +68,6 @@ counters! {
     tx_timeouts_told: "of them, timeouts decided by the server",
     tx_calls: "second-phase calls answered",
     tx_refused: "branches refused, mostly for a lock",
+    commits_checked: "commits of a leader compared with the acks that were sent",
     promises_checked: "restarts compared with what was promised before",
 }

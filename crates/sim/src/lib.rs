@@ -1,14 +1,17 @@
 //! Whole clusters under simulation: the real host, consensus, log and machines over disks in memory, a network of events
 //! and a clock that is a number. A seed decides everything, so a failure is a seed.
 //!
-//! `world.rs` is the loop, `links.rs` and `lives.rs` its connections and its nodes; `network.rs`, `nemesis.rs` what goes wrong; `invariants.rs` what must hold at every step;
-//! `register/` and later workloads bring clients and the checker of their history. A seed ends with a liveness phase:
-//! faults off, everything must heal and every replica be equal.
+//! `world.rs` is the loop, `turns.rs` a node's turn, `links.rs` and `lives.rs` its connections and its lives;
+//! `network.rs`, `nemesis.rs` what goes wrong; `invariants/` what must hold at every step, one property per file;
+//! `register/` and `tx/` bring clients and the judge of their history. A seed ends with a liveness phase: faults off,
+//! everything must heal and every replica be equal. `script.rs` and `shrink.rs` make a failure readable.
 //!
 //! The fault model: a disk keeps what was synced; fewer than a quorum of the voters have lost anything at one time
 //! (a wiped directory, or a log tail that may have held something acknowledged).
 
 mod coverage;
+mod failure;
+mod health;
 mod invariants;
 mod links;
 mod lives;
@@ -16,48 +19,64 @@ pub mod mutants;
 mod nemesis;
 mod network;
 mod register;
+mod script;
+mod shape;
+pub mod shrink;
+mod turns;
 mod tx;
 mod workload;
 mod world;
 
 pub use coverage::Coverage;
+pub use script::Show;
+pub use shape::{Cut, Shape};
 
 use std::{fmt, io::Write};
+
+use invariants::Broken;
 
 /// What a run may be told besides its seed.
 #[derive(Default)]
 pub struct Options {
     /// Receives one line per event: the same bytes for the same seed, in every process.
     pub trace: Option<Box<dyn Write>>,
+    pub shape: Shape,
+    pub cut: Cut,
+    /// Prints turns as they happen.
+    pub show: Option<Show>,
+    /// Keeps what happened as lines of text, for [`Report::script`].
+    pub keeps_script: bool,
 }
 
 /// A kind of workload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scenario {
-    /// Versioned registers; clients check that their history is linearizable.
-    Register,
+    /// Several groups of versioned registers; clients check that their history is linearizable.
+    Raft,
     /// Money moved by global transactions through the door's gate.
     Tx,
 }
 
 impl Scenario {
-    pub const ALL: [Scenario; 2] = [Scenario::Register, Scenario::Tx];
+    pub const ALL: [Scenario; 2] = [Scenario::Raft, Scenario::Tx];
 
+    /// `register` is the old name of `raft`.
     pub fn from_name(name: &str) -> Option<Scenario> {
+        let name = if name == "register" { "raft" } else { name };
         Scenario::ALL.into_iter().find(|s| s.name() == name)
     }
 
     /// Counters that this scenario cannot move.
     pub fn leaves_at_zero(self, counter: &str) -> bool {
         match self {
-            Scenario::Register => counter.starts_with("tx_"),
+            Scenario::Raft => counter.starts_with("tx_"),
             Scenario::Tx => ["reproposals", "reads", "reads_dropped"].contains(&counter),
         }
     }
 
     pub fn name(self) -> &'static str {
         match self {
-            Scenario::Register => "register",
+            Scenario::Raft => "raft",
             Scenario::Tx => "tx",
         }
     }
@@ -68,35 +87,56 @@ impl Scenario {
 pub struct Violation {
     /// In simulated microseconds.
     pub at_us: u64,
+    /// The property that does not hold.
+    pub invariant: &'static str,
     pub what: String,
+}
+
+impl Violation {
+    fn of(at_us: u64, broken: Broken) -> Violation {
+        let Broken { invariant, what } = broken;
+        Violation { at_us, invariant, what }
+    }
+
+    /// The run was only told to stop there: see [`Cut::until_us`].
+    pub fn is_stop(&self) -> bool {
+        self.invariant == failure::STOPPED
+    }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (secs, us) = (self.at_us / 1_000_000, self.at_us % 1_000_000);
-        write!(f, "at {secs}.{us:06} s: {}", self.what)
+        write!(f, "at {secs}.{us:06} s: {}: {}", self.invariant, self.what)
     }
 }
 
 /// How one seed went.
 #[derive(Clone, Debug)]
 pub struct Report {
-    pub scenario: Scenario,
+    pub scenario: String,
     pub seed: u64,
     pub violation: Option<Violation>,
     pub coverage: Coverage,
     /// Depends on every event in order.
     pub digest: u64,
     pub simulated_us: u64,
+    pub nodes: u32,
+    pub groups: u64,
+    pub clients: usize,
+    /// Numbers of the acts of the nemesis that happened.
+    pub acts: Vec<u64>,
+    /// What happened, when it was asked for.
+    pub script: Vec<String>,
 }
 
-/// Runs one seed to its end, or to the first violation.
-///
-/// # Panics
-/// When an assertion in the code under test does.
-pub fn run(scenario: Scenario, seed: u64, options: Options) -> Report {
+/// Runs one seed to its end, or to the first violation. A panic of the code under test is a violation where panics unwind.
+pub fn run(scenario: Scenario, seed: u64, mut options: Options) -> Report {
     match scenario {
-        Scenario::Register => world::run(scenario, seed, options, register::Registers::new),
-        Scenario::Tx => world::run(scenario, seed, options, tx::Apps::new),
+        Scenario::Raft => world::run(scenario.name(), seed, options, register::Registers::new),
+        Scenario::Tx => {
+            options.shape.groups = 1;
+            world::run(scenario.name(), seed, options, tx::Apps::new)
+        }
     }
 }

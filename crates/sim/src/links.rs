@@ -3,17 +3,17 @@
 use settle_host::{HostEvent, Lane, PeerMessage, peer_codec};
 
 use crate::{
-    nemesis::GROUP,
+    invariants::{Broken, Checked},
     workload::Workload,
     world::{Happening, World},
 };
 
 impl<W: Workload> World<W> {
-    pub(crate) fn send(&mut self, from: usize, to: usize, lane: Lane, message: PeerMessage) -> Result<(), String> {
+    pub(crate) fn send(&mut self, from: usize, to: usize, lane: Lane, message: PeerMessage) -> Checked {
         if let PeerMessage::Raft(messages) = &message {
             let host = self.nodes[from].host.as_ref().expect("it just spoke");
-            let last = host.raft(GROUP).map_or(0, |raft| raft.last_index());
             for message in messages {
+                let last = host.raft(message.group).map_or(0, |raft| raft.last_index());
                 self.invariants.sent(message, last)?;
             }
         }
@@ -28,9 +28,10 @@ impl<W: Workload> World<W> {
         let message = if self.is_encoding {
             let decoded = peer_codec::decode(peer_codec::encode(&message));
             if decoded.as_ref() != Ok(&message) {
-                return Err(format!("{message:?} does not survive its encoding"));
+                let what = format!("{message:?} does not survive its encoding");
+                return Err(Broken::new("messages survive their encoding", what));
             }
-            decoded.map_err(|error| error.to_string())?
+            decoded.expect("it was compared just now")
         } else {
             message
         };
@@ -56,14 +57,7 @@ impl<W: Workload> World<W> {
         self.schedule(at - self.now_us, arrives);
     }
 
-    pub(crate) fn arrives(
-        &mut self,
-        from: usize,
-        to: usize,
-        number: u64,
-        lane: Lane,
-        message: PeerMessage,
-    ) -> Result<(), String> {
+    pub(crate) fn arrives(&mut self, from: usize, to: usize, number: u64, lane: Lane, message: PeerMessage) -> Checked {
         if self.network.connection(from, to).number != number {
             return Ok(());
         }

@@ -6,14 +6,14 @@ use settle_storage::{Act, DiskErrorKind, Latency, MemDisk};
 use settle_wal::WalError;
 
 use crate::{
-    nemesis::GROUP,
+    invariants::{Broken, Checked},
     workload::Workload,
     world::{Happening, TICK_US, World, with_source},
 };
 
 impl<W: Workload> World<W> {
     /// The host said that it must stop.
-    pub(crate) fn died(&mut self, node: usize, error: HostError) -> Result<(), String> {
+    pub(crate) fn died(&mut self, node: usize, error: HostError) -> Checked {
         let is_of_disk = matches!(
             error,
             HostError::Log {
@@ -23,9 +23,14 @@ impl<W: Workload> World<W> {
         // A node that joins a cluster stops on a full disk, and tries again when it is started.
         let is_full = matches!(&error, HostError::Disk { source } if source.kind == DiskErrorKind::NoSpace);
         if !(is_of_disk && self.nodes[node].is_disk_faulty || is_full) {
-            return Err(format!("node {} stops: {}", self.nodes[node].id, with_source(&error)));
+            let invariant = match &error {
+                HostError::SentBeforeDurable { .. } | HostError::AppliedBeforeDurable { .. } => "durability contract",
+                _ => "a node stops only for its disk",
+            };
+            let what = format!("node {} stops: {}", self.nodes[node].id, with_source(&error));
+            return Err(Broken::new(invariant, what));
         }
-        self.trace(format_args!("died {node} {error}"));
+        self.tell(format_args!("node {} stops: {error}", self.id(node)));
         match error {
             HostError::Log {
                 source: WalError::Failed { source },
@@ -61,7 +66,8 @@ impl<W: Workload> World<W> {
             self.coverage.kills += 1;
             self.nodes[node].disk.kill();
         }
-        self.note(node, if power { "crashed" } else { "killed" });
+        let how = if power { "crashes" } else { "is killed" };
+        self.tell(format_args!("node {} {how}", self.id(node)));
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             self.break_connection(node, other);
         }
@@ -126,7 +132,7 @@ impl<W: Workload> World<W> {
         }
     }
 
-    pub(crate) fn start(&mut self, node: usize) -> Result<(), String> {
+    pub(crate) fn start(&mut self, node: usize) -> Checked {
         let (seed, run, fresh) = (
             self.prng.next_u64(),
             self.prng.next_u64() >> 16,
@@ -137,7 +143,7 @@ impl<W: Workload> World<W> {
         let machine = workload.make_machine();
         let disk = self.nodes[node].disk.clone();
         disk.advance(Mono(self.now_us));
-        let is_dying = !self.are_faults_off && self.prng.percent(4);
+        let is_dying = !self.are_faults_off && self.prng.percent(4) && !self.cut.starts_well;
         if is_dying {
             disk.die_after(self.prng.below(40));
             self.nodes[node].is_disk_faulty = true;
@@ -170,31 +176,29 @@ impl<W: Workload> World<W> {
                 return Ok(());
             }
             Err(error) => {
-                return Err(format!(
-                    "node {} cannot start: {}",
-                    self.nodes[node].id,
-                    with_source(&error)
-                ));
+                let what = format!("node {} cannot start: {}", self.nodes[node].id, with_source(&error));
+                return Err(Broken::new("a node starts from what it wrote", what));
             }
         };
         self.coverage.restarts += 1;
-        if let Some(raft) = host.raft(GROUP) {
-            self.invariants.restarted(raft)?;
+        let (id, generation) = (self.nodes[node].id, self.nodes[node].generation);
+        self.invariants.is_named(host.identity().incarnation, id, generation)?;
+        self.script.name(host.identity().incarnation, id, generation);
+        for &group in &self.groups {
+            let Some(raft) = host.raft(group) else { continue };
+            self.invariants.restarted(group, raft)?;
             self.coverage.starts_from_snapshot += u64::from(raft.applied() > 1);
             self.coverage.recovering_starts += u64::from(raft.is_recovering());
             if raft.is_recovering() && !self.nodes[node].is_impaired {
-                return Err(format!(
-                    "node {} recovers although nothing was damaged",
-                    self.nodes[node].id
-                ));
+                let what = format!("node {id} recovers group {group} although nothing was damaged");
+                return Err(Broken::new("a whole log needs no recovery", what));
             }
         }
         let n = &mut self.nodes[node];
-        n.seen_commit = 0;
-        n.seen_applied = 0;
+        n.seen.clear();
         n.host = Some(host);
         let boot = n.boot;
-        self.note(node, "started");
+        self.tell(format_args!("node {id} starts"));
         let first_tick = self.prng.below(TICK_US);
         self.schedule(first_tick, Happening::Tick { node, boot });
         for other in (0..self.nodes.len()).filter(|other| *other != node) {

@@ -5,7 +5,7 @@
 pub struct Mutant {
     pub name: &'static str,
     pub scenario: &'static str,
-    /// It must be caught within this many seeds from 0.
+    /// It must be caught within this many seeds, whichever is the first.
     pub seeds_max: u64,
     pub what: &'static str,
 }
@@ -13,33 +13,32 @@ pub struct Mutant {
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "vote_before_store",
-        scenario: "register",
-        seeds_max: 100,
+        scenario: "raft",
+        seeds_max: 500,
         what: "a vote is sent before it is stored",
     },
     Mutant {
         name: "ack_before_sync",
-        scenario: "register",
-        seeds_max: 100,
+        scenario: "raft",
+        seeds_max: 500,
         what: "a follower acknowledges entries before they are synced",
     },
     Mutant {
         name: "commit_old_term",
-        scenario: "register",
-        // It takes three leaders in the right order (figure 8 of the Raft paper): about one seed in two thousand.
-        seeds_max: 6_000,
+        scenario: "raft",
+        seeds_max: 500,
         what: "a leader commits an entry of an earlier term by counting its copies",
     },
     Mutant {
         name: "torn_tail_valid",
-        scenario: "register",
-        seeds_max: 100,
+        scenario: "raft",
+        seeds_max: 500,
         what: "recovery takes a torn batch at the end of the log as valid",
     },
     Mutant {
         name: "decide_ignores_expect",
         scenario: "tx",
-        seeds_max: 100,
+        seeds_max: 500,
         what: "a decision is applied although another was there before it",
     },
 ];

@@ -1,17 +1,15 @@
 //! What goes wrong, and when.
 
+use std::collections::BTreeSet;
+
 use settle_base::{GroupId, Prng};
-use settle_host::{HostEvent, OperatorRequest};
-use settle_machine::Service;
-use settle_raft::Role;
-use settle_storage::Latency;
+use settle_host::{Host, HostEvent, OperatorRequest};
+use settle_storage::{Latency, MemDisk};
 
 use crate::{
     workload::Workload,
     world::{Happening, World},
 };
-
-pub(crate) const GROUP: GroupId = GroupId(1);
 
 /// What ends by itself later.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +17,7 @@ pub(crate) enum Spell {
     Partition,
     SlowDisk(usize),
     FullDisk(usize),
+    Sluggish(usize),
 }
 
 pub(crate) fn disk_of_a_good_day(prng: &mut Prng) -> Latency {
@@ -32,21 +31,32 @@ pub(crate) fn disk_of_a_good_day(prng: &mut Prng) -> Latency {
     }
 }
 
-impl<W: Workload> World<W>
-where
-    W::Service: Service,
-{
-    /// One act, and when the next comes.
-    pub(crate) fn nemesis(&mut self) -> Result<(), String> {
+impl<W: Workload> World<W> {
+    /// Act number `act`, and when the next comes. All that it draws depends on the seed and its number alone, so that it
+    /// stays the same when another is left out.
+    pub(crate) fn nemesis(&mut self, act: u64) {
+        let own = Prng::from_parts(&[self.seed, 0xac7, act]);
+        let shared = std::mem::replace(&mut self.prng, own);
+        let pause = self.prng.between(50_000, self.pause_us_max);
+        if !self.cut.without_acts.contains(&act) {
+            self.acts.push(act);
+            self.act_out();
+        }
+        self.prng = shared;
+        self.schedule(pause, Happening::Nemesis { act: act + 1 });
+    }
+
+    fn act_out(&mut self) {
         let node = self.prng.below(self.nodes.len() as u64) as usize;
-        match self.prng.below(100) {
+        match self.prng.below(112) {
             0..18 => self.crash(node, true, None),
             18..21 => self.crash(node, false, None),
             21..23 => self.crash_leader(),
             23..25 => self.crash_all(),
             25..26 => self.crash_leader(),
             26..34 => self.pause(node),
-            34..44 => self.partition(),
+            34..40 => self.partition(),
+            40..44 => self.bridge_or_ring(),
             44..52 => self.block_one_way(),
             52..56 => self.isolate_leader(),
             56..62 => self.break_some_connection(node),
@@ -55,13 +65,21 @@ where
             74..77 => self.fail_sync(node),
             77..79 => self.lose_device(node),
             79..86 => self.wipe(node),
-            86..93 => self.ask_for_transfer(node),
-            93..100 => self.ask_for_snapshot(node),
-            _ => unreachable!("below 100"),
+            86..95 => self.ask_for_transfer(node),
+            95..104 => self.ask_for_snapshot(node),
+            104..109 => self.slow_process(node),
+            109..112 => self.snapshot_and_crash(node),
+            _ => unreachable!("below 112"),
         }
-        let pause = self.prng.between(50_000, self.pause_us_max);
-        self.schedule(pause, Happening::Nemesis);
-        Ok(())
+    }
+
+    fn some_group(&mut self) -> GroupId {
+        self.groups[self.prng.below(self.groups.len() as u64) as usize]
+    }
+
+    fn some_leader(&mut self) -> Option<usize> {
+        let group = self.some_group();
+        self.leader(group)
     }
 
     fn crash_all(&mut self) {
@@ -74,7 +92,7 @@ where
 
     /// And it is back before the others have got over it.
     fn crash_leader(&mut self) {
-        if let Some(leader) = self.leader() {
+        if let Some(leader) = self.some_leader() {
             let down_for = self.prng.between(5_000, 300_000);
             self.crash(leader, true, Some(down_for));
         }
@@ -83,8 +101,18 @@ where
     fn pause(&mut self, node: usize) {
         self.coverage.pauses += 1;
         let until = self.now_us + self.prng.between(50_000, 3_000_000);
+        self.tell(format_args!("node {} pauses until {until}", self.id(node)));
         let paused = &mut self.nodes[node].paused_until;
         *paused = until.max(*paused);
+    }
+
+    /// Every turn of its loop comes late.
+    fn slow_process(&mut self, node: usize) {
+        self.coverage.slow_processes += 1;
+        let late = self.prng.between(5_000, 120_000);
+        self.nodes[node].sluggish_us = late;
+        self.tell(format_args!("node {} is slow by {late} us", self.id(node)));
+        self.end_later(Spell::Sluggish(node), 500_000, 5_000_000);
     }
 
     /// Cuts the nodes in two.
@@ -94,18 +122,48 @@ where
         }
         self.coverage.partitions += 1;
         let sides: Vec<bool> = (0..self.nodes.len()).map(|_| self.prng.percent(50)).collect();
-        for a in 0..sides.len() {
-            for b in 0..sides.len() {
-                if a != b && sides[a] != sides[b] {
-                    self.block(a, b);
-                }
-            }
+        self.block_pairs(|a, b| sides[a] != sides[b]);
+        let side: BTreeSet<usize> = (0..sides.len()).filter(|n| sides[*n]).collect();
+        self.tell(format_args!("nodes {} are cut off from the others", self.names(&side)));
+        self.end_later(Spell::Partition, 300_000, 5_000_000);
+    }
+
+    /// One node sees all of two halves that do not see each other; or every node sees a majority, no two the same.
+    fn bridge_or_ring(&mut self) {
+        let count = self.nodes.len();
+        if count < 3 {
+            return self.partition();
+        }
+        let at = self.prng.below(count as u64) as usize;
+        if self.prng.percent(50) {
+            self.coverage.bridges += 1;
+            let half = |n: usize| (n + count - at) % count > count / 2;
+            self.block_pairs(|a, b| a != at && b != at && half(a) != half(b));
+            self.tell(format_args!("only node {} sees both halves", self.id(at)));
+        } else {
+            self.coverage.rings += 1;
+            let step = |a: usize, b: usize| (a + count - b) % count;
+            // With three, each sees one neighbour of its two.
+            let sees = |a, b| step(a, b) == 1 || (count > 3 && step(b, a) == 1);
+            self.block_pairs(|a, b| !sees(a, b));
+            self.tell(format_args!("the nodes see only their neighbours in a ring"));
         }
         self.end_later(Spell::Partition, 300_000, 5_000_000);
     }
 
+    fn block_pairs(&mut self, is_blocked: impl Fn(usize, usize) -> bool) {
+        for a in 0..self.nodes.len() {
+            for b in 0..self.nodes.len() {
+                if a != b && is_blocked(a, b) {
+                    self.block(a, b);
+                }
+            }
+        }
+    }
+
     /// Takes a leader away for a short while.
     pub(crate) fn strike(&mut self, leader: usize) {
+        self.coverage.leaders_hunted += 1;
         if self.prng.percent(60) {
             // Mostly longer than the others need to elect another.
             let most = [300_000, 4_000_000, 4_000_000][self.prng.below(3) as usize];
@@ -117,14 +175,12 @@ where
     }
 
     fn isolate(&mut self, node: usize) {
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            self.block(node, other);
-            self.block(other, node);
-        }
+        self.tell(format_args!("node {} is isolated", self.id(node)));
+        self.block_pairs(|a, b| a == node || b == node);
     }
 
     fn isolate_leader(&mut self) {
-        let Some(leader) = self.leader().filter(|_| self.nodes.len() > 1) else {
+        let Some(leader) = self.some_leader().filter(|_| self.nodes.len() > 1) else {
             return;
         };
         self.coverage.partitions += 1;
@@ -138,17 +194,28 @@ where
         }
         self.coverage.one_way_blocks += 1;
         let from = self.prng.below(self.nodes.len() as u64) as usize;
-        for to in (0..self.nodes.len()).filter(|to| *to != from) {
-            if self.prng.percent(60) {
-                self.block(from, to);
-            }
+        let deaf: BTreeSet<usize> = (0..self.nodes.len())
+            .filter(|to| *to != from && self.prng.percent(60))
+            .collect();
+        for &to in &deaf {
+            self.block(from, to);
         }
+        self.tell(format_args!(
+            "nodes {} do not hear node {}",
+            self.names(&deaf),
+            self.id(from)
+        ));
         self.end_later(Spell::Partition, 300_000, 4_000_000);
     }
 
     fn break_some_connection(&mut self, node: usize) {
         let other = self.prng.below(self.nodes.len() as u64) as usize;
         if other != node {
+            self.tell(format_args!(
+                "nodes {} and {} lose their connection",
+                self.id(node),
+                self.id(other)
+            ));
             self.break_connection(node, other);
         }
     }
@@ -162,6 +229,11 @@ where
             stalls_per_million: 20_000,
             stall_us: 100_000..2_000_000,
         };
+        self.tell(format_args!(
+            "node {}: syncs take up to {} us",
+            self.id(node),
+            slow.sync_us.end
+        ));
         self.nodes[node].disk.set_latency(slow);
         self.end_later(Spell::SlowDisk(node), 500_000, 6_000_000);
     }
@@ -169,11 +241,13 @@ where
     fn fill_disk(&mut self, node: usize) {
         let disk = &self.nodes[node].disk;
         disk.set_capacity(Some(disk.used()));
+        self.tell(format_args!("node {}: the disk is full", self.id(node)));
         self.end_later(Spell::FullDisk(node), 300_000, 4_000_000);
     }
 
     fn fail_sync(&mut self, node: usize) {
         if self.nodes[node].host.is_some() {
+            self.tell(format_args!("node {}: the next sync fails", self.id(node)));
             self.nodes[node].disk.fail_syncs(1);
             self.nodes[node].is_disk_faulty = true;
         }
@@ -182,6 +256,10 @@ where
     fn lose_device(&mut self, node: usize) {
         if self.nodes[node].host.is_some() {
             let ops = self.prng.below(30);
+            self.tell(format_args!(
+                "node {}: the device fails after {ops} operations",
+                self.id(node)
+            ));
             self.nodes[node].disk.die_after(ops);
             self.nodes[node].is_disk_faulty = true;
         }
@@ -195,31 +273,58 @@ where
             return;
         }
         self.crash(node, true, None);
-        self.nodes[node].disk.wipe();
-        self.nodes[node].is_impaired = true;
-        self.nodes[node].is_voter = false;
-        self.nodes[node].was_wiped = true;
+        let n = &mut self.nodes[node];
+        n.disk.wipe();
+        n.is_impaired = true;
+        n.is_voter = false;
+        n.was_wiped = true;
+        n.generation += 1;
         self.coverage.disks_wiped += 1;
-        self.note(node, "wiped");
+        self.tell(format_args!("node {}: its directory is lost", self.id(node)));
         if !self.auto_replace {
             self.operator_replaces.push(node);
         }
     }
 
     fn ask_for_transfer(&mut self, to: usize) {
-        if let Some(leader) = self.leader() {
+        let group = self.some_group();
+        if let Some(leader) = self.leader(group) {
             self.coverage.transfers += 1;
             let to = self.nodes[to].id;
-            let request = OperatorRequest::TransferLeader { group: GROUP, to };
+            self.tell(format_args!("operator: node {to} is to lead group {group}"));
+            let request = OperatorRequest::TransferLeader { group, to };
             self.give(leader, HostEvent::Operator(request));
         }
     }
 
     fn ask_for_snapshot(&mut self, node: usize) {
+        let group = self.some_group();
         if self.nodes[node].host.is_some() {
-            let request = OperatorRequest::TakeSnapshot { group: GROUP };
+            self.tell(format_args!(
+                "operator: node {} is to take a snapshot of group {group}",
+                self.id(node)
+            ));
+            let request = OperatorRequest::TakeSnapshot { group };
             self.give(node, HostEvent::Operator(request));
         }
+    }
+
+    /// In some phase of the snapshot the power goes.
+    fn snapshot_and_crash(&mut self, node: usize) {
+        if self.nodes[node].host.is_none() {
+            return;
+        }
+        for group in self.groups.clone() {
+            let request = OperatorRequest::TakeSnapshot { group };
+            self.give(node, HostEvent::Operator(request));
+        }
+        let most = [2_000, 20_000, 200_000][self.prng.below(3) as usize];
+        let (after, boot) = (self.prng.below(most), self.nodes[node].boot);
+        self.tell(format_args!(
+            "operator: node {} is to take snapshots; power fails after {after} us",
+            self.id(node)
+        ));
+        self.schedule(after, Happening::PowerFails { node, boot });
     }
 
     fn end_later(&mut self, spell: Spell, least_us: u64, most_us: u64) {
@@ -232,7 +337,9 @@ where
             Spell::Partition => self.unblock_all(),
             Spell::SlowDisk(node) => self.nodes[node].disk.set_latency(self.good_disk.clone()),
             Spell::FullDisk(node) => self.nodes[node].disk.set_capacity(None),
+            Spell::Sluggish(node) => self.nodes[node].sluggish_us = 0,
         }
+        self.tell(format_args!("ends: {spell:?}"));
     }
 
     /// From now on nothing goes wrong any more.
@@ -243,6 +350,7 @@ where
         for node in 0..self.nodes.len() {
             let n = &mut self.nodes[node];
             n.paused_until = n.paused_until.min(self.now_us);
+            n.sluggish_us = 0;
             n.disk.set_latency(Latency {
                 stalls_per_million: 0,
                 ..self.good_disk.clone()
@@ -252,12 +360,10 @@ where
         }
     }
 
-    pub(crate) fn leader(&self) -> Option<usize> {
-        let leads = |host: &settle_host::Host<W::Service, settle_storage::MemDisk>| {
-            host.raft(GROUP)
-                .filter(|raft| raft.role() == Role::Leader)
-                .map(|raft| raft.term())
-        };
+    /// The node that leads `group`, in the latest term that anybody leads in.
+    pub(crate) fn leader(&self, group: GroupId) -> Option<usize> {
+        let leads =
+            |host: &Host<W::Service, MemDisk>| host.raft(group).filter(|raft| raft.is_leader()).map(|raft| raft.term());
         let terms = self
             .nodes
             .iter()

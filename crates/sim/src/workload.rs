@@ -1,15 +1,17 @@
 //! What a scenario brings: a service with its machine, clients, and the judge of their history.
 
-use settle_base::{GroupId, NodeId, Prng};
+use settle_base::{GroupId, Index, NodeId, Prng};
 use settle_host::ClusterId;
 use settle_machine::{Service, StateMachine};
 
-use crate::Coverage;
+use crate::{Coverage, invariants::Checked};
 
 pub(crate) type RequestOf<W> = <<W as Workload>::Service as Service>::Request;
 pub(crate) type ResponseOf<W> = <<W as Workload>::Service as Service>::Response;
+/// One machine of each group.
+pub(crate) type Machines<'a, M> = [(GroupId, &'a M)];
 
-/// Clients of one scenario. An `Err` is a violation.
+/// Clients of one scenario.
 pub(crate) trait Workload {
     type Machine: StateMachine + 'static;
     type Service: Service<Machine = Self::Machine>;
@@ -18,19 +20,23 @@ pub(crate) trait Workload {
     fn service(&mut self, node: NodeId, run: u64) -> Self::Service;
     fn make_machine(&self) -> Box<dyn Fn(GroupId, ClusterId) -> Self::Machine + Send>;
 
+    fn clients(&self) -> usize;
+    /// Before the run begins: no more clients than this.
+    fn keep_clients(&mut self, most: usize);
+
     fn begin(&mut self, io: &mut Io<RequestOf<Self>>);
-    fn wake(&mut self, timer: u64, io: &mut Io<RequestOf<Self>>) -> Result<(), String>;
-    fn answer(&mut self, node: usize, response: ResponseOf<Self>, io: &mut Io<RequestOf<Self>>) -> Result<(), String>;
+    fn wake(&mut self, timer: u64, io: &mut Io<RequestOf<Self>>) -> Checked;
+    fn answer(&mut self, node: usize, response: ResponseOf<Self>, io: &mut Io<RequestOf<Self>>) -> Checked;
     /// Every connection with the node is gone.
     fn node_down(&mut self, node: usize, io: &mut Io<RequestOf<Self>>);
     /// No new work; what is in flight is to be finished.
     fn stop(&mut self);
-    /// Nothing is in flight at the clients, nor, as `machine` stands, at the service.
-    fn is_idle(&self, machine: &Self::Machine) -> bool;
-    /// What must hold in any replica at any time.
-    fn check_machine(&self, machine: &Self::Machine) -> Result<(), String>;
-    /// All replicas equal this one.
-    fn finish(&mut self, machine: &Self::Machine) -> Result<(), String>;
+    /// Nothing is in flight at the clients, nor, as the machines stand, at the service.
+    fn is_idle(&self, machines: &Machines<Self::Machine>) -> bool;
+    /// What must hold in any replica at any time; asked when it has applied more.
+    fn check_machine(&self, group: GroupId, applied: Index, machine: &Self::Machine) -> Checked;
+    /// All replicas equal these.
+    fn finish(&mut self, machines: &Machines<Self::Machine>) -> Checked;
     fn count(&self, coverage: &mut Coverage);
     /// What a service counted, before it is dropped.
     fn count_service(&mut self, service: &Self::Service);

@@ -1,37 +1,27 @@
-//! Clients that write and read registers, and the judge of what they were told.
-//!
-//! Every write makes the next version of its key, so a history is linearizable when (1) no two writes got the same version,
-//! (2) what begins after something ended sees a version at least as new (a write: newer), (3) a value at a version was
-//! written by somebody. At the end every write was told exactly once, so versions are as many as writes.
+//! Clients that write and read registers, and what they were told.
 
-use std::collections::BTreeMap;
-
-use settle_base::{GroupId, NodeId, Prng};
+use settle_base::{GroupId, Index, NodeId, Prng};
 use settle_host::ClusterId;
 
 use super::{
-    machine::{Cell, RegisterMachine, Write, Written},
-    service::{RegisterService, Request, Response},
+    machine::{RegisterMachine, Write, Written},
+    service::{RegisterService, Request, Response, group_of},
 };
 use crate::{
-    Coverage,
-    workload::{Io, Workload},
+    Coverage, Shape,
+    invariants::{Broken, Checked, History},
+    workload::{Io, Machines, Workload},
 };
 
 pub(crate) struct Registers {
     clients: Vec<Client>,
+    groups: u64,
     keys: u32,
     padding_max: u64,
     think_us: u64,
     write_percent: u64,
     is_stopped: bool,
-    /// The newest version of each key that somebody was told.
-    told: BTreeMap<u32, u64>,
-    /// What each version of each key is known to be.
-    versions: BTreeMap<(u32, u64), u64>,
-    /// Key of every value that was ever asked to be written.
-    asked: BTreeMap<u64, u32>,
-    writes_told: BTreeMap<u32, u64>,
+    history: History,
     retries: u64,
     proposed_again: u64,
     reads_again: u64,
@@ -55,19 +45,17 @@ struct Asking {
 }
 
 impl Registers {
-    pub(crate) fn new(prng: &mut Prng) -> Registers {
+    pub(crate) fn new(prng: &mut Prng, shape: &Shape) -> Registers {
         let clients = if prng.percent(20) { 20 } else { prng.between(3, 9) };
         Registers {
             clients: (0..clients).map(|_| Client::default()).collect(),
+            groups: shape.groups,
             keys: [2, 16, 64][prng.below(3) as usize],
             padding_max: [0, 300, 2_000][prng.below(3) as usize],
             think_us: prng.between(20_000, 150_000),
             write_percent: prng.between(40, 90),
             is_stopped: false,
-            told: BTreeMap::new(),
-            versions: BTreeMap::new(),
-            asked: BTreeMap::new(),
-            writes_told: BTreeMap::new(),
+            history: History::default(),
             retries: 0,
             proposed_again: 0,
             reads_again: 0,
@@ -111,14 +99,9 @@ impl Registers {
         client.number += 1;
         let value = ((i as u64 + 1) << 32) | client.number;
         let is_write = io.prng.percent(self.write_percent);
-        if is_write {
-            self.asked.insert(value, key);
-        }
-        client.asking = Some(Asking {
-            key,
-            value: is_write.then_some(value),
-            floor: self.told.get(&key).copied().unwrap_or(0),
-        });
+        let value = is_write.then_some(value);
+        let floor = self.history.begins(key, value);
+        client.asking = Some(Asking { key, value, floor });
         self.ask(i, io);
     }
 
@@ -130,25 +113,6 @@ impl Registers {
         let pause = io.prng.below(self.think_us * 2);
         io.wake_in(pause, timer);
     }
-
-    fn learn(&mut self, key: u32, cell: Cell) -> Result<(), String> {
-        let Cell { version, value } = cell;
-        if version == 0 {
-            return Ok(());
-        }
-        let known = *self.versions.entry((key, version)).or_insert(value);
-        if known != value {
-            return Err(format!(
-                "version {version} of key {key} is both {known:x} and {value:x}"
-            ));
-        }
-        if self.asked.get(&value) != Some(&key) {
-            return Err(format!("nobody wrote {value:x} to key {key}"));
-        }
-        let told = self.told.entry(key).or_insert(0);
-        *told = version.max(*told);
-        Ok(())
-    }
 }
 
 impl Workload for Registers {
@@ -156,11 +120,19 @@ impl Workload for Registers {
     type Service = RegisterService;
 
     fn service(&mut self, node: NodeId, run: u64) -> RegisterService {
-        RegisterService::new(run << 8 | u64::from(node.0), self.padding_max)
+        RegisterService::new(run << 8 | u64::from(node.0), self.groups, self.padding_max)
     }
 
     fn make_machine(&self) -> Box<dyn Fn(GroupId, ClusterId) -> RegisterMachine + Send> {
         Box::new(|_, _| RegisterMachine::default())
+    }
+
+    fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    fn keep_clients(&mut self, most: usize) {
+        self.clients.truncate(most);
     }
 
     fn begin(&mut self, io: &mut Io<Request>) {
@@ -169,7 +141,7 @@ impl Workload for Registers {
         }
     }
 
-    fn wake(&mut self, timer: u64, io: &mut Io<Request>) -> Result<(), String> {
+    fn wake(&mut self, timer: u64, io: &mut Io<Request>) -> Checked {
         let (i, generation) = ((timer >> 32) as usize, timer & u64::from(u32::MAX));
         if self.clients[i].generation != generation {
             return Ok(());
@@ -183,7 +155,7 @@ impl Workload for Registers {
         Ok(())
     }
 
-    fn answer(&mut self, _node: usize, response: Response, io: &mut Io<Request>) -> Result<(), String> {
+    fn answer(&mut self, _node: usize, response: Response, io: &mut Io<Request>) -> Checked {
         let (Response::Written(Written { client, number, .. }) | Response::Read { client, number, .. }) = response;
         let i = client as usize;
         if self.clients[i].number != number {
@@ -195,27 +167,13 @@ impl Workload for Registers {
         let Asking { key, floor, .. } = asking;
         match (response, asking.value) {
             (Response::Written(Written { version, .. }), Some(value)) => {
-                if version <= floor {
-                    return Err(format!(
-                        "client {i} wrote version {version} of key {key} although {floor} was told before it asked"
-                    ));
-                }
-                if self.versions.get(&(key, version)).is_some_and(|known| *known != value) {
-                    return Err(format!("two writes were told version {version} of key {key}"));
-                }
-                self.learn(key, Cell { version, value })?;
-                *self.writes_told.entry(key).or_insert(0) += 1;
+                self.history.wrote(key, value, floor, version)?;
             }
-            (Response::Read { cell, .. }, None) => {
-                if cell.version < floor {
-                    let seen = cell.version;
-                    return Err(format!(
-                        "client {i} read version {seen} of key {key} although {floor} was told before it asked"
-                    ));
-                }
-                self.learn(key, cell)?;
+            (Response::Read { cell, .. }, None) => self.history.read(key, floor, cell.version, cell.value)?,
+            (response, _) => {
+                let what = format!("client {i} was told {response:?}, which it did not ask");
+                return Err(Broken::new("answers fit their questions", what));
             }
-            (response, _) => return Err(format!("client {i} was told {response:?}, which it did not ask")),
         }
         self.rest(i, io);
         Ok(())
@@ -237,30 +195,32 @@ impl Workload for Registers {
         self.is_stopped = true;
     }
 
-    fn is_idle(&self, _: &RegisterMachine) -> bool {
+    fn is_idle(&self, _: &Machines<RegisterMachine>) -> bool {
         self.clients.iter().all(|c| c.asking.is_none())
     }
 
-    fn check_machine(&self, machine: &RegisterMachine) -> Result<(), String> {
+    fn check_machine(&self, _: GroupId, applied: Index, machine: &RegisterMachine) -> Checked {
+        if !applied.is_multiple_of(64) {
+            return Ok(());
+        }
         let phantom = machine
             .cells()
-            .find(|(key, cell)| self.asked.get(&cell.value) != Some(key));
+            .find(|(key, cell)| !self.history.was_asked(*key, cell.value));
         phantom.map_or(Ok(()), |(key, cell)| {
-            Err(format!("key {key} holds {cell:?}, which nobody wrote"))
+            let what = format!("key {key} holds {cell:?}, which nobody wrote");
+            Err(Broken::new("read linearizability", what))
         })
     }
 
-    fn finish(&mut self, machine: &RegisterMachine) -> Result<(), String> {
+    fn finish(&mut self, machines: &Machines<RegisterMachine>) -> Checked {
         for key in 0..self.keys {
+            let group = group_of(key, self.groups);
+            let (_, machine) = machines
+                .iter()
+                .find(|(g, _)| *g == group)
+                .expect("every group has a machine");
             let cell = machine.get(key);
-            let told = self.writes_told.get(&key).copied().unwrap_or(0);
-            if cell.version != told {
-                return Err(format!(
-                    "key {key} has {} versions, but {told} writes were told",
-                    cell.version
-                ));
-            }
-            self.learn(key, cell)?;
+            self.history.ends(key, cell.version, cell.value)?;
         }
         Ok(())
     }
@@ -281,7 +241,7 @@ impl Workload for Registers {
             .collect();
         format!(
             "clients {waiting:?} wait for an answer; {} writes told",
-            self.writes_told.values().sum::<u64>()
+            self.history.writes_told()
         )
     }
 }

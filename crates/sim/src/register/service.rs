@@ -5,7 +5,6 @@ use settle_machine::{Action, Context, Event, Service};
 
 use super::machine::{Cell, RegisterMachine, Write, Written, encode};
 
-const GROUP: GroupId = GroupId(1);
 const PROPOSE_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// A client that hears nothing for so long has asked elsewhere.
 const HOLD: Duration = Duration::from_secs(10);
@@ -22,8 +21,15 @@ pub(crate) enum Response {
     Read { client: u32, number: u64, cell: Cell },
 }
 
+/// Keys are spread over the groups.
+pub(crate) fn group_of(key: u32, groups: u64) -> GroupId {
+    GroupId(1 + u64::from(key) % groups)
+}
+
 /// Proposes what its clients ask until it sees it applied; reads after a confirmed index.
 pub(crate) struct RegisterService {
+    /// Which group holds a key: see [`group_of`].
+    groups: u64,
     prng: Prng,
     padding_max: u64,
     writes: BTreeMap<(u32, u64), PendingWrite>,
@@ -46,11 +52,14 @@ struct PendingRead {
     key: u32,
     since: Mono,
     is_asked: bool,
+    /// To be asked again at the next tick.
+    is_lost: bool,
 }
 
 impl RegisterService {
-    pub(crate) fn new(seed: u64, padding_max: u64) -> RegisterService {
+    pub(crate) fn new(seed: u64, groups: u64, padding_max: u64) -> RegisterService {
         RegisterService {
+            groups,
             prng: Prng::new(seed),
             padding_max,
             writes: BTreeMap::new(),
@@ -85,6 +94,7 @@ impl Service for RegisterService {
                     key,
                     since: context.now,
                     is_asked: false,
+                    is_lost: false,
                 };
                 self.reads.insert(self.next_token, read);
                 self.next_token += 1;
@@ -96,13 +106,15 @@ impl Service for RegisterService {
                     }
                 }
             }
-            Event::Role { .. } | Event::Reloaded { .. } => {
+            Event::Role { group, .. } | Event::Reloaded { group } => {
                 for pending in self.writes.values_mut() {
-                    pending.proposed = None;
+                    if group_of(pending.write.key, self.groups) == group {
+                        pending.proposed = None;
+                    }
                 }
             }
-            Event::ReadReady { token, .. } => {
-                let machine = context.group(GROUP).expect("the group that was read").machine;
+            Event::ReadReady { group, token } => {
+                let machine = context.group(group).expect("the group that was read").machine;
                 if let Some(read) = self.reads.remove(&token) {
                     let PendingRead {
                         client, number, key, ..
@@ -113,7 +125,7 @@ impl Service for RegisterService {
             }
             Event::ReadDropped { token, .. } => {
                 if let Some(read) = self.reads.get_mut(&token) {
-                    read.is_asked = false;
+                    read.is_lost = true;
                     self.reads_again += 1;
                 }
             }
@@ -121,6 +133,9 @@ impl Service for RegisterService {
                 let now = context.now;
                 self.writes.retain(|_, w| now.since(w.since) < HOLD);
                 self.reads.retain(|_, r| now.since(r.since) < HOLD);
+                for read in self.reads.values_mut() {
+                    read.is_asked &= !std::mem::take(&mut read.is_lost);
+                }
             }
             Event::Flush => self.flush(context),
             Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Peer { .. } => {}
@@ -131,24 +146,26 @@ impl Service for RegisterService {
 impl RegisterService {
     fn flush(&mut self, context: &mut Context<'_, RegisterMachine, Response>) {
         let now = context.now;
-        let mut batch = Vec::new();
+        let mut batches: BTreeMap<GroupId, Vec<Write>> = BTreeMap::new();
         for pending in self.writes.values_mut() {
             if pending.proposed.is_none_or(|at| now.since(at) >= PROPOSE_AGAIN_AFTER) {
                 self.proposed_again += u64::from(pending.was_proposed);
                 pending.proposed = Some(now);
                 pending.was_proposed = true;
-                batch.push(pending.write);
+                let group = group_of(pending.write.key, self.groups);
+                batches.entry(group).or_default().push(pending.write);
             }
         }
-        if !batch.is_empty() {
+        for (group, batch) in batches {
             let padding = self.prng.below(self.padding_max + 1) as usize;
             let command = encode(&batch, padding);
-            context.act(Action::Propose { group: GROUP, command });
+            context.act(Action::Propose { group, command });
         }
         for (&token, read) in &mut self.reads {
             if !read.is_asked {
                 read.is_asked = true;
-                context.act(Action::Read { group: GROUP, token });
+                let group = group_of(read.key, self.groups);
+                context.act(Action::Read { group, token });
             }
         }
     }

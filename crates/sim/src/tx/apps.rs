@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use settle_base::{GroupId, NodeId, Prng};
+use settle_base::{GroupId, Index, NodeId, Prng};
 use settle_host::ClusterId;
 use settle_tx::{BranchStatus, BranchType, CallKind, DriverConfig, MachineConfig, TxMachine};
 use settle_tx_gate::{
@@ -13,13 +13,16 @@ use settle_tx_gate::{
 
 use super::bank::Bank;
 use crate::{
-    Coverage,
-    workload::{Io, Workload},
+    Coverage, Shape,
+    invariants::{Broken, Checked, named},
+    workload::{Io, Machines, Workload},
 };
 
 const RESOURCES: [&str; 2] = ["jdbc:db0", "jdbc:db1"];
 /// Tries of a branch that meets a lock, before the application rolls back.
 const LOCK_TRIES: u32 = 5;
+/// The property that the bank judges: no transaction goes both ways, no money comes or goes.
+const DECIDED: &str = "atomic commitment";
 
 pub(crate) struct Apps {
     apps: Vec<App>,
@@ -66,7 +69,7 @@ enum Work {
 }
 
 impl Apps {
-    pub(crate) fn new(prng: &mut Prng) -> Apps {
+    pub(crate) fn new(prng: &mut Prng, _: &Shape) -> Apps {
         let accounts = [4, 20, 100][prng.below(3) as usize];
         Apps {
             apps: (0..prng.between(2, 8)).map(|_| App::default()).collect(),
@@ -169,7 +172,7 @@ impl Apps {
         io.wake_in(patience, timer);
     }
 
-    fn answered(&mut self, i: usize, answer: ClientAnswer, io: &mut Io<GateRequest>) -> Result<(), String> {
+    fn answered(&mut self, i: usize, answer: ClientAnswer, io: &mut Io<GateRequest>) -> Checked {
         let work = self.apps[i].work.clone();
         let mut pause = 2_000;
         match (answer, work) {
@@ -188,7 +191,7 @@ impl Apps {
             }
             (ClientAnswer::BranchRegistered { branch }, Work::Registering { xid, legs, done, .. }) => {
                 let (account, delta) = legs[done];
-                let is_changed = self.bank.change(branch, account, delta)?;
+                let is_changed = self.bank.change(branch, account, delta);
                 let done = done + 1;
                 self.apps[i].work = if is_changed && done < legs.len() {
                     let tries = 0;
@@ -214,12 +217,15 @@ impl Apps {
                 pause = 200_000;
             }
             (ClientAnswer::Ended { status }, Work::Ending { xid, .. }) => {
-                self.bank.told(&xid, status)?;
+                self.bank.told(&xid, status).map_err(named(DECIDED))?;
                 self.apps[i].work = Work::Idle;
                 pause = 100_000;
             }
             (ClientAnswer::Refused(_), _) => pause = 500_000,
-            (answer, work) => return Err(format!("application {i} got {answer:?} at {work:?}")),
+            (answer, work) => {
+                let what = format!("application {i} got {answer:?} at {work:?}");
+                return Err(Broken::new("answers fit their questions", what));
+            }
         }
         self.pause(i, pause, io);
         Ok(())
@@ -243,7 +249,7 @@ impl Apps {
         io.wake_in(after, 1 << 63 | (i as u64) << 40 | number);
     }
 
-    fn do_phase_two(&mut self, i: usize, number: u64, io: &mut Io<GateRequest>) -> Result<(), String> {
+    fn do_phase_two(&mut self, i: usize, number: u64, io: &mut Io<GateRequest>) -> Checked {
         let app = &mut self.apps[i];
         let Some(at) = app.calls.iter().position(|(n, ..)| *n == number) else {
             return Ok(());
@@ -256,7 +262,7 @@ impl Apps {
         }
         let fails = io.prng.percent(5) && !self.is_stopped;
         if !fails {
-            self.bank.phase_two(&xid, branch, kind)?;
+            self.bank.phase_two(&xid, branch, kind).map_err(named(DECIDED))?;
         }
         let status = match (kind, fails) {
             (CallKind::Commit, false) => BranchStatus::PhaseTwoCommitted,
@@ -300,13 +306,21 @@ impl Workload for Apps {
         Box::new(|group, _| TxMachine::new(MachineConfig::new(group.0 as u8)))
     }
 
+    fn clients(&self) -> usize {
+        self.apps.len()
+    }
+
+    fn keep_clients(&mut self, most: usize) {
+        self.apps.truncate(most);
+    }
+
     fn begin(&mut self, io: &mut Io<GateRequest>) {
         for i in 0..self.apps.len() {
             self.pause(i, 500_000, io);
         }
     }
 
-    fn wake(&mut self, timer: u64, io: &mut Io<GateRequest>) -> Result<(), String> {
+    fn wake(&mut self, timer: u64, io: &mut Io<GateRequest>) -> Checked {
         let (i, number) = ((timer >> 40) as usize & 0xff, timer & ((1 << 40) - 1));
         if timer >> 63 == 1 {
             return self.do_phase_two(i, number, io);
@@ -332,7 +346,7 @@ impl Workload for Apps {
         Ok(())
     }
 
-    fn answer(&mut self, node: usize, response: GateResponse, io: &mut Io<GateRequest>) -> Result<(), String> {
+    fn answer(&mut self, node: usize, response: GateResponse, io: &mut Io<GateRequest>) -> Checked {
         let of = |apps: &[App], conn: ConnId| apps.iter().position(|app| app.conn == Some((node, conn)));
         match response {
             GateResponse::Answer { conn, key, answer } => {
@@ -380,19 +394,24 @@ impl Workload for Apps {
         self.is_stopped = true;
     }
 
-    fn is_idle(&self, machine: &TxMachine) -> bool {
+    fn is_idle(&self, machines: &Machines<TxMachine>) -> bool {
         let is_idle = |app: &App| matches!(app.work, Work::Idle) && app.calls.is_empty();
-        machine.open_count() == 0 && self.apps.iter().all(is_idle)
+        machines.iter().all(|(_, machine)| machine.open_count() == 0) && self.apps.iter().all(is_idle)
     }
 
-    fn check_machine(&self, machine: &TxMachine) -> Result<(), String> {
-        machine.check_invariants();
+    fn check_machine(&self, _: GroupId, applied: Index, machine: &TxMachine) -> Checked {
+        if applied.is_multiple_of(64) {
+            machine.check_invariants();
+        }
         Ok(())
     }
 
-    fn finish(&mut self, machine: &TxMachine) -> Result<(), String> {
-        machine.check_invariants();
-        self.bank.audit(machine)
+    fn finish(&mut self, machines: &Machines<TxMachine>) -> Checked {
+        for (_, machine) in machines {
+            machine.check_invariants();
+            self.bank.audit(machine).map_err(named(DECIDED))?;
+        }
+        Ok(())
     }
 
     fn count(&self, coverage: &mut Coverage) {

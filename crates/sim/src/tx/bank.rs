@@ -35,14 +35,14 @@ impl Bank {
     }
 
     /// Phase one of a branch, at the moment its registration is known. False: it was rolled back before.
-    pub(crate) fn change(&mut self, branch: i64, account: u32, delta: i64) -> Result<bool, String> {
+    pub(crate) fn change(&mut self, branch: i64, account: u32, delta: i64) -> bool {
         if self.fenced.contains(&branch) {
-            return Ok(false);
+            return false;
         }
         *self.balances.entry(account).or_default() += delta;
         self.unsettled.entry(account).or_default().push((branch, delta));
         self.account_of.insert(branch, account);
-        Ok(true)
+        true
     }
 
     pub(crate) fn phase_two(&mut self, xid: &str, branch: i64, kind: CallKind) -> Result<(), String> {

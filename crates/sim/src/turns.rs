@@ -1,0 +1,198 @@
+//! One node's turn: its host takes what came, and what it wants is done and judged.
+
+use settle_base::{GroupId, Mono};
+use settle_host::{HostAction, HostError, HostEvent, HostNote, OperatorRequest};
+use settle_machine::StateMachine;
+
+use crate::{
+    invariants::{Broken, Checked},
+    workload::{ResponseOf, Workload},
+    world::{Happening, World, with_source},
+};
+
+impl<W: Workload> World<W> {
+    pub(crate) fn turn(&mut self, node: usize) -> Checked {
+        let now_us = self.now_us;
+        let n = &mut self.nodes[node];
+        n.is_turn_due = false;
+        if n.paused_until > now_us {
+            n.is_turn_due = true;
+            let (wait, boot) = (n.paused_until - now_us, n.boot);
+            self.schedule(wait, Happening::Turn { node, boot });
+            return Ok(());
+        }
+        n.disk.advance(Mono(now_us));
+        let local = self.local(&self.nodes[node]);
+        let shows = self.script.shows(now_us, self.nodes[node].id);
+        let n = &mut self.nodes[node];
+        let mut out = std::mem::take(&mut self.actions);
+        let events = std::mem::take(&mut n.inbox);
+        if shows {
+            self.script.events(now_us, n.id, &events);
+        }
+        let host = n.host.as_mut().expect("only running nodes have turns");
+        let count = events.len();
+        for event in events {
+            host.step(event, local, &mut out);
+        }
+        host.flush(local, &mut out);
+        let applied: u64 = self
+            .groups
+            .iter()
+            .filter_map(|g| host.raft(*g))
+            .map(|raft| raft.applied())
+            .sum();
+        if shows {
+            self.script.actions(host, &self.groups, &out);
+        }
+        self.trace(format_args!(
+            "turn {node} events {count} actions {} applied {applied}",
+            out.len()
+        ));
+        let mut fatal = None;
+        for action in out.drain(..) {
+            self.act(node, action, &mut fatal)
+                .map_err(|broken| broken.at(format_args!("node {}", self.nodes[node].id)))?;
+        }
+        self.actions = out;
+        self.observe(node)
+            .map_err(|broken| broken.at(format_args!("node {}", self.nodes[node].id)))?;
+        if let Some(error) = fatal {
+            return self.died(node, error);
+        }
+        self.wake_for_disk(node);
+        Ok(())
+    }
+
+    fn wake_for_disk(&mut self, node: usize) {
+        let n = &mut self.nodes[node];
+        let Some(due) = n.disk.next_due() else { return };
+        let due = due.0.max(self.now_us);
+        if n.disk_wake.is_none_or(|at| at > due) {
+            n.disk_wake = Some(due);
+            let (after, boot) = (due - self.now_us, n.boot);
+            self.schedule(after, Happening::DiskDue { node, boot });
+        }
+    }
+
+    fn act(&mut self, node: usize, action: HostAction<ResponseOf<W>>, fatal: &mut Option<HostError>) -> Checked {
+        match action {
+            HostAction::Send { to, lane, message } => self.send(node, (to.0 - 1) as usize, lane, message),
+            HostAction::Respond(response) => {
+                let after = self.prng.between(50, 2_000);
+                self.schedule(after, Happening::Answer { node, response });
+                Ok(())
+            }
+            HostAction::ClosePeer { reason, .. } => {
+                let what = format!("it accuses a peer: {}", with_source(&reason));
+                Err(Broken::new("no honest peer is accused", what))
+            }
+            HostAction::Note(note) => self.noted(node, &note),
+            HostAction::Fatal(error) => {
+                *fatal = Some(error);
+                Ok(())
+            }
+        }
+    }
+
+    fn noted(&mut self, node: usize, note: &HostNote) -> Checked {
+        self.tell(format_args!("node {} notes {note:?}", self.id(node)));
+        match note {
+            HostNote::BecameLeader { .. } => {
+                self.coverage.elections += 1;
+                if self.hunts_leaders && !self.are_faults_off && self.prng.percent(60) {
+                    // Before its first entry has reached anybody, or while it brings the others up to date.
+                    let most = [200, 5_000, 60_000, 200_000][self.prng.below(4) as usize];
+                    let (after, boot) = (self.prng.below(most), self.nodes[node].boot);
+                    self.schedule(after, Happening::Hunt { node, boot });
+                }
+                Ok(())
+            }
+            HostNote::MembersChanged { group, index, conf } => self.invariants.changed_members(*group, *index, conf),
+            HostNote::Adopted { as_founder, .. } => {
+                let n = &self.nodes[node];
+                let incarnation = n.host.as_ref().expect("it just spoke").identity().incarnation;
+                if *as_founder {
+                    if n.was_wiped {
+                        let what = "a wiped node takes itself for a founder";
+                        return Err(Broken::new("incarnation safety", what));
+                    }
+                    for &group in &self.groups {
+                        self.invariants.may_vote(group, &[incarnation]);
+                    }
+                } else {
+                    self.invariants.is_born(incarnation);
+                }
+                Ok(())
+            }
+            HostNote::Founded { .. } if self.invariants.has_history() => {
+                Err(Broken::new("incarnation safety", "a second cluster was founded"))
+            }
+            HostNote::Recovered { .. } => {
+                self.coverage.recovered += 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn observe(&mut self, node: usize) -> Checked {
+        let mut is_voter = true;
+        let mut is_recovering = false;
+        for i in 0..self.groups.len() {
+            let group = self.groups[i];
+            let n = &mut self.nodes[node];
+            let Some(host) = &n.host else { return Ok(()) };
+            let Some(raft) = host.raft(group) else { return Ok(()) };
+            let seen = n.seen.entry(group).or_default();
+            let applied = seen.applied;
+            self.invariants.observe(group, raft, seen)?;
+            if raft.applied() != applied {
+                self.observe_machine(node, group)?;
+            }
+            let host = self.nodes[node].host.as_ref().expect("it just had its turn");
+            let raft = host.raft(group).expect("it was there above");
+            is_voter &= raft.conf().voters.contains(&raft.id()) && raft.conf().outgoing.is_empty();
+            is_recovering |= raft.is_recovering();
+        }
+        let n = &mut self.nodes[node];
+        let host = n.host.as_ref().expect("it just had its turn");
+        if !is_voter {
+            n.is_voter = false;
+        } else if !n.is_voter && host.is_written() {
+            // Also after a restart it will know.
+            n.is_voter = true;
+            if std::mem::take(&mut n.was_wiped) {
+                self.coverage.members_replaced += 1;
+            }
+        }
+        if n.is_impaired && n.is_voter && !is_recovering {
+            n.is_impaired = false;
+            self.operator_replaces.retain(|other| *other != node);
+        }
+        if host.groups_led() > 0 && !self.operator_replaces.is_empty() {
+            for lost in self.operator_replaces.clone() {
+                let request = OperatorRequest::ReplaceMember {
+                    node: self.nodes[lost].id,
+                };
+                if self.nodes[node].inbox.is_empty() && self.prng.percent(5) {
+                    self.give(node, HostEvent::Operator(request));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn observe_machine(&mut self, node: usize, group: GroupId) -> Checked {
+        let host = self.nodes[node].host.as_ref().expect("it just had its turn");
+        let raft = host.raft(group).expect("it was seen just now");
+        let machine = host.machine(group).expect("a group has its machine");
+        let applied = raft.applied();
+        if applied.is_multiple_of(4) {
+            self.invariants
+                .applied(group, applied, machine.state_hash(), raft.id())?;
+        }
+        let workload = self.workload.as_ref().expect("it is lent only during a call");
+        workload.check_machine(group, applied, machine)
+    }
+}
