@@ -182,7 +182,8 @@ impl Raft {
             }
             return;
         }
-        let is_up_to_date = (last_term, last_index) >= self.log_to_judge_by();
+        let is_up_to_date =
+            (last_term, last_index) >= self.log_to_judge_by() || settle_base::mutant!("vote_despite_newer_log");
         if let Some(priority) = asked_priority {
             // Whom it voted for in this term already asks for it anew only when it lost it: it has to ask for a later one.
             let has_voted = !self.vote.is_none();
@@ -248,7 +249,9 @@ impl Raft {
     }
 
     fn may_vote_for(&self, candidate: PeerId) -> bool {
-        self.vote == candidate || (self.vote.is_none() && self.leader.is_none())
+        self.vote == candidate
+            || (self.vote.is_none() && self.leader.is_none())
+            || (self.role == Role::Follower && settle_base::mutant!("two_votes_in_a_term"))
     }
 
     pub(crate) fn on_pre_vote_reply(&mut self, from: PeerId, term: Term, ballot: Ballot) {

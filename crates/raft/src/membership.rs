@@ -4,7 +4,7 @@ use settle_base::{GroupTime, Index, PeerId, Term};
 
 use crate::{
     conf::{ConfChange, ConfChangeError, ConfState},
-    entry::EntryKind,
+    entry::{Entry, EntryKind},
     message::Body,
     progress::Progress,
     raft::{Raft, Role},
@@ -43,6 +43,9 @@ impl Raft {
     ///
     /// An error is the same at every replica (it depends on the log alone) and changes nothing.
     pub fn apply_conf_change(&mut self, change: &ConfChange) -> Result<ConfState, ConfChangeError> {
+        if settle_base::mutant!("conf_change_applied_when_appended") && self.conf.changed(change).is_err() {
+            return Ok(self.conf.clone());
+        }
         self.conf = self.conf.changed(change)?;
         self.wake();
         if self.role == Role::Leader {
@@ -52,10 +55,22 @@ impl Raft {
         Ok(self.conf.clone())
     }
 
+    /// A deliberate bug: what takes effect before it is committed has to be undone when it is truncated, and is not.
+    pub(crate) fn apply_appended_changes(&mut self, entries: &[Entry]) {
+        for entry in entries.iter().filter(|entry| entry.kind == EntryKind::ConfChange) {
+            let changed = ConfChange::decode(&entry.data).map(|change| self.conf.changed(&change));
+            if let Ok(Ok(conf)) = changed {
+                self.conf = conf;
+            }
+        }
+    }
+
     fn adopt_conf_as_leader(&mut self) {
         let id = self.config.id;
         let next = self.log.last_index() + 1;
-        self.progress.retain(|&peer, _| self.conf.contains(peer));
+        if !settle_base::mutant!("removed_peer_counted") {
+            self.progress.retain(|&peer, _| self.conf.contains(peer));
+        }
         for peer in self.conf.peers().into_iter().filter(|&peer| peer != id) {
             self.progress.entry(peer).or_insert_with(|| Progress::new(next));
         }

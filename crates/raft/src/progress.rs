@@ -137,7 +137,12 @@ impl Progress {
                 if self.next != rejected + 1 {
                     return false;
                 }
-                let next = rejected.min(retry_at + 1).max(self.matched + 1);
+                let lowest = if settle_base::mutant!("next_not_above_match") {
+                    1
+                } else {
+                    self.matched + 1
+                };
+                let next = rejected.min(retry_at + 1).max(lowest);
                 if next == self.next {
                     // It denies what it acked: it lost its log. Asking again at once would go on for ever.
                     return false;

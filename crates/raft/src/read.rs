@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use settle_base::{Index, PeerId};
 
 use crate::{
+    conf::ConfState,
     message::Body,
     progress::Progress,
     raft::{Raft, Role},
@@ -112,7 +113,8 @@ impl Raft {
     }
 
     fn accept_read(&mut self, from: PeerId, ctx: u64) {
-        if self.log.term_at(self.log.commit) != Some(self.term) {
+        let knows_commit = self.log.term_at(self.log.commit) == Some(self.term);
+        if !knows_commit && !settle_base::mutant!("stale_read_after_transfer") {
             return self.reads.waiting.push((from, ctx));
         }
         let round = self.reads.open_round();
@@ -139,13 +141,21 @@ impl Raft {
             return;
         }
         let (id, round) = (self.config.id, self.reads.round);
-        let confirmed = self.conf.quorum_value(|peer| {
+        let confirmed_by = |peer| {
             if peer == id {
                 round
             } else {
                 self.progress.get(&peer).map_or(0, Progress::counted_read_seq)
             }
-        });
+        };
+        let mut confirmed = self.conf.quorum_value(confirmed_by);
+        if settle_base::mutant!("joint_reads_count_one_side") {
+            // JRaft and others count the new voters alone: the old ones may have elected somebody else.
+            confirmed = ConfState::of_voters(self.conf.voters.iter().copied()).quorum_value(confirmed_by);
+        }
+        if settle_base::mutant!("read_without_quorum_round") {
+            confirmed = round;
+        }
         while let Some(&read) = self.reads.pending.front()
             && read.round <= confirmed
         {

@@ -264,9 +264,13 @@ impl Raft {
         let seq = self.out.next_seq;
         self.out.next_seq = PersistSeq(seq.0 + 1);
         let last = self.log.last_index();
+        // JRaft kept a vote in memory whose write had failed.
+        let is_lost = hard_state.term == self.out.handed_hard_state.term
+            && hard_state.vote != self.out.handed_hard_state.vote
+            && settle_base::mutant!("grant_after_failed_write");
         let persist = Persist {
             seq,
-            hard_state: (hard_state != self.out.handed_hard_state).then_some(hard_state),
+            hard_state: (hard_state != self.out.handed_hard_state && !is_lost).then_some(hard_state),
             truncate_after: self.log.truncated_to.take(),
             entries: self.log.range(self.log.handed + 1, last).cloned().collect(),
             snapshot: self.out.snapshot.take(),

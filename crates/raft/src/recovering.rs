@@ -83,12 +83,16 @@ impl Recovering {
 
 impl Raft {
     pub(crate) fn recovering_number(&self) -> Option<u64> {
+        if settle_base::mutant!("recovering_votes") {
+            return None;
+        }
         self.recovering.map(|recovering| recovering.number)
     }
 
     /// A peer that began to recover lately gives no answer about votes and does not campaign.
     pub(crate) fn is_silent(&self) -> bool {
-        self.recovering.is_some_and(|recovering| recovering.silent_ticks > 0)
+        self.recovering
+            .is_some_and(|recovering| recovering.silent_ticks > 0 && !settle_base::mutant!("recovering_votes"))
     }
 
     /// At the damaged peer: the leader's heartbeat says how far it has to come.

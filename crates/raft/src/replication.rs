@@ -4,6 +4,7 @@ use bytes::Bytes;
 use settle_base::{GroupTime, Index, PeerId, Term};
 
 use crate::{
+    conf::ConfState,
     entry::{Entry, EntryKind, SnapshotMeta},
     message::{Body, Reject},
     progress::{Progress, ProgressState},
@@ -220,12 +221,22 @@ impl Raft {
         } else if prev_index < self.log.base() {
             // Compacted here, so committed: the leader has it all the same.
             Ok(self.log.commit)
-        } else if self.log.matches(prev_index, prev_term) {
+        } else if self.log.matches(prev_index, prev_term)
+            || (settle_base::mutant!("append_ignores_prev_term") && prev_index <= self.log.last_index())
+        {
             if let Some(first_new) = self.log.first_new(&entries) {
+                if settle_base::mutant!("conf_change_applied_when_appended") {
+                    self.apply_appended_changes(&entries[first_new..]);
+                }
                 self.log.append(entries.drain(first_new..));
             }
             self.agreed = self.agreed.max(last_new);
-            self.log.commit_to(commit.min(last_new));
+            // What follows in our log may be of another leader.
+            let shown = match settle_base::mutant!("commit_past_the_match") {
+                true => self.log.last_index(),
+                false => last_new,
+            };
+            self.log.commit_to(commit.min(shown));
             Ok(last_new)
         } else {
             let hint = prev_index.min(self.log.last_index());
@@ -395,13 +406,22 @@ impl Raft {
     fn raise_commit(&mut self) {
         assert_eq!(self.role, Role::Leader, "only a leader counts");
         let (id, durable) = (self.config.id, self.log.durable);
-        let reached = self.conf.quorum_value(|peer| {
+        let held_by = |peer| {
             if peer == id {
                 durable
             } else {
                 self.progress.get(&peer).map_or(0, Progress::counted_match)
             }
-        });
+        };
+        let mut reached = self.conf.quorum_value(held_by);
+        if settle_base::mutant!("joint_commits_count_one_side") {
+            reached = ConfState::of_voters(self.conf.voters.iter().copied()).quorum_value(held_by);
+        }
+        if settle_base::mutant!("removed_peer_counted") {
+            let mut held: Vec<Index> = self.progress.keys().copied().chain([id]).map(held_by).collect();
+            held.sort_unstable_by(|a, b| b.cmp(a));
+            reached = held.get(self.conf.voters.len() / 2).copied().unwrap_or_default();
+        }
         let is_own_term = self.log.term_at(reached) == Some(self.term) || settle_base::mutant!("commit_old_term");
         if reached <= self.log.commit || !is_own_term {
             return;

@@ -52,15 +52,22 @@ impl RecoveredGroup {
         match record {
             Record::Entries { entries, .. } => {
                 let first = entries[0].index;
+                let mut stale = Vec::new();
                 match self.entries.first().map(|e| e.index) {
                     // A start past the end happens while the oldest segments are gone: what is before the gap is dead,
                     // and a snapshot that covers the gap follows. `is_contiguous` holds it to that.
                     Some(start) if first > start && first - start <= self.entries.len() as u64 => {
-                        self.entries.truncate((first - start) as usize);
+                        let keep = (first - start) as usize;
+                        if settle_base::mutant!("wrong_suffix_truncation") && keep + entries.len() < self.entries.len()
+                        {
+                            stale = self.entries.split_off(keep + entries.len());
+                        }
+                        self.entries.truncate(keep);
                     }
                     _ => self.entries.clear(),
                 }
                 self.entries.extend(entries);
+                self.entries.extend(stale);
             }
             Record::HardState { state, .. } => self.hard_state = Some(state),
             Record::Snapshot { snapshot, reset, .. } => {
