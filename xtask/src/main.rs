@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod conformance;
 mod durability;
+mod load;
 mod mutants;
 mod sim;
 mod tidy;
@@ -30,6 +31,10 @@ enum Command {
     Conformance(conformance::Args),
     /// Kills all nodes of a cluster under load, on a disk that loses what was not synced, and checks what was told.
     Durability(durability::Args),
+    /// Kills the leader of three servers under load, again and again, and measures how long nothing is written.
+    Failover(load::Args),
+    /// Sends a snapshot of 1 GiB while three servers serve, and measures what is left for the clients.
+    SnapshotUnderLoad(load::Args),
     /// The same as `sim --mutants`: one deliberate bug at a time, and how soon the simulator catches it.
     Mutants(mutants::Args),
     /// Builds the simulator with optimisation and runs it; every argument is passed on.
@@ -41,6 +46,8 @@ fn main() -> ExitCode {
         Command::Tidy(args) => tidy::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Durability(args) => durability::run(&args),
+        Command::Failover(args) => load::run("failover", &args),
+        Command::SnapshotUnderLoad(args) => load::run("snapshot", &args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Sim(args) => sim::run(&args),
     };

@@ -4,7 +4,9 @@
 //! listener's owner goes on. TLS will come in here, below the front doors.
 
 mod listen;
+mod outlet;
 mod stop;
 
 pub use listen::{Accepted, BindError, Listener, bind};
+pub use outlet::Outlet;
 pub use stop::{Stop, StopHandle};

@@ -24,7 +24,7 @@ enum Command {
     Dev(dev::DevArgs),
     /// Look into a running cluster and act on it.
     Ctl(ctl::CtlArgs),
-    /// Measure a server with the wire of the system it replaces.
+    /// Measure a server with the wire of the system it replaces, or replication alone.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     /// Print every configuration key with its default.

@@ -268,7 +268,7 @@ async fn serve_http(listener: Listener, api: Arc<Api>, stop: settle_net::Stop) {
 }
 
 /// Resolves when standard input ends.
-async fn stdin_closed() {
+pub(crate) async fn stdin_closed() {
     let mut stdin = tokio::io::stdin();
     let mut buffer = [0; 64];
     while stdin.read(&mut buffer).await.is_ok_and(|read| read > 0) {}

@@ -1,8 +1,10 @@
 //! `settle bench`: load generators that speak the upstreams' own wires, so that one generator measures an original
-//! and Settle in one run.
+//! and Settle in one run; and one for replication alone, below all wires.
 
 mod disk;
+mod figures;
 mod process;
+mod raft;
 mod report;
 mod tx;
 
@@ -10,10 +12,23 @@ mod tx;
 pub enum BenchCommand {
     /// Global transactions over the Seata wire, with its own resource manager.
     Tx(tx::TxArgs),
+    /// Replication alone: three servers of its own, small entries, a log that is synced.
+    Raft(raft::RaftArgs),
+    /// Kills that cluster's leader under load, again and again, or watches it under load in peace.
+    Failover(raft::FailoverArgs),
+    /// Sends a large snapshot while that cluster serves.
+    Snapshot(raft::SnapshotArgs),
+    /// One server of that cluster.
+    #[command(hide = true)]
+    RaftNode(raft::NodeArgs),
 }
 
 pub async fn run(command: BenchCommand) -> anyhow::Result<()> {
     match command {
         BenchCommand::Tx(args) => tx::run(args).await,
+        BenchCommand::Raft(args) => raft::run(args).await,
+        BenchCommand::Failover(args) => raft::run_failover(args).await,
+        BenchCommand::Snapshot(args) => raft::run_snapshot(args).await,
+        BenchCommand::RaftNode(args) => raft::run_node(args).await,
     }
 }

@@ -75,7 +75,7 @@ pub struct TxArgs {
     json: bool,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "write a whole number and a unit, e.g. 500ms, 10s or 2m".to_owned())
 }
 
