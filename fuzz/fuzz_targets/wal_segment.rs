@@ -20,8 +20,8 @@ fuzz_target!(|bytes: &[u8]| {
         disk.run(Op::Create { file: file.clone(), reserve: 0 }).expect("memory is not full");
         disk.run(Op::Write { file, offset: 0, data }).expect("memory is not full");
     }
-    if let Ok((_, groups)) = Wal::open(&mut disk, WalOptions::default(), IDENTITY) {
-        let (_, again) = Wal::open(&mut disk, WalOptions::default(), IDENTITY).expect("what was opened opens again");
+    if let Ok((_, groups)) = Wal::open(&mut disk, WalOptions::default(), IDENTITY, &[]) {
+        let (_, again) = Wal::open(&mut disk, WalOptions::default(), IDENTITY, &[]).expect("what was opened opens again");
         assert_eq!(groups, again);
     }
 });

@@ -412,7 +412,7 @@ fn create_log(
 ) -> Result<Wal, HostError> {
     let failed = |source| HostError::Log { source };
     let cluster = identity.cluster.expect("adopting sets it");
-    let opened = Wal::open(disk, config.wal.clone(), log_identity(identity, cluster)).map_err(failed)?;
+    let opened = Wal::open(disk, config.wal.clone(), log_identity(identity, cluster), &[]).map_err(failed)?;
     let (mut wal, groups) = opened;
     assert!(
         groups.is_empty(),

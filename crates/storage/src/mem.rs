@@ -178,6 +178,43 @@ impl MemDisk {
         }
     }
 
+    /// The sector that holds `offset` reads as garbage from now on, as after rot. Past the end it does nothing.
+    pub fn corrupt_sector(&self, file: &FileName, offset: u64, prng: &mut Prng) {
+        let start = offset / SECTOR * SECTOR;
+        let garbage: Vec<u8> = (0..SECTOR).map(|_| prng.next_u64() as u8).collect();
+        self.overwrite(file, start, &garbage);
+    }
+
+    /// A write of `len` bytes that was synced never reached the medium: zeros are there, as in a fresh file.
+    pub fn lose_write(&self, file: &FileName, offset: u64, len: u64) {
+        self.overwrite(file, offset, &vec![0; len as usize]);
+    }
+
+    /// `len` bytes that were written to `offset` of `from` are at `at` of `to` instead, and zeros where they belong.
+    /// Neither file changes its length.
+    pub fn misdirect(&self, from: &FileName, offset: u64, len: u64, to: &FileName, at: u64) {
+        let stored = self
+            .0
+            .borrow()
+            .files
+            .get(from)
+            .map(|f| f.durable.read(offset, len as usize));
+        if let Some(stored) = stored {
+            self.overwrite(from, offset, &vec![0; stored.len()]);
+            self.overwrite(to, at, &stored);
+        }
+    }
+
+    /// Changes what is stored, within the file's length.
+    fn overwrite(&self, file: &FileName, offset: u64, data: &[u8]) {
+        if let Some(f) = self.0.borrow_mut().files.get_mut(file) {
+            for image in [&mut f.durable, &mut f.live] {
+                let len = image.len().saturating_sub(offset).min(data.len() as u64);
+                image.write(offset, &data[..len as usize]);
+            }
+        }
+    }
+
     /// The mutant disk whose sync completes without making anything durable. A durability test must fail on it.
     pub fn set_sync_is_nothing(&self, yes: bool) {
         self.0.borrow_mut().sync_is_nothing = yes;

@@ -78,8 +78,10 @@ impl SegmentHeader {
 
 /// ```text
 /// 0 magic 4 | 4 version 2 | 6 zero 2 | 8 body length 4 | 12 records 4 | 16 Lsn 8 | 24 durable_to 8 | 32 incarnation 8
-/// 40 group mask 8 | 48 body CRC-32C 4 | 52 zero 8 | 60 CRC-32C of 0..60
+/// 40 group mask 8 | 48 body CRC-32C 4 | 52 lost 8 | 60 CRC-32C of 0..60
 /// ```
+/// A *hole* has no records and no body: recovery writes it over the beginning of what is damaged for good. From its first
+/// byte on `lost` bytes are skipped, and the groups of its mask have lost something there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BatchHeader {
     pub body_len: u32,
@@ -92,6 +94,8 @@ pub(crate) struct BatchHeader {
     /// Bit (group mod 64) is set for each group with a record here: says whom damage can have hit.
     pub group_mask: u64,
     pub body_crc: u32,
+    /// Of a hole: what it stands for, itself included, in bytes of log. Else 0.
+    pub lost: u64,
 }
 
 impl BatchHeader {
@@ -106,6 +110,7 @@ impl BatchHeader {
         out[32..40].copy_from_slice(&self.incarnation.to_le_bytes());
         out[40..48].copy_from_slice(&self.group_mask.to_le_bytes());
         out[48..52].copy_from_slice(&self.body_crc.to_le_bytes());
+        out[52..60].copy_from_slice(&self.lost.to_le_bytes());
         seal(&mut out);
         out
     }
@@ -124,12 +129,34 @@ impl BatchHeader {
             incarnation: u64_at(bytes, 32),
             group_mask: u64_at(bytes, 40),
             body_crc: u32_at(bytes, 48),
+            lost: u64_at(bytes, 52),
         })
+        .filter(|header| header.lost == 0 || header.is_hole())
     }
 
-    /// Of header and body, in bytes.
+    pub(crate) fn hole(lsn: Lsn, lost: u64, incarnation: u64, group_mask: u64) -> BatchHeader {
+        BatchHeader {
+            body_len: 0,
+            records: 0,
+            lsn,
+            durable_to: lsn,
+            incarnation,
+            group_mask,
+            body_crc: 0,
+            lost,
+        }
+    }
+
+    pub(crate) fn is_hole(&self) -> bool {
+        self.records == 0 && self.body_len == 0 && self.lost >= BATCH_HEADER_LEN as u64
+    }
+
+    /// Of header and body, or of what a hole stands for, in bytes.
     pub(crate) fn len(&self) -> u64 {
-        BATCH_HEADER_LEN as u64 + u64::from(self.body_len)
+        match self.lost {
+            0 => BATCH_HEADER_LEN as u64 + u64::from(self.body_len),
+            lost => lost,
+        }
     }
 }
 

@@ -18,6 +18,14 @@ pub enum Damage {
         file: FileName,
         offset: u64,
     },
+    /// Something acknowledged was damaged for certain. The group is what could be proven: its state before the damage
+    /// with what later records say that holds in any case. It starts recovering as well, and only peers can make it good.
+    Middle {
+        file: FileName,
+        offset: u64,
+    },
+    /// The machine's snapshot file did not read, so the group was emptied by [`Wal::forget`](crate::Wal::forget).
+    SnapshotFile,
 }
 
 /// A group as the log has it.
@@ -90,7 +98,7 @@ impl RecoveredGroup {
                 *self = RecoveredGroup::new(self.group);
                 self.destroyed = true;
             }
-            Record::Healed { .. } => {}
+            Record::Healed { .. } | Record::Resume { .. } => {}
         }
     }
 
@@ -121,7 +129,7 @@ struct GroupState {
 }
 
 #[derive(Clone, Debug)]
-struct Run {
+pub(crate) struct Run {
     segment: u64,
     first: Index,
     last: Index,
@@ -172,8 +180,28 @@ impl GroupIndex {
                     ..GroupState::default()
                 }
             }
-            Record::Healed { .. } => {}
+            Record::Healed { .. } | Record::Resume { .. } => {}
         }
+    }
+
+    /// Where the live entries of `group` are.
+    pub(crate) fn runs(&self, group: GroupId) -> VecDeque<Run> {
+        self.groups.get(&group).map(|g| g.runs.clone()).unwrap_or_default()
+    }
+
+    /// Puts back where the live entries of `group` are: those of `runs` in `first..=last`.
+    pub(crate) fn set_runs(&mut self, group: GroupId, mut runs: VecDeque<Run>, first: Index, last: Index) {
+        runs.retain_mut(|run| {
+            run.last = run.last.min(last);
+            run.last >= first && run.first <= run.last
+        });
+        self.groups.entry(group).or_default().runs = runs;
+    }
+
+    /// What is said of `group` beside its entries.
+    pub(crate) fn set_state(&mut self, group: GroupId, hard_state: Option<HardState>, snapshot: Option<Snapshot>) {
+        let state = self.groups.entry(group).or_default();
+        (state.hard_state, state.snapshot) = (hard_state, snapshot);
     }
 
     /// The staged records of `group` are in `segment` now.

@@ -11,10 +11,13 @@
 //! can go once their entries are dead. A process never appends to a segment of an earlier one.
 //!
 //! # Damage (design, correctness contract: log damage)
-//! A bad batch at Lsn X with proof, in any later batch header, that X was durable, is corruption: [`Wal::open`] refuses
-//! and names file, offset and groups. Without proof it is the unsynced tail, or an acknowledged last batch that rotted,
-//! and nobody can tell which: the tail is cut off, and the groups that it may have held are [`Damage::LastBatch`], also
-//! after further restarts, until [`Record::Healed`] is durable. A tail that is absent or all zeros is no damage.
+//! A bad batch at Lsn X with proof, in any later batch header, that X was durable, is corruption. The segment is copied
+//! aside, a *hole* is written over the beginning of what does not read, so that the log reads on behind it, and the groups
+//! that it may have held go back to what is certain (`rebuild.rs`): they are [`Damage::Middle`] unless nothing was lost.
+//! Without proof it is the unsynced tail, or an acknowledged last batch that rotted, and nobody can tell which: the tail
+//! is cut off, and the groups that it may have held are [`Damage::LastBatch`]. Both are remembered over restarts until
+//! [`Record::Healed`] is durable. A tail that is absent or all zeros is no damage. A log of which nothing reads, or one
+//! of another directory, is refused.
 //! The fault model: sectors of 512 bytes are atomic, and a completed sync is true.
 
 mod error;
@@ -22,8 +25,10 @@ mod format;
 mod groups;
 mod marks;
 mod options;
+mod rebuild;
 mod record;
 mod recovery;
+mod scan;
 mod segment_reader;
 mod wal;
 

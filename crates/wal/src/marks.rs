@@ -1,9 +1,10 @@
-//! The file that remembers which groups are recovering, since cutting a damaged tail off destroys the evidence.
+//! The file that remembers which groups are recovering, since mending the log destroys the evidence.
 //!
 //! ```text
-//! magic 8 | version 4 | count 4 | Lsn of the damage 8 | count × (group 8 | segment 8 | offset 8) | CRC-32C of all before 4
+//! magic 8 | version 4 | count 4 | Lsn of the damage 8 | count × (group 8 | kind 1 | segment 8 | offset 8) | CRC-32C of all
+//! before 4. Kinds: 1 last batch, 2 middle, 3 snapshot file.
 //! ```
-//! It is written, whole and durable, before the tail is cut. Healing is a record in the log; the file goes at the next
+//! It is written, whole and durable, before the log is mended. Healing is a record in the log; the file goes at the next
 //! opening at which every group in it has healed.
 
 use std::collections::BTreeMap;
@@ -15,15 +16,24 @@ use settle_storage::{DiskError, DiskErrorKind, DiskRead, FileName, Op};
 use crate::format::Lsn;
 
 const MAGIC: &[u8; 8] = b"SettlMRK";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const FIXED_LEN: usize = 28;
-const MARK_LEN: usize = 24;
+const MARK_LEN: usize = 25;
 
 /// Where a group's damage was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Mark {
+    pub kind: MarkKind,
     pub segment: u64,
     pub offset: u64,
+}
+
+/// What was damaged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MarkKind {
+    LastBatch = 1,
+    Middle = 2,
+    SnapshotFile = 3,
 }
 
 /// The groups marked when the log was cut at `lsn`. `Healed` records from there on count.
@@ -86,6 +96,7 @@ impl Marks {
         out.put_u64_le(self.lsn.0);
         for (group, mark) in &self.groups {
             out.put_u64_le(group.0);
+            out.put_u8(mark.kind as u8);
             out.put_u64_le(mark.segment);
             out.put_u64_le(mark.offset);
         }
@@ -108,8 +119,14 @@ impl Marks {
         let mut groups = BTreeMap::new();
         while !body.is_empty() {
             let group = GroupId(body.get_u64_le());
+            let kind = match body.get_u8() {
+                1 => MarkKind::LastBatch,
+                2 => MarkKind::Middle,
+                3 => MarkKind::SnapshotFile,
+                _ => return None,
+            };
             let (segment, offset) = (body.get_u64_le(), body.get_u64_le());
-            groups.insert(group, Mark { segment, offset });
+            groups.insert(group, Mark { kind, segment, offset });
         }
         Some(Marks { lsn, groups })
     }
@@ -125,7 +142,12 @@ mod tests {
     fn marks_come_back_whole_or_not_at_all() {
         let mut disk = MemDisk::new(1);
         assert_eq!(Marks::read(&mut disk).expect("readable"), Some(Marks::default()));
-        let mark = Mark { segment: 3, offset: 99 };
+        let kind = MarkKind::Middle;
+        let mark = Mark {
+            kind,
+            segment: 3,
+            offset: 99,
+        };
         let marks = Marks {
             lsn: Lsn(7),
             groups: [(GroupId(1), mark), (GroupId(300), mark)].into(),

@@ -9,6 +9,8 @@ pub struct WalOptions {
     pub max_batch_bytes: usize,
     /// Flushes whose sync has not completed, at most.
     pub max_in_flight: usize,
+    /// Copies of damaged segments that are kept for whoever looks into it, at most.
+    pub evidence_files_max: usize,
 }
 
 impl Default for WalOptions {
@@ -17,6 +19,7 @@ impl Default for WalOptions {
             segment_bytes: ByteSize::mib(64).bytes(),
             max_batch_bytes: 32 << 20,
             max_in_flight: 2,
+            evidence_files_max: 4,
         }
     }
 }

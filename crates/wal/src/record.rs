@@ -8,6 +8,7 @@
 //! 4 create    length 4 | opaque bytes
 //! 5 destroy
 //! 6 healed
+//! 7 resume
 //! ```
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -72,8 +73,12 @@ pub enum Record {
     Destroy {
         group: GroupId,
     },
-    /// A group found as `Damage::LastBatch` has caught up past a quorum-confirmed index.
+    /// A group found damaged has caught up past a quorum-confirmed index.
     Healed {
+        group: GroupId,
+    },
+    /// The group goes on from what recovery could prove of it after damage in the middle; the log writes this by itself.
+    Resume {
         group: GroupId,
     },
 }
@@ -86,7 +91,8 @@ impl Record {
             | Record::Snapshot { group, .. }
             | Record::Create { group, .. }
             | Record::Destroy { group }
-            | Record::Healed { group } => *group,
+            | Record::Healed { group }
+            | Record::Resume { group } => *group,
         }
     }
 
@@ -103,7 +109,7 @@ impl Record {
                     30 + snapshot.conf.len() + snapshot.file.as_ref().map_or(0, |f| f.as_str().len())
                 }
                 Record::Create { data, .. } => 4 + data.len(),
-                Record::Destroy { .. } | Record::Healed { .. } => 0,
+                Record::Destroy { .. } | Record::Healed { .. } | Record::Resume { .. } => 0,
             }
     }
 
@@ -140,7 +146,7 @@ impl Record {
                 out.put_slice(file.as_bytes());
             }
             Record::Create { data, .. } => put_bytes(out, data),
-            Record::Destroy { .. } | Record::Healed { .. } => {}
+            Record::Destroy { .. } | Record::Healed { .. } | Record::Resume { .. } => {}
         }
         debug_assert_eq!(out.len(), end, "encoded_len says what encode writes");
     }
@@ -153,6 +159,7 @@ impl Record {
             Record::Create { .. } => 4,
             Record::Destroy { .. } => 5,
             Record::Healed { .. } => 6,
+            Record::Resume { .. } => 7,
         }
     }
 }
@@ -230,6 +237,7 @@ fn decode_record(body: &mut Bytes) -> Option<Record> {
         },
         5 => Record::Destroy { group },
         6 => Record::Healed { group },
+        7 => Record::Resume { group },
         _ => return None,
     };
     rest.is_empty().then_some(record)

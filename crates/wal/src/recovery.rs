@@ -1,20 +1,17 @@
-//! Opening: read forward, judge what does not read, cut the tail, and leave everything that is returned durable.
+//! Opening: read what reads, remember who was hurt, keep the evidence, mend the log, and leave what is returned durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use settle_base::GroupId;
-use settle_storage::{DiskError, DiskRead, FileName, Op};
+use settle_storage::{DiskErrorKind, DiskRead, FileName, Op};
 
 use crate::{
-    LogIdentity, WalError,
-    format::{
-        BATCH_HEADER_LEN, BATCH_MAGIC, BatchHeader, Lsn, SEGMENT_HEADER_LEN, SegmentHeader, VERSION, group_bit,
-        segment_name, segment_number,
-    },
+    LogIdentity, WalError, WalOptions,
+    format::{BatchHeader, Lsn, SEGMENT_HEADER_LEN, SegmentHeader, VERSION, group_bit, segment_name, segment_number},
     groups::{Damage, GroupIndex, RecoveredGroup},
-    marks::{Mark, Marks},
-    record::{self, Record},
-    segment_reader::SegmentReader,
+    marks::{Mark, MarkKind, Marks},
+    scan::{Scan, Stop, Tail, corrupt, open_error, place_of},
 };
 
 /// What opening found.
@@ -28,6 +25,12 @@ pub struct RecoveryReport {
     /// Where an unproven, damaged tail was cut off. A group that only the tail knew is in no list: the host must treat
     /// any group that it misses as damaged.
     pub cut: Option<(FileName, u64)>,
+    /// Where acknowledged bytes were found damaged, and bridged.
+    pub damaged: Vec<(FileName, u64)>,
+    /// Copies of segments as they were before they were mended.
+    pub evidence: Vec<FileName>,
+    /// Segments that were mended without a copy: there were `evidence_files_max` already, or no space.
+    pub evidence_skipped: u64,
 }
 
 /// Everything that `Wal` goes on from.
@@ -38,422 +41,326 @@ pub(crate) struct Recovered {
     pub segments: BTreeMap<u64, u64>,
     pub end: Lsn,
     /// Marked groups, and whether the log says that they have healed.
-    pub marked: BTreeMap<GroupId, bool>,
+    pub marked: BTreeMap<GroupId, (Mark, bool)>,
+    /// Groups that go on from what could be proven; the log has to say so before anything else of them.
+    pub resumed: Vec<GroupId>,
+    /// Of those, groups that the log does not even know.
+    pub missing: Vec<GroupId>,
+    pub holes_mask: u64,
     pub report: RecoveryReport,
 }
 
-pub(crate) fn recover(disk: &mut impl DiskRead, identity: LogIdentity) -> Result<Recovered, WalError> {
+/// `expected`: groups that must exist. When damage may have hidden one it comes back empty.
+pub(crate) fn recover(
+    disk: &mut impl DiskRead,
+    options: &WalOptions,
+    identity: LogIdentity,
+    expected: &[GroupId],
+) -> Result<Recovered, WalError> {
     let files = disk.list().map_err(open_error)?;
+    let kept = files
+        .iter()
+        .map(|(name, _)| name)
+        .filter(|name| is_evidence(name))
+        .cloned();
+    let kept: BTreeSet<FileName> = kept.collect();
     let segments = files
         .into_iter()
         .filter_map(|(name, len)| Some((segment_number(&name)?, len)));
     let old_marks = Marks::read(disk).map_err(open_error)?;
-    let mut scan = Scan {
-        identity,
-        files: segments.collect(),
-        // Without a readable file no healing is known to be later than the damage.
-        marks_lsn: old_marks.as_ref().map_or(Lsn(u64::MAX), |m| m.lsn),
-        groups: BTreeMap::new(),
-        index: GroupIndex::default(),
-        healed: Vec::new(),
-        ends: Vec::new(),
-        end: Lsn(0),
-        proven: Lsn(0),
-        report: RecoveryReport::default(),
+    // Without a readable file no healing is known to be later than the damage.
+    let marks_lsn = old_marks.as_ref().map_or(Lsn(u64::MAX), |m| m.lsn);
+    let mut scan = Scan::new(identity, segments.collect(), marks_lsn);
+    let (stop, tail) = scan.read(disk)?;
+    let hurt = hurt(&mut scan, stop, &tail, expected);
+    for rebuild in scan.groups.values() {
+        if !rebuild.known.is_contiguous() {
+            let groups = vec![rebuild.known.group];
+            let what = "entries are missing before those that are left";
+            return Err(corrupt(stop.segment, stop.offset, groups, what));
+        }
+    }
+    keep_evidence(&mut scan, disk, options, &kept)?;
+    let marks = mark(&mut scan, disk, old_marks, &hurt)?;
+    bridge(&mut scan, disk)?;
+    cut(&mut scan, disk, stop, &tail)?;
+    sync(&scan, disk)?;
+    Ok(finish(scan, marks, hurt))
+}
+
+/// Who may have lost something.
+struct Hurt {
+    marks: BTreeMap<GroupId, Mark>,
+    resumed: Vec<GroupId>,
+    missing: Vec<GroupId>,
+}
+
+fn hurt(scan: &mut Scan, stop: Stop, tail: &Tail, expected: &[GroupId]) -> Hurt {
+    let mut marks = BTreeMap::new();
+    let (mut resumed, mut missing) = (Vec::new(), Vec::new());
+    let (segment, offset) = (stop.segment, stop.offset);
+    if tail.damage.is_some() {
+        let kind = match tail.is_proven {
+            true => MarkKind::Middle,
+            false => MarkKind::LastBatch,
+        };
+        let at = Mark { kind, segment, offset };
+        marks.extend(scan.known_in(tail.group_mask).into_iter().map(|group| (group, at)));
+    }
+    for (&group, rebuild) in &mut scan.groups {
+        if let Some(at) = rebuild.resume(&mut scan.index) {
+            marks.insert(group, at);
+            resumed.push(group);
+        }
+    }
+    let is_hidden = |group: &GroupId| scan.holes_mask & group_bit(*group) != 0 || tail.is_proven;
+    for &group in expected.iter().filter(|group| is_hidden(group)) {
+        if !scan.groups.contains_key(&group) {
+            let kind = MarkKind::Middle;
+            let hole = scan.holes.first().map(|hole| (hole.segment, hole.offset));
+            let (segment, offset) = hole.unwrap_or((segment, offset));
+            marks.insert(group, Mark { kind, segment, offset });
+            resumed.push(group);
+            missing.push(group);
+        }
+    }
+    if settle_base::mutant!("middle_damage_ignored") {
+        marks.retain(|_, mark| mark.kind != MarkKind::Middle);
+    }
+    Hurt {
+        marks,
+        resumed,
+        missing,
+    }
+}
+
+const EVIDENCE: &str = "damaged-";
+
+pub(crate) fn is_evidence(name: &FileName) -> bool {
+    name.as_str().starts_with(EVIDENCE)
+}
+
+/// Copies what is about to be mended.
+fn keep_evidence(
+    scan: &mut Scan,
+    disk: &mut impl DiskRead,
+    options: &WalOptions,
+    kept: &BTreeSet<FileName>,
+) -> Result<(), WalError> {
+    let holes = scan.holes.iter().map(|hole| (hole.segment, hole.offset));
+    let headers = scan.headers.iter().map(|(segment, _)| (*segment, 0));
+    let places: Vec<_> = holes
+        .chain(headers)
+        .chain(scan.unreadable.iter().map(|s| (*s, 0)))
+        .collect();
+    let damaged = places.iter().map(|(segment, offset)| (segment_name(*segment), *offset));
+    scan.report.damaged = damaged.collect();
+    let segments: BTreeMap<u64, u64> = places.into_iter().rev().collect();
+    let mut count = kept.len();
+    for (segment, offset) in segments {
+        let from = segment_name(segment);
+        let to = format!("{EVIDENCE}wal-{segment:016x}-{offset:x}");
+        let to = FileName::new(&to).expect("two numbers fit a name");
+        if kept.contains(&to) {
+            continue;
+        }
+        if count >= options.evidence_files_max {
+            scan.report.evidence_skipped += 1;
+            continue;
+        }
+        match copy(disk, &from, to.clone()) {
+            Ok(()) => {
+                count += 1;
+                scan.report.evidence.push(to);
+            }
+            // A node that cannot start heals nobody.
+            Err(error) if error.kind == DiskErrorKind::NoSpace => scan.report.evidence_skipped += 1,
+            Err(error) => return Err(open_error(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Durable on return, whole or not there.
+fn copy(disk: &mut impl DiskRead, from: &FileName, to: FileName) -> Result<(), settle_storage::DiskError> {
+    const STEP: usize = 256 << 10;
+    let file = FileName::new("wal-evidence.tmp").expect("a valid name");
+    let create = Op::Create {
+        file: file.clone(),
+        reserve: 0,
     };
-    scan.report.was_empty = scan.files.is_empty();
-    let stop = scan.read_forward(disk)?;
-    let tail = scan.judge_tail(disk, stop)?;
-    for group in scan.groups.values() {
-        if !group.is_contiguous() {
-            return Err(WalError::Corrupt {
-                file: segment_name(stop.segment),
-                offset: stop.offset,
-                groups: vec![group.group],
-                what: "entries are missing before those that are left",
-            });
+    disk.run(create)?;
+    let mut offset = 0;
+    let copied = loop {
+        let data = disk.read(from, offset, STEP)?;
+        if data.is_empty() {
+            break Ok(());
         }
+        let len = data.len() as u64;
+        let file = file.clone();
+        if let Err(error) = disk.run(Op::Write { file, offset, data }) {
+            break Err(error);
+        }
+        offset += len;
+    };
+    let copied = copied.and_then(|()| disk.run(Op::Sync { file: file.clone() }));
+    if copied.is_err() {
+        disk.run(Op::Remove { file })?;
+        return copied;
     }
-    let marks = scan.mark(disk, old_marks, stop, &tail)?;
-    scan.cut(disk, stop, &tail)?;
-    scan.sync(disk)?;
-    Ok(scan.finish(marks))
+    disk.run(Op::Rename { from: file, to })
 }
 
-/// The first place that holds no intact batch.
-#[derive(Clone, Copy)]
-struct Stop {
-    segment: u64,
-    offset: u64,
-    /// Why it does not read, when something is there.
-    what: &'static str,
+/// Remembers, durably, who is recovering, before the evidence goes.
+fn mark(
+    scan: &mut Scan,
+    disk: &mut impl DiskRead,
+    old: Option<Marks>,
+    hurt: &Hurt,
+) -> Result<BTreeMap<GroupId, Mark>, WalError> {
+    let unreadable = old.is_none();
+    let mut marks = old.map(|m| m.groups).unwrap_or_default();
+    let had_file = unreadable || !marks.is_empty();
+    if unreadable {
+        let (kind, segment, offset) = (MarkKind::LastBatch, 0, 0);
+        let somewhere = Mark { kind, segment, offset };
+        marks.extend(scan.groups.keys().map(|group| (*group, somewhere)));
+    }
+    if hurt.marks.is_empty() && !unreadable {
+        let all_healed = marks.keys().all(|group| scan.healed.contains(group));
+        if had_file && all_healed {
+            Marks::remove(disk).map_err(open_error)?;
+            marks.clear();
+        }
+        return Ok(marks);
+    }
+    // The file is written anew with a later Lsn: from there on only later healing counts.
+    marks.retain(|group, _| !scan.healed.contains(group));
+    scan.healed.clear();
+    marks.extend(&hurt.marks);
+    let lsn = scan.end;
+    let file = Marks { lsn, groups: marks };
+    file.write(disk).map_err(open_error)?;
+    Ok(file.groups)
 }
 
-/// What lies at and behind the stop.
-#[derive(Default)]
-struct Tail {
-    /// Something is there: the first place that is not zero.
-    damage: Option<Mark>,
-    /// Groups that it may hold, as far as intact headers tell.
-    group_mask: u64,
-    /// The greatest `durable_to` of any intact header there.
-    durable_to: Lsn,
-}
-
-struct Scan {
-    identity: LogIdentity,
-    /// Every segment file and its length.
-    files: BTreeMap<u64, u64>,
-    marks_lsn: Lsn,
-    groups: BTreeMap<GroupId, RecoveredGroup>,
-    index: GroupIndex,
-    healed: Vec<GroupId>,
-    /// Of each segment that was read: number, length of what is good, Lsn there.
-    ends: Vec<(u64, u64, Lsn)>,
-    end: Lsn,
-    /// The greatest `durable_to` read.
-    proven: Lsn,
-    report: RecoveryReport,
-}
-
-impl Scan {
-    fn read_forward(&mut self, disk: &mut impl DiskRead) -> Result<Stop, WalError> {
-        let first = self.files.keys().next().copied().unwrap_or(1);
-        let mut stop = Stop {
-            segment: first,
-            offset: 0,
-            what: "there is no segment",
+/// Makes the log read through what is damaged in its middle. Each write stands alone: a crash between two of them leaves
+/// a log with less damage.
+fn bridge(scan: &mut Scan, disk: &mut impl DiskRead) -> Result<(), WalError> {
+    let mut mended = BTreeSet::new();
+    for &(number, base) in &scan.headers {
+        let header = SegmentHeader {
+            version: VERSION,
+            identity: scan.identity,
+            number,
+            base,
         };
-        let numbers: Vec<_> = self.files.iter().map(|(number, len)| (*number, *len)).collect();
-        for (i, (number, len)) in numbers.into_iter().enumerate() {
-            let file = segment_name(number);
-            if number != first + i as u64 {
-                // The stop stays at the end of the segment before the gap.
-                stop.what = "the next segment is missing";
-                break;
-            }
-            let mut reader = SegmentReader::new(disk, file.clone(), len);
-            let Some(header) = self.read_segment_header(&mut reader, &file)? else {
-                stop.what = "the segment header does not read";
-                if i == 0 && number > 1 {
-                    // Older segments went because this one was durable.
-                    return Err(self.corrupt(number, 0, u64::MAX, stop.what));
-                }
-                break;
-            };
-            if header.number != number {
-                return Err(self.corrupt(number, 0, u64::MAX, "the segment has the name of another"));
-            }
-            if i > 0 && header.base != self.end {
-                break;
-            }
-            if i == 0 {
-                self.end = header.base;
-                if number > 1 {
-                    self.proven = header.base;
-                }
-            }
-            stop = self.read_batches(&mut reader, number)?;
-            if i == 0 && number > 1 && self.end == header.base {
-                return Err(self.corrupt(number, stop.offset, u64::MAX, stop.what));
-            }
-            self.ends.push((number, stop.offset, self.end));
-        }
-        Ok(stop)
+        let data = Bytes::copy_from_slice(&header.encode());
+        let file = segment_name(number);
+        disk.run(Op::Write { file, offset: 0, data }).map_err(open_error)?;
+        mended.insert(number);
     }
-
-    fn read_segment_header<D: DiskRead>(
-        &self,
-        reader: &mut SegmentReader<'_, D>,
-        file: &FileName,
-    ) -> Result<Option<SegmentHeader>, WalError> {
-        let bytes = reader.bytes(0, SEGMENT_HEADER_LEN).map_err(open_error)?;
-        let Some(header) = bytes.and_then(|b| SegmentHeader::decode(&b)) else {
-            return Ok(None);
-        };
-        if header.version != VERSION {
-            return Err(WalError::Version {
-                file: file.clone(),
-                version: header.version,
-                supported: VERSION,
-            });
-        }
-        if header.identity != self.identity {
-            return Err(WalError::Foreign {
-                file: file.clone(),
-                expected: self.identity,
-                found: header.identity,
-            });
-        }
-        Ok(Some(header))
+    for hole in &scan.holes {
+        let header = BatchHeader::hole(hole.lsn, hole.lost, scan.identity.incarnation, hole.group_mask);
+        let data = Bytes::copy_from_slice(&header.encode());
+        let (file, offset) = (segment_name(hole.segment), hole.offset);
+        let len = scan.files.entry(hole.segment).or_default();
+        *len = (*len).max(offset + data.len() as u64);
+        disk.run(Op::Write { file, offset, data }).map_err(open_error)?;
+        mended.insert(hole.segment);
     }
+    for number in mended {
+        let file = segment_name(number);
+        disk.run(Op::Sync { file }).map_err(open_error)?;
+    }
+    for &number in &scan.unreadable {
+        let file = segment_name(number);
+        disk.run(Op::Remove { file }).map_err(open_error)?;
+    }
+    Ok(())
+}
 
-    fn read_batches<D: DiskRead>(&mut self, reader: &mut SegmentReader<'_, D>, segment: u64) -> Result<Stop, WalError> {
-        let mut offset = SEGMENT_HEADER_LEN as u64;
-        loop {
-            let stop = |what| Stop { segment, offset, what };
-            let bytes = reader.bytes(offset, BATCH_HEADER_LEN).map_err(open_error)?;
-            let Some(header) = bytes.and_then(|b| BatchHeader::decode(&b)) else {
-                return Ok(stop("the batch header does not read"));
-            };
-            if header.lsn != self.end || header.incarnation != self.identity.incarnation {
-                return Ok(stop("the batch is of another place"));
-            }
-            let body_at = offset + BATCH_HEADER_LEN as u64;
-            let Some(mut body) = reader.bytes(body_at, header.body_len as usize).map_err(open_error)? else {
-                return Ok(stop("the batch is cut short"));
-            };
-            let torn_tail_valid = settle_base::mutant!("torn_tail_valid");
-            let records = if crc32c::crc32c(&body) == header.body_crc {
-                record::decode_body(body, header.records)
-                    .filter(|records| records.iter().all(|r| group_bit(r.group()) & header.group_mask != 0))
-                    .ok_or_else(|| self.corrupt(segment, offset, header.group_mask, "the batch has no meaning"))?
-            } else if torn_tail_valid {
-                record::decode_while_good(&mut body, header.records)
-            } else {
-                return Ok(stop("the batch fails its checksum"));
-            };
-            for record in records {
-                self.apply(record, segment, header.lsn);
-            }
-            offset += header.len();
-            self.end = Lsn(self.end.0 + header.len());
-            self.proven = self.proven.max(header.durable_to);
-            self.report.batches += 1;
-            self.report.bytes += header.len();
+/// Takes everything from the stop on off the disk.
+fn cut(scan: &mut Scan, disk: &mut impl DiskRead, stop: Stop, tail: &Tail) -> Result<(), WalError> {
+    if tail.damage.is_some() {
+        scan.report.cut = Some((segment_name(stop.segment), stop.offset));
+        if tail.is_proven {
+            let (segment, offset) = place_of(stop, tail);
+            scan.report.damaged.push((segment_name(segment), offset));
         }
     }
-
-    fn apply(&mut self, record: Record, segment: u64, lsn: Lsn) {
-        let group = record.group();
-        if let Record::Healed { .. } = record {
-            // An earlier healing says nothing about later damage.
-            if lsn >= self.marks_lsn {
-                self.healed.push(group);
-            }
-            return;
-        }
-        self.index.apply(&record, segment);
-        let recovered = self.groups.entry(group).or_insert_with(|| RecoveredGroup::new(group));
-        recovered.apply(record);
+    // From the last down: whatever a crash leaves is again a log with a damaged tail.
+    let last = scan.ends.last_key_value().map(|(number, (len, _))| (*number, *len));
+    let keep = last
+        .filter(|(_, len)| *len > SEGMENT_HEADER_LEN as u64)
+        .map(|(number, _)| number);
+    let keep_below = keep.map_or_else(|| last.map_or(0, |(number, _)| number), |number| number + 1);
+    let doomed: Vec<_> = scan.files.range(keep_below..).map(|(number, _)| *number).collect();
+    for number in doomed.into_iter().rev() {
+        let file = segment_name(number);
+        disk.run(Op::Remove { file }).map_err(open_error)?;
+        scan.files.remove(&number);
     }
-
-    /// Looks at everything from the stop on, for proof that it was durable and for whom it may have held.
-    fn judge_tail(&self, disk: &mut impl DiskRead, stop: Stop) -> Result<Tail, WalError> {
-        let mut tail = Tail::default();
-        for (&number, &len) in self.files.range(stop.segment..) {
-            let mut reader = SegmentReader::new(disk, segment_name(number), len);
-            let start = if number == stop.segment { stop.offset } else { 0 };
-            self.look_through(&mut reader, number, start, &mut tail)
-                .map_err(open_error)?;
-        }
-        if tail.durable_to > self.end {
-            let (mut segment, mut offset) = (stop.segment, stop.offset);
-            let mut mask = self.mask_at(disk, stop)?;
-            if tail.damage.is_some_and(|at| at.segment != stop.segment) {
-                (segment, offset, mask) = (stop.segment + 1, 0, u64::MAX);
-            }
-            return Err(self.corrupt(segment, offset, mask, stop.what));
-        }
-        Ok(tail)
+    scan.ends.retain(|number, _| *number < keep_below);
+    if let Some(number) = keep
+        && scan.files.get(&number).is_some_and(|len| *len > stop.offset)
+    {
+        let (file, len) = (segment_name(number), stop.offset);
+        disk.run(Op::Truncate {
+            file: file.clone(),
+            len,
+        })
+        .map_err(open_error)?;
+        disk.run(Op::Sync { file }).map_err(open_error)?;
+        scan.files.insert(number, len);
     }
+    Ok(())
+}
 
-    /// The groups that the batch at the stop names, if its header is intact; otherwise all.
-    fn mask_at(&self, disk: &mut impl DiskRead, stop: Stop) -> Result<u64, WalError> {
-        let len = self.files.get(&stop.segment).copied().unwrap_or(0);
-        let mut reader = SegmentReader::new(disk, segment_name(stop.segment), len);
-        let bytes = reader.bytes(stop.offset, BATCH_HEADER_LEN).map_err(open_error)?;
-        let header = bytes
-            .and_then(|b| BatchHeader::decode(&b))
-            .filter(|h| h.lsn == self.end);
-        Ok(header.map_or(u64::MAX, |h| h.group_mask))
+/// A killed process may have left good batches that only the system's cache holds.
+fn sync(scan: &Scan, disk: &mut impl DiskRead) -> Result<(), WalError> {
+    let unproven = scan.ends.iter().filter(|(_, (_, end))| *end > scan.proven);
+    for (number, _) in unproven {
+        let file = segment_name(*number);
+        disk.run(Op::Sync { file }).map_err(open_error)?;
     }
+    Ok(())
+}
 
-    fn look_through<D: DiskRead>(
-        &self,
-        reader: &mut SegmentReader<'_, D>,
-        segment: u64,
-        start: u64,
-        tail: &mut Tail,
-    ) -> Result<(), DiskError> {
-        let mut offset = start;
-        if start == 0 {
-            let header = reader.bytes(0, SEGMENT_HEADER_LEN)?;
-            if header.is_some_and(|b| SegmentHeader::decode(&b).is_some_and(|h| h.base >= self.end)) {
-                tail.damage.get_or_insert(Mark { segment, offset: 0 });
-                offset = SEGMENT_HEADER_LEN as u64;
-                let batch = reader.bytes(offset, BATCH_HEADER_LEN)?;
-                if batch.and_then(|b| BatchHeader::decode(&b)).is_none() {
-                    tail.group_mask = u64::MAX;
-                }
-            }
-        }
-        while offset < reader.len() {
-            let rest = reader.some(offset, usize::MAX)?;
-            let Some(zeros) = rest.iter().position(|b| *b != 0) else {
-                if rest.is_empty() {
-                    break;
-                }
-                offset += rest.len() as u64;
-                continue;
-            };
-            offset += zeros as u64;
-            tail.damage.get_or_insert(Mark { segment, offset });
-            if rest[zeros] == BATCH_MAGIC[0]
-                && let Some(bytes) = reader.bytes(offset, BATCH_HEADER_LEN)?
-                && let Some(header) = BatchHeader::decode(&bytes)
-                && header.incarnation == self.identity.incarnation
-                && header.lsn >= self.end
-            {
-                tail.durable_to = tail.durable_to.max(header.durable_to);
-                tail.group_mask |= header.group_mask;
-                offset = offset.saturating_add(header.len());
-            } else {
-                // Bytes that no intact header owns may be of any group.
-                tail.group_mask = u64::MAX;
-                let after = &rest[zeros + 1..];
-                let next = after.iter().position(|b| *b == BATCH_MAGIC[0]);
-                offset += 1 + next.unwrap_or(after.len()) as u64;
-            }
-        }
-        Ok(())
-    }
-
-    /// Remembers, durably, who is recovering, before the evidence goes.
-    fn mark(
-        &mut self,
-        disk: &mut impl DiskRead,
-        old: Option<Marks>,
-        stop: Stop,
-        tail: &Tail,
-    ) -> Result<BTreeMap<GroupId, Mark>, WalError> {
-        let at = tail.damage.map(|_| Mark {
-            segment: stop.segment,
-            offset: stop.offset,
-        });
-        let unreadable = old.is_none();
-        let mut marks = old.map(|m| m.groups).unwrap_or_default();
-        let had_file = unreadable || !marks.is_empty();
-        if unreadable {
-            let somewhere = Mark { segment: 0, offset: 0 };
-            marks.extend(self.groups.keys().map(|group| (*group, somewhere)));
-        }
-        let newly = at.into_iter().flat_map(|at| {
-            let hit = self.groups.keys().filter(|g| group_bit(**g) & tail.group_mask != 0);
-            hit.map(move |group| (*group, at))
-        });
-        let newly: Vec<_> = newly.collect();
-        if newly.is_empty() && !unreadable {
-            let all_healed = marks.keys().all(|group| self.healed.contains(group));
-            if had_file && all_healed {
-                Marks::remove(disk).map_err(open_error)?;
-                marks.clear();
-            }
-            return Ok(marks);
-        }
-        // The file is written anew with a later Lsn: from there on only later healing counts.
-        marks.retain(|group, _| !self.healed.contains(group));
-        self.healed.clear();
-        marks.extend(newly);
-        let lsn = self.end;
-        let file = Marks { lsn, groups: marks };
-        file.write(disk).map_err(open_error)?;
-        Ok(file.groups)
-    }
-
-    /// Takes everything from the stop on off the disk.
-    fn cut(&mut self, disk: &mut impl DiskRead, stop: Stop, tail: &Tail) -> Result<(), WalError> {
-        if tail.damage.is_some() {
-            self.report.cut = Some((segment_name(stop.segment), stop.offset));
-        }
-        // From the last down: whatever a crash leaves is again a log with a damaged tail.
-        let keep = self
-            .ends
-            .last()
-            .filter(|(_, len, _)| *len > SEGMENT_HEADER_LEN as u64)
-            .map(|end| end.0);
-        let keep_below = keep.map_or_else(|| self.ends.last().map_or(0, |end| end.0), |number| number + 1);
-        let doomed: Vec<_> = self
-            .files
-            .keys()
-            .copied()
-            .filter(|number| *number >= keep_below)
-            .collect();
-        for number in doomed.into_iter().rev() {
-            let file = segment_name(number);
-            disk.run(Op::Remove { file }).map_err(open_error)?;
-            self.files.remove(&number);
-        }
-        self.ends.retain(|(number, ..)| *number < keep_below);
-        if let Some(number) = keep
-            && self.files.get(&number).is_some_and(|len| *len > stop.offset)
+fn finish(mut scan: Scan, marks: BTreeMap<GroupId, Mark>, hurt: Hurt) -> Recovered {
+    let mut groups: BTreeMap<_, _> = scan.groups.into_iter().map(|(group, r)| (group, r.known)).collect();
+    groups.extend(hurt.missing.iter().map(|group| (*group, RecoveredGroup::new(*group))));
+    let mut marked = BTreeMap::new();
+    for (group, at) in marks {
+        let healed = scan.healed.contains(&group);
+        marked.insert(group, (at, healed));
+        if let Some(recovered) = groups.get_mut(&group)
+            && !healed
         {
-            let (file, len) = (segment_name(number), stop.offset);
-            disk.run(Op::Truncate {
-                file: file.clone(),
-                len,
-            })
-            .map_err(open_error)?;
-            disk.run(Op::Sync { file }).map_err(open_error)?;
-            self.files.insert(number, len);
-        }
-        Ok(())
-    }
-
-    /// A killed process may have left good batches that only the system's cache holds.
-    fn sync(&self, disk: &mut impl DiskRead) -> Result<(), WalError> {
-        let unproven = self.ends.iter().filter(|(_, _, end)| *end > self.proven);
-        for (number, ..) in unproven {
-            let file = segment_name(*number);
-            disk.run(Op::Sync { file }).map_err(open_error)?;
-        }
-        Ok(())
-    }
-
-    fn finish(mut self, marks: BTreeMap<GroupId, Mark>) -> Recovered {
-        let mut marked = BTreeMap::new();
-        for (group, at) in marks {
-            let healed = self.healed.contains(&group);
-            marked.insert(group, healed);
-            if let Some(recovered) = self.groups.get_mut(&group)
-                && !healed
-            {
-                recovered.damage = Damage::LastBatch {
-                    file: segment_name(at.segment),
-                    offset: at.offset,
-                };
-            }
-        }
-        self.report.segments = self.files.len() as u64;
-        Recovered {
-            groups: self.groups,
-            index: self.index,
-            segments: self.files,
-            end: self.end,
-            marked,
-            report: self.report,
+            recovered.damage = at.damage();
         }
     }
-
-    fn corrupt(&self, segment: u64, offset: u64, mask: u64, what: &'static str) -> WalError {
-        let groups = match mask {
-            u64::MAX => Vec::new(),
-            mask => self
-                .groups
-                .keys()
-                .copied()
-                .filter(|g| group_bit(*g) & mask != 0)
-                .collect(),
-        };
-        WalError::Corrupt {
-            file: segment_name(segment),
-            offset,
-            groups,
-            what,
-        }
+    scan.report.segments = scan.files.len() as u64;
+    Recovered {
+        groups,
+        index: scan.index,
+        segments: scan.files,
+        end: scan.end,
+        marked,
+        resumed: hurt.resumed,
+        missing: hurt.missing,
+        holes_mask: scan.holes_mask,
+        report: scan.report,
     }
 }
 
-fn open_error(source: DiskError) -> WalError {
-    WalError::Open { source }
+impl Mark {
+    fn damage(self) -> Damage {
+        let (file, offset) = (segment_name(self.segment), self.offset);
+        match self.kind {
+            MarkKind::LastBatch => Damage::LastBatch { file, offset },
+            MarkKind::Middle => Damage::Middle { file, offset },
+            MarkKind::SnapshotFile => Damage::SnapshotFile,
+        }
+    }
 }

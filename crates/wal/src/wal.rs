@@ -13,6 +13,8 @@ use crate::{
     LogIdentity, Lsn, RecoveredGroup, RecoveryReport, WalError, WalOptions,
     format::{BATCH_HEADER_LEN, BatchHeader, SEGMENT_HEADER_LEN, SegmentHeader, VERSION, group_bit, segment_name},
     groups::GroupIndex,
+    marks::{Mark, MarkKind, Marks},
+    rebuild::no_snapshot,
     record::Record,
     recovery,
 };
@@ -59,7 +61,10 @@ pub struct Wal {
     options: WalOptions,
     identity: LogIdentity,
     index: GroupIndex,
-    marked: BTreeMap<GroupId, bool>,
+    /// Groups in the file of marks, and whether they have healed.
+    marked: BTreeMap<GroupId, (Mark, bool)>,
+    /// Groups that damage still in the log may have held: a new one of them has to say that it is new.
+    holes_mask: u64,
     report: RecoveryReport,
 
     /// Headroom, then records; empty when nothing is staged.
@@ -117,9 +122,10 @@ struct Purge {
 
 impl Wal {
     /// Recovers the log of `identity` in this directory, or begins it in an empty one. Blocks. What is returned is durable.
+    /// `expected` are groups that must exist: one that damage may have hidden comes back empty.
     ///
     /// # Errors
-    /// `Corrupt` when something acknowledged is damaged, `Foreign`, `Version`, or `Open` when the disk fails.
+    /// `Corrupt` when damage is beyond mending, `Foreign`, `Version`, or `Open` when the disk fails.
     ///
     /// # Panics
     /// When an option is out of its bounds.
@@ -127,6 +133,7 @@ impl Wal {
         disk: &mut impl DiskRead,
         options: WalOptions,
         identity: LogIdentity,
+        expected: &[GroupId],
     ) -> Result<(Wal, Vec<RecoveredGroup>), WalError> {
         assert!(options.max_in_flight > 0, "a log that may not flush is no log");
         assert!(options.max_batch_bytes <= 1 << 30, "a batch's length has 32 bits");
@@ -134,12 +141,13 @@ impl Wal {
             options.segment_bytes > HEADROOM as u64,
             "a segment holds more than headers"
         );
-        let recovered = recovery::recover(disk, identity)?;
-        let wal = Wal {
+        let recovered = recovery::recover(disk, &options, identity, expected)?;
+        let mut wal = Wal {
             options,
             identity,
             index: recovered.index,
             marked: recovered.marked,
+            holes_mask: recovered.holes_mask,
             report: recovered.report,
             staging: BytesMut::new(),
             staged_records: 0,
@@ -155,7 +163,34 @@ impl Wal {
             next_token: TOKEN_SPACE,
             stats: WalStats::default(),
         };
+        // The first words of the next batch: nothing new may rest on what damage left unclear.
+        for group in recovered.missing {
+            let data = Bytes::new();
+            wal.stage_own(&[Record::Create { group, data }]);
+        }
+        for group in recovered.resumed {
+            wal.stage_own(&[Record::Resume { group }]);
+        }
         Ok((wal, recovered.groups.into_values().collect()))
+    }
+
+    /// Empties a group whose machine's snapshot file does not read: marks it, durably, as recovering, and begins its log
+    /// anew, keeping its hard state. Blocks; only right after opening.
+    ///
+    /// # Errors
+    /// `Open` when the disk fails.
+    pub fn forget(&mut self, disk: &mut impl DiskRead, group: GroupId) -> Result<(), WalError> {
+        self.marked.retain(|_, (_, healed)| !*healed);
+        let (kind, segment, offset) = (MarkKind::SnapshotFile, 0, 0);
+        let mark = Mark { kind, segment, offset };
+        self.marked.entry(group).or_insert((mark, false));
+        let groups = self.marked.iter().map(|(group, (mark, _))| (*group, *mark)).collect();
+        let lsn = self.submitted;
+        let marks = Marks { lsn, groups };
+        marks.write(disk).map_err(|source| WalError::Open { source })?;
+        let (snapshot, reset) = (no_snapshot(), true);
+        self.stage_own(&[Record::Snapshot { group, snapshot, reset }]);
+        Ok(())
     }
 
     /// What opening found.
@@ -187,14 +222,29 @@ impl Wal {
             let limit = self.options.max_batch_bytes;
             return Err(WalError::Backlog { staged, size, limit });
         }
+        self.stage_all(records, size);
+        Ok(self.appended())
+    }
+
+    /// Stages records that the log itself has to say. They are few and small.
+    fn stage_own(&mut self, records: &[Record]) {
+        self.stage_all(records, records.iter().map(Record::encoded_len).sum());
+    }
+
+    fn stage_all(&mut self, records: &[Record], size: usize) {
         if self.staging.is_empty() && !records.is_empty() {
             self.staging.reserve(HEADROOM + size);
             self.staging.resize(HEADROOM, 0);
         }
         for record in records {
+            let group = record.group();
+            let is_new = matches!(record, Record::Create { .. }) && !self.index.is_live(group);
             self.stage(record);
+            if is_new && self.holes_mask & group_bit(group) != 0 {
+                // Else the next recovery would think that the damage hid the group's beginning.
+                self.stage(&Record::Resume { group });
+            }
         }
-        Ok(self.appended())
     }
 
     /// Where everything appended so far ends, unless the flush that takes it also begins a segment: then it ends a little
@@ -381,7 +431,7 @@ impl Wal {
         self.staged_groups.insert(record.group());
         match record {
             Record::Healed { group } => {
-                if let Some(healed) = self.marked.get_mut(group) {
+                if let Some((_, healed)) = self.marked.get_mut(group) {
                     *healed = true;
                 }
             }
@@ -417,6 +467,7 @@ impl Wal {
             incarnation: self.identity.incarnation,
             group_mask,
             body_crc: crc32c::crc32c(body),
+            lost: 0,
         };
         self.staging[SEGMENT_HEADER_LEN..HEADROOM].copy_from_slice(&header.encode());
         let (offset, create, skip) = match current {
@@ -465,7 +516,7 @@ impl Wal {
             count += 1;
         };
         self.index.checkpoint(&mut put);
-        for (&group, _) in self.marked.iter().filter(|(_, healed)| **healed) {
+        for (&group, _) in self.marked.iter().filter(|(_, (_, healed))| *healed) {
             put(Record::Healed { group });
         }
         self.staged_records += count;

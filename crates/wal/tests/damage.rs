@@ -55,83 +55,184 @@ fn damaged(groups: &[RecoveredGroup]) -> Vec<u64> {
     groups.iter().filter(|g| is_damaged(g)).map(|g| g.group.0).collect()
 }
 
+/// Names of the copies of damaged segments.
+fn evidence(disk: &MemDisk) -> Vec<FileName> {
+    let files = disk.clone().list().expect("listable");
+    let names = files.into_iter().map(|(name, _)| name);
+    names.filter(|name| name.as_str().starts_with("damaged-")).collect()
+}
+
+/// What is found of the damaged `disk` is what `whole` says, or less of the groups in `hit`, which know it; and it stays so.
+fn check_mended(disk: &MemDisk, whole: &[RecoveredGroup], hit: &[u64], place: &str) -> Vec<u64> {
+    let (_, found) = open(disk).unwrap_or_else(|error| panic!("{place}: {error}"));
+    assert_eq!(found.len(), whole.len(), "{place}");
+    for (found, whole) in found.iter().zip(whole) {
+        if is_damaged(found) {
+            assert!(hit.contains(&found.group.0), "{place}: {} was not hit", found.group);
+            assert!(
+                matches!(found.damage, Damage::Middle { .. }),
+                "{place}: {:?}",
+                found.damage
+            );
+            assert!(whole.entries.starts_with(&found.entries), "{place}: {}", found.group);
+        } else {
+            assert_eq!(found, whole, "{place}");
+        }
+    }
+    let (wal, again) = open(disk).expect("it was mended");
+    assert_eq!(again, found, "{place}");
+    assert_eq!(wal.recovery().damaged, [], "{place}: mended once");
+    damaged(&found)
+}
+
 #[test]
-fn any_flipped_bit_in_an_acknowledged_batch_is_refused_by_file_offset_and_group() {
+fn any_flipped_bit_in_an_acknowledged_batch_hurts_the_groups_in_it_and_nobody_else() {
     let (disk, places) = log();
+    let (_, whole) = open(&disk.fork()).expect("undamaged");
     let mut prng = Prng::new(1);
     let (last, proven) = places.split_last().expect("there are batches");
-    for place in proven {
+    for (i, place) in proven.iter().enumerate() {
         // Every byte of the header, and some of the body.
-        let body = (0..40).map(|_| prng.between(64, place.len));
+        let body = (0..20).map(|_| prng.between(64, place.len));
         for at in (0..64).chain(body.collect::<Vec<_>>()) {
             let disk = disk.fork();
+            let before = disk.clone().read(&place.file, 0, 1 << 20).expect("readable");
             disk.flip_bit(&place.file, place.offset + at, prng.below(8) as u8);
-            let Err(WalError::Corrupt {
-                file, offset, groups, ..
-            }) = open(&disk)
-            else {
-                panic!("{place:?} byte {at}: accepted");
-            };
-            assert_eq!((&file, offset), (&place.file, place.offset));
             // The body's damage leaves the header to tell whose it is. (Group ids 64 apart are not told apart.)
-            assert_eq!(
-                groups,
-                if at < 64 { vec![] } else { whose(place, &places) },
-                "{place:?} byte {at}"
-            );
+            let hit = if at < 64 { vec![1, 2, 3] } else { whose(place, i) };
+            let found = check_mended(&disk, &whole, &hit, &format!("{place:?} byte {at}"));
+            // The checkpoint at each segment's head repeats all but the entries, and these were lost with the batch.
+            assert!(found.contains(&place.group.0), "{place:?} byte {at}: an entry was lost");
+            let kept = evidence(&disk);
+            assert_eq!(kept.len(), 1, "{kept:?}");
+            let copy = disk.clone().read(&kept[0], 0, 1 << 20).expect("readable");
+            let differing = copy.iter().zip(&before[..]).filter(|(a, b)| a != b).count();
+            assert_eq!((copy.len(), differing), (before.len(), 1), "the copy is what was there");
         }
     }
     assert!(last.len > 64);
 }
 
-/// The groups with records in the batch: all of them where a segment begins, since the checkpoint names all.
-fn whose(place: &Place, places: &[Place]) -> Vec<GroupId> {
-    let index = places
-        .iter()
-        .position(|p| p.file == place.file && p.offset == place.offset);
-    if place.offset == 64 && index.is_some_and(|i| i > 2) {
-        return vec![GroupId(1), GroupId(2), GroupId(3)];
+/// The groups with records in batch `i`: all of them where a segment begins, since the checkpoint names all.
+fn whose(place: &Place, i: usize) -> Vec<u64> {
+    if place.offset == 64 && i > 2 {
+        return vec![1, 2, 3];
     }
-    // Recovery stops at the damage, so a group that it meets first there is not known yet.
-    let known = places
-        .iter()
-        .take(index.expect("a place of the log"))
-        .any(|p| p.group == place.group);
-    if known { vec![place.group] } else { vec![] }
+    vec![place.group.0]
 }
 
 #[test]
-fn a_damaged_segment_header_is_refused() {
+fn a_damaged_segment_header_alone_loses_nothing() {
     let (disk, _) = log();
+    let (_, whole) = open(&disk.fork()).expect("undamaged");
     for (file, _) in segments(&disk) {
         for at in 0..64 {
             let disk = disk.fork();
             disk.flip_bit(&file, at, 0);
-            let result = open(&disk);
-            let is_last = segments(&disk).last().is_some_and(|(last, _)| *last == file);
-            match result {
-                Err(WalError::Corrupt {
-                    file: named, offset, ..
-                }) => assert_eq!((&named, offset), (&file, 0)),
-                Err(other) => panic!("{file} byte {at}: {other}"),
-                // The last segment of the log has a batch whose successor proves it as well.
-                Ok(_) => panic!("{file} byte {at}: accepted (last: {is_last})"),
-            }
+            assert_eq!(check_mended(&disk, &whole, &[], &format!("{file} byte {at}")), []);
         }
     }
 }
 
 #[test]
-fn a_missing_segment_is_named() {
+fn a_missing_segment_hurts_every_group_that_had_entries_there() {
     let (disk, _) = log();
+    let (_, whole) = open(&disk.fork()).expect("undamaged");
     let all = segments(&disk);
-    let middle = all[all.len() / 2].0.clone();
-    let mut disk = disk.fork();
-    disk.run(Op::Remove { file: middle.clone() }).expect("removed");
-    let Err(WalError::Corrupt { file, offset, .. }) = open(&disk) else {
-        panic!("accepted")
-    };
-    assert_eq!((file, offset), (middle, 0));
+    for (missing, _) in &all[1..all.len() - 1] {
+        let mut disk = disk.fork();
+        disk.run(Op::Remove { file: missing.clone() }).expect("removed");
+        assert_eq!(check_mended(&disk, &whole, &[1, 2, 3], missing.as_str()), [1, 2, 3]);
+    }
+}
+
+#[test]
+fn a_hurt_group_goes_on_over_restarts_until_it_has_healed() {
+    let disk = MemDisk::new(1);
+    let (mut wal, _) = open(&disk).expect("an empty directory");
+    store(
+        &mut wal,
+        &disk,
+        &[create(1), create(2), snapshot(1, 1, 1, true), hard_state(2, 1, 0, 0)],
+    );
+    let mut second = None;
+    for index in 2..12 {
+        second = second.or((index == 6).then_some(wal.durable().0 + 64 + 70));
+        store(
+            &mut wal,
+            &disk,
+            &[hard_state(1, index, 0, index - 1), entries(1, index, 1, 1, &[7; 70])],
+        );
+    }
+    drop(wal);
+    let (_, whole) = open(&disk.fork()).expect("undamaged");
+    disk.flip_bit(&segments(&disk)[0].0, 64 + second.expect("it was written"), 0);
+    let (mut wal, groups) = open(&disk).expect("mended");
+    assert_eq!(damaged(&groups), [1]);
+    let place_group = GroupId(1);
+    let hurt = groups.iter().find(|g| g.group == place_group).expect("it is known");
+    let kept = hurt.entries.last().expect("those before the damage").index;
+    assert_eq!(kept, 5);
+    // The term and vote of after the damage hold; nothing is committed that is not there.
+    let state = hurt.hard_state.expect("stored");
+    assert_eq!((state.term, state.commit), (11, 5));
+    assert_eq!(whole[0].hard_state.expect("stored").term, 11);
+    // What the leader sends again begins where the replica ends, below what the log still holds from behind the damage.
+    let mut expected = hurt.clone();
+    for index in kept + 1..kept + 6 {
+        let Record::Entries { entries, .. } = entries(1, index, 1, 50, b"again") else {
+            unreachable!("it is what was asked for")
+        };
+        expected.entries.extend(entries.clone());
+        let group = place_group;
+        store(&mut wal, &disk, &[Record::Entries { group, entries }]);
+        let (next, groups) = open(&disk).expect("undamaged since");
+        let found = groups.iter().find(|g| g.group == place_group);
+        assert_eq!(found, Some(&expected));
+        wal = next;
+    }
+    let group = place_group;
+    store(&mut wal, &disk, &[Record::Healed { group }]);
+    let (_, groups) = open(&disk).expect("undamaged since");
+    assert_eq!(damaged(&groups), []);
+}
+
+#[test]
+fn a_group_that_damage_hides_comes_back_empty_and_one_created_later_is_whole() {
+    let (disk, places) = log();
+    // Everything up to the last checkpoint.
+    for file in segments(&disk).iter().rev().skip(1) {
+        for place in places.iter().filter(|place| place.file == file.0) {
+            disk.flip_bit(&place.file, place.offset, 0);
+        }
+    }
+    let expected = [GroupId(2), GroupId(9)];
+    let (mut wal, groups) = Wal::open(&mut disk.clone(), small(), IDENTITY, &expected).expect("mended");
+    assert_eq!(damaged(&groups), [1, 2, 3, 9]);
+    let hidden = groups.iter().find(|g| g.group == GroupId(9)).expect("it was expected");
+    assert_eq!((hidden.snapshot.as_ref(), hidden.entries.len()), (None, 0));
+    store(&mut wal, &disk, &[hard_state(9, 1, 0, 0), create(7)]);
+    let (_, groups) = open(&disk).expect("undamaged since");
+    assert_eq!(damaged(&groups), [1, 2, 3, 9], "7 was created behind the damage");
+    assert_eq!(groups.len(), 5);
+}
+
+#[test]
+fn evidence_is_bounded_and_a_full_disk_does_not_keep_a_node_from_healing() {
+    let (disk, places) = log();
+    let full = disk.fork();
+    for place in places.iter().step_by(7).take(4) {
+        disk.flip_bit(&place.file, place.offset, 0);
+        full.flip_bit(&place.file, place.offset, 0);
+    }
+    let (wal, _) = open(&disk).expect("mended");
+    assert_eq!(evidence(&disk).len(), small().evidence_files_max);
+    assert_eq!(wal.recovery().evidence.len(), small().evidence_files_max);
+    assert!(wal.recovery().evidence_skipped > 0);
+    full.set_capacity(Some(full.used() + 200));
+    let (wal, _) = open(&full).expect("mended");
+    assert_eq!(evidence(&full), []);
+    assert!(wal.recovery().evidence_skipped > 2);
 }
 
 #[test]
@@ -275,7 +376,7 @@ fn a_batch_of_another_directory_is_no_part_of_the_log() {
     // The same appends under another incarnation: every batch has the same Lsn and length.
     let write_twice = |identity: LogIdentity, count: u64| {
         let disk = MemDisk::new(1);
-        let (mut wal, _) = Wal::open(&mut disk.clone(), small(), identity).expect("an empty directory");
+        let (mut wal, _) = Wal::open(&mut disk.clone(), small(), identity, &[]).expect("an empty directory");
         for i in 0..count {
             store(&mut wal, &disk, &[create(1), hard_state(1, i + 1, 0, 0)]);
         }
@@ -346,7 +447,7 @@ fn a_newer_format_is_refused_by_its_version() {
 }
 
 #[test]
-fn what_is_left_after_a_purge_is_refused_when_its_head_is_damaged() {
+fn damage_at_the_head_of_what_a_purge_left_is_mended_too() {
     let disk = MemDisk::new(1);
     let (mut wal, _) = open(&disk).expect("an empty directory");
     store(&mut wal, &disk, &[create(1)]);
@@ -354,21 +455,30 @@ fn what_is_left_after_a_purge_is_refused_when_its_head_is_damaged() {
         store(
             &mut wal,
             &disk,
-            &[entries(1, i, 1, 1, &[1; 300]), snapshot(1, i, 1, false)],
+            &[
+                hard_state(1, i, 0, i),
+                entries(1, i, 1, 1, &[1; 300]),
+                snapshot(1, i, 1, false),
+            ],
         );
         wal.purge(&mut disk.clone());
     }
     poll(&mut wal, &disk).expect("the disk is well");
     let (first, _) = segments(&disk).remove(0);
     assert_ne!(first.as_str(), "wal-0000000000000001.seg", "old segments went");
+    let (_, whole) = open(&disk.fork()).expect("undamaged");
     for at in [0, 40, 64, 70, 140] {
         let disk = disk.fork();
         disk.flip_bit(&first, at, 1);
-        let Err(WalError::Corrupt { file, .. }) = open(&disk) else {
-            panic!("byte {at}: accepted")
-        };
-        assert_eq!(file, first);
+        check_mended(&disk, &whole, &[1], &format!("byte {at}"));
     }
+    // Nothing of it reads: not even whose log it is.
+    let mut disk = disk.fork();
+    for (file, len) in segments(&disk) {
+        let data = Bytes::from(vec![7; len as usize]);
+        disk.run(Op::Write { file, offset: 0, data }).expect("written");
+    }
+    assert!(matches!(open(&disk), Err(WalError::Corrupt { .. })));
 }
 
 /// Counts what recovery asks of a disk.
@@ -417,7 +527,7 @@ fn recovery_reads_in_bounded_chunks_whatever_a_header_claims() {
         largest_read: 0,
         reads_past_the_end: 0,
     };
-    Wal::open(&mut watched, small(), IDENTITY).expect("the last batch is cut short, no more");
+    Wal::open(&mut watched, small(), IDENTITY, &[]).expect("the last batch is cut short, no more");
     assert!(watched.largest_read <= 256 << 10);
     assert_eq!(watched.reads_past_the_end, 0);
 }

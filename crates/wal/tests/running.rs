@@ -109,7 +109,7 @@ fn appends_are_refused_whole_with_their_reason() {
         max_batch_bytes: 500,
         ..small()
     };
-    let (mut wal, _) = Wal::open(&mut disk.clone(), options, IDENTITY).expect("an empty directory");
+    let (mut wal, _) = Wal::open(&mut disk.clone(), options, IDENTITY, &[]).expect("an empty directory");
     let unknown = wal
         .append(&[create(1), hard_state(2, 1, 0, 0)])
         .expect_err("group 2 is not there");

@@ -21,11 +21,12 @@ pub fn small() -> WalOptions {
         segment_bytes: 4096,
         max_batch_bytes: 1 << 20,
         max_in_flight: 2,
+        evidence_files_max: 2,
     }
 }
 
 pub fn open(disk: &MemDisk) -> Result<(Wal, Vec<RecoveredGroup>), WalError> {
-    Wal::open(&mut disk.clone(), small(), IDENTITY)
+    Wal::open(&mut disk.clone(), small(), IDENTITY, &[])
 }
 
 pub fn segments(disk: &MemDisk) -> Vec<(FileName, u64)> {
@@ -152,6 +153,7 @@ impl Model {
                 Record::Healed { group } => {
                     self.damaged.remove(&group);
                 }
+                Record::Resume { .. } => {}
             }
         }
     }
