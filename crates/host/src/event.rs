@@ -5,6 +5,7 @@ use std::time::Duration;
 use settle_base::{GroupId, Index, NodeId, PeerId, Term};
 use settle_machine::ApplyError;
 use settle_raft::ConfState;
+use settle_storage::FileName;
 
 use crate::{ClusterId, Hello, HostError, Lane, PeerError, PeerMessage};
 
@@ -115,7 +116,20 @@ pub enum HostNote {
         group: GroupId,
         index: Index,
     },
-    /// The log's last batch was damaged: the replica votes again once it has caught up.
+    /// Acknowledged bytes of the log were damaged. `groups` have lost something and get it back from their peers; the
+    /// segments were copied before they were mended.
+    LogDamaged {
+        places: Vec<(FileName, u64)>,
+        groups: Vec<GroupId>,
+        copies: Vec<FileName>,
+    },
+    /// A snapshot file did not read: the replica begins again with nothing and waits for its peers' snapshot.
+    SnapshotDamaged {
+        group: GroupId,
+        index: Index,
+        file: FileName,
+    },
+    /// The log or the snapshot was damaged: the replica votes again once it has caught up.
     Recovering {
         group: GroupId,
     },

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use settle_base::{GroupId, GroupTime, Mono, PeerId};
+use settle_base::{GroupId, GroupTime, Index, Mono, PeerId};
 use settle_machine::{Service, StateMachine};
-use settle_raft::{Entry, HardState, Raft, Restored, SnapshotMeta};
+use settle_raft::{ConfState, Entry, HardState, Raft, Restored, SnapshotMeta};
 use settle_storage::{Disk, DiskRead, FileName, Op};
-use settle_wal::{Damage, Lsn, RecoveredGroup, Wal, WalEntry};
+use settle_wal::{Damage, Lsn, RecoveredGroup, RecoveryReport, Wal, WalEntry, WalError, evidence_name, is_evidence};
 
 use crate::{
     ClusterId, Host, HostConfig, HostNote, Identity, Malformed, OpenError, SnapshotFileError,
@@ -41,19 +41,24 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             return Ok(host);
         };
         let log_identity = log_identity(&host.identity, cluster);
-        let opened = Wal::open(&mut host.disk, host.config.wal.clone(), log_identity);
+        let opened = Wal::open(
+            &mut host.disk,
+            host.config.wal.clone(),
+            log_identity,
+            &host.config.groups,
+        );
         let (wal, recovered) = opened.map_err(|source| OpenError::Log { source })?;
+        host.first_notes.extend(damage_note(wal.recovery(), &recovered));
         host.wal = Some(wal);
         for group in host.config.groups.clone() {
             if !recovered.iter().any(|r| r.group == group && !r.destroyed) {
                 return Err(OpenError::LogMissing { cluster, group });
             }
         }
-        let files = recovered.iter().filter_map(|r| r.snapshot.as_ref()?.file.clone());
-        let files: BTreeSet<FileName> = files.collect();
         for group in recovered.into_iter().filter(|r| !r.destroyed) {
             host.restore(cluster, group)?;
         }
+        let files: BTreeSet<FileName> = host.groups.values().filter_map(|g| g.snapshot_file.clone()).collect();
         let is_left = |file: &FileName| is_snapshot_file(file) && !files.contains(file);
         remove_files(&mut host.disk, |file| is_left(file) && file.as_str().ends_with(".tmp"))?;
         // What the log no longer names was perhaps replaced by its last batch.
@@ -64,7 +69,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         Ok(host)
     }
 
-    fn restore(&mut self, cluster: ClusterId, recovered: RecoveredGroup) -> Result<(), OpenError> {
+    fn restore(&mut self, cluster: ClusterId, mut recovered: RecoveredGroup) -> Result<(), OpenError> {
         let group = recovered.group;
         let record = |source| OpenError::Record { group, source };
         let hard_state = recovered.hard_state.map_or(HardState::default(), |h| HardState {
@@ -75,7 +80,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let mut machine = (self.make_machine)(group, cluster);
         let mut meta = SnapshotMeta::default();
         let mut file = None;
-        if let Some(snapshot) = recovered.snapshot {
+        if let Some(snapshot) = recovered.snapshot.take().filter(|snapshot| snapshot.index > 0) {
             let (conf, context) = decode_conf(snapshot.conf).map_err(record)?;
             meta = SnapshotMeta {
                 index: snapshot.index,
@@ -85,9 +90,33 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 context,
             };
             if let Some(name) = snapshot.file {
-                load(&mut self.disk, &name, group, meta.index, &mut machine)?;
-                file = Some(name);
+                match load(&mut self.disk, &name, group, meta.index, &mut machine) {
+                    Ok(()) => file = Some(name),
+                    // Peers have what it held; without any, nothing may pass for whole.
+                    Err(OpenError::Snapshot { .. }) if !self.is_alone(&meta.conf) => {
+                        self.forget(group, meta.index, name)?;
+                        machine = (self.make_machine)(group, cluster);
+                        (meta, recovered.entries) = (SnapshotMeta::default(), Vec::new());
+                        recovered.damage = Damage::SnapshotFile;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
+        }
+        let is_lost = match &recovered.damage {
+            Damage::None | Damage::LastBatch { .. } => None,
+            Damage::Middle { file, offset } => Some((file.clone(), *offset)),
+            Damage::SnapshotFile => Some((snapshot_file::file_name(group, 0, ""), 0)),
+        };
+        if let Some((file, offset)) = is_lost.filter(|_| self.is_alone(&meta.conf)) {
+            let (groups, what) = (vec![group], "there is no peer that could have it");
+            let source = WalError::Corrupt {
+                file,
+                offset,
+                groups,
+                what,
+            };
+            return Err(OpenError::Log { source });
         }
         let book = if meta.context.is_empty() {
             Book::default()
@@ -120,7 +149,33 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         Ok(())
     }
 
-    /// Groups whose log was damaged at its end: they recover before they vote again.
+    /// Whether this replica is its group's only one, as far as it knows.
+    fn is_alone(&self, conf: &ConfState) -> bool {
+        match conf.peers()[..] {
+            [] => self.identity.founders.len() <= 1,
+            [peer] => peer == self.identity.incarnation,
+            _ => false,
+        }
+    }
+
+    /// A snapshot that does not read: the group begins again with nothing, once it is sure to be remembered why.
+    fn forget(&mut self, group: GroupId, index: Index, file: FileName) -> Result<(), OpenError> {
+        let wal = self.wal.as_mut().expect("it was opened just now");
+        wal.forget(&mut self.disk, group)
+            .map_err(|source| OpenError::Log { source })?;
+        let failed = |source| OpenError::Disk { source };
+        let present = self.disk.list().map_err(failed)?;
+        let copies = present.iter().filter(|(name, _)| is_evidence(name)).count();
+        let is_there = present.iter().any(|(name, _)| *name == file);
+        if is_there && copies < self.config.wal.evidence_files_max {
+            let (from, to) = (file.clone(), evidence_name(&file));
+            self.disk.run(Op::Rename { from, to }).map_err(failed)?;
+        }
+        self.first_notes.push(HostNote::SnapshotDamaged { group, index, file });
+        Ok(())
+    }
+
+    /// Groups whose log or snapshot was damaged: they recover before they vote again.
     pub fn recovering_groups(&self) -> Vec<GroupId> {
         self.groups
             .values()
@@ -128,6 +183,16 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             .map(|g| g.id)
             .collect()
     }
+}
+
+fn damage_note(report: &RecoveryReport, recovered: &[RecoveredGroup]) -> Option<HostNote> {
+    let is_hit = |r: &&RecoveredGroup| matches!(r.damage, Damage::Middle { .. });
+    let groups = recovered.iter().filter(is_hit).map(|r| r.group).collect();
+    (!report.damaged.is_empty()).then(|| HostNote::LogDamaged {
+        places: report.damaged.clone(),
+        groups,
+        copies: report.evidence.clone(),
+    })
 }
 
 fn load<M: StateMachine>(

@@ -402,7 +402,11 @@ where
 
     fn note(&self, note: HostNote) {
         match &note {
-            HostNote::DiskFull | HostNote::Recovering { .. } | HostNote::HandsOver { .. } => {
+            HostNote::DiskFull
+            | HostNote::LogDamaged { .. }
+            | HostNote::SnapshotDamaged { .. }
+            | HostNote::Recovering { .. }
+            | HostNote::HandsOver { .. } => {
                 tracing::warn!(?note, "host");
             }
             _ => tracing::info!(?note, "host"),

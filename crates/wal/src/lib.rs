@@ -37,7 +37,7 @@ pub use format::{LogIdentity, Lsn};
 pub use groups::{Damage, RecoveredGroup};
 pub use options::WalOptions;
 pub use record::{HardState, Record, Snapshot, WalEntry};
-pub use recovery::RecoveryReport;
+pub use recovery::{RecoveryReport, evidence_name, is_evidence};
 pub use wal::{TOKEN_SPACE, Wal, WalProgress, WalStats};
 
 /// Decodes `bytes` as the body of a batch of `records` records: the entry point for fuzzing.

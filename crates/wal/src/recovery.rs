@@ -136,8 +136,16 @@ fn hurt(scan: &mut Scan, stop: Stop, tail: &Tail, expected: &[GroupId]) -> Hurt 
 
 const EVIDENCE: &str = "damaged-";
 
-pub(crate) fn is_evidence(name: &FileName) -> bool {
+/// Whether a file is a damaged one that was set aside. Nothing reads it.
+pub fn is_evidence(name: &FileName) -> bool {
     name.as_str().starts_with(EVIDENCE)
+}
+
+/// What the damaged `file` is called when it is set aside.
+pub fn evidence_name(file: &FileName) -> FileName {
+    let mut name = format!("{EVIDENCE}{file}");
+    name.truncate(64);
+    FileName::new(&name).expect("a name in front of a valid one, not too long")
 }
 
 /// Copies what is about to be mended.
