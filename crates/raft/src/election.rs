@@ -73,7 +73,7 @@ impl Raft {
     fn become_candidate(&mut self, force: bool) {
         assert_ne!(self.role, Role::Leader, "a leader does not campaign");
         let pre_grants = self.votes.iter().filter(|(_, ballot)| ballot.granted);
-        let pre_grants = pre_grants.map(|(&peer, ballot)| (peer, ballot.recovering)).collect();
+        let pre_grants = pre_grants.map(|(peer, ballot)| (peer, ballot.recovering)).collect();
         self.set_term(self.term + 1);
         self.leave_role(PeerId::NONE);
         self.pre_grants = pre_grants;
@@ -102,8 +102,7 @@ impl Raft {
     /// The candidate's vote for itself is durable.
     pub(crate) fn count_own_vote(&mut self) {
         let (id, ballot) = (self.config.id, self.own_ballot());
-        if (self.log.durable_term, self.log.durable_vote) == (self.term, id) && self.votes.insert(id, ballot).is_none()
-        {
+        if (self.log.durable_term, self.log.durable_vote) == (self.term, id) && self.votes.insert_new(id, ballot) {
             self.poll();
         }
     }
@@ -116,7 +115,7 @@ impl Raft {
     }
 
     fn poll(&mut self) {
-        let has_own_vote = self.votes.contains_key(&self.config.id);
+        let has_own_vote = self.votes.contains(self.config.id);
         let (by_quorum, by_all) = (self.result_by_quorum(), self.result_by_all());
         let (is_won, is_lost) = match (by_quorum, by_all) {
             (VoteResult::Won, _) | (_, VoteResult::Won) => (true, false),
@@ -138,16 +137,16 @@ impl Raft {
             return VoteResult::Lost;
         }
         let counts = |ballot: &Ballot| ballot.granted && ballot.recovering.is_none();
-        self.conf.vote_result(|peer| self.votes.get(&peer).map(counts))
+        self.conf.vote_result(|peer| self.votes.get(peer).map(counts))
     }
 
     /// The way out when too many are recovering: every voter grants, in the vote as what it was in the pre-vote.
     fn result_by_all(&self) -> VoteResult {
         let is_candidate = self.role == Role::Candidate;
         let counts = |peer, ballot: &Ballot| {
-            ballot.granted && (!is_candidate || self.pre_grants.get(&peer) == Some(&ballot.recovering))
+            ballot.granted && (!is_candidate || self.pre_grants.get(peer) == Some(&ballot.recovering))
         };
-        let vote_of = |peer| self.votes.get(&peer).map(|ballot| counts(peer, ballot));
+        let vote_of = |peer| self.votes.get(peer).map(|ballot| counts(peer, ballot));
         self.conf.unanimous_result(vote_of)
     }
 
@@ -259,13 +258,13 @@ impl Raft {
         if self.role != Role::PreCandidate || (ballot.granted && term != self.term + 1) {
             return;
         }
-        self.votes.entry(from).or_insert(ballot);
+        self.votes.insert_new(from, ballot);
         self.poll();
     }
 
     pub(crate) fn on_vote_reply(&mut self, from: PeerId, ballot: Ballot) {
         if self.role == Role::Candidate {
-            self.votes.entry(from).or_insert(ballot);
+            self.votes.insert_new(from, ballot);
             self.poll();
         }
     }
@@ -298,7 +297,7 @@ impl Raft {
         let id = self.config.id;
         // Those that do not count cannot carry a leader: with too many of them only an election by all helps.
         let is_active = |p: &Progress| p.recent_active && p.counts();
-        let active = |peer| Some(peer == id || self.progress.get(&peer).is_some_and(is_active));
+        let active = |peer| Some(peer == id || self.progress.get(peer).is_some_and(is_active));
         let result = self.conf.vote_result(active);
         self.progress
             .values_mut()

@@ -14,7 +14,7 @@ use settle_base::{Index, Prng};
 
 use crate::{
     message::Body,
-    progress::ProgressState,
+    progress::{Progress, ProgressState},
     raft::{Raft, Role},
 };
 
@@ -43,7 +43,7 @@ impl Raft {
             && self.recovering.is_none()
             && self.transferee.is_none()
             && self.reads.is_empty()
-            && self.progress.iter().all(|(_, progress)| {
+            && self.progress.values().all(|progress| {
                 progress.state == ProgressState::Replicate
                     && progress.recent_active
                     && progress.recovery.is_none()
@@ -81,7 +81,7 @@ impl Raft {
         if self.role == Role::Leader {
             self.out.heartbeat = true;
             // As after an election: one election timeout for each to answer in.
-            for (_, progress) in &mut self.progress {
+            for progress in self.progress.values_mut() {
                 progress.recent_active = true;
             }
         } else {
@@ -147,6 +147,7 @@ impl Raft {
             && self.conf.contains(self.config.id);
         if may_rest {
             self.rest = Rest::Resting { round: 0 };
+            self.release_memory();
         } else {
             self.wake();
         }
@@ -162,9 +163,18 @@ impl Raft {
 
     fn rest_if_all_do(&mut self) {
         let Rest::Asking { round, .. } = self.rest else { return };
-        if self.progress.iter().all(|(_, progress)| progress.rested_in >= round) {
+        if self.progress.values().all(|progress| progress.rested_in >= round) {
             self.rest = Rest::Resting { round };
+            self.release_memory();
         }
+    }
+
+    /// Buffers grow with the load; at rest there is none.
+    fn release_memory(&mut self) {
+        self.log.release_memory();
+        self.reads.release_memory();
+        self.out.release_memory();
+        self.progress.values_mut().for_each(Progress::release_memory);
     }
 
     /// At a leader that asks: too long a silence ends the attempt.

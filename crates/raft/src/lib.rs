@@ -11,7 +11,7 @@
 //!
 //! Map: `raft.rs` the group's state and its life; `validate.rs` what a message must keep before anything changes;
 //! `election.rs`, `replication.rs`, `read.rs`, `membership.rs`, `recovering.rs`, `hibernation.rs` one concern each; `ready.rs` the way out;
-//! `log.rs`, `progress.rs`, `conf.rs` the parts.
+//! `log.rs`, `progress.rs`, `peer_map.rs`, `conf.rs` the parts.
 
 mod conf;
 mod election;
@@ -20,6 +20,7 @@ mod hibernation;
 mod log;
 mod membership;
 mod message;
+mod peer_map;
 mod progress;
 mod raft;
 mod read;

@@ -202,6 +202,14 @@ impl Log {
         self.base = index;
         self.base_term = term.expect("an applied index above the base is in the log");
         self.base_time = time.expect("an applied index above the base is in the log");
+        if self.entries.capacity() > 4 * self.entries.len().max(16) {
+            self.entries.shrink_to(2 * self.entries.len());
+        }
+    }
+
+    pub fn release_memory(&mut self) {
+        self.entries.shrink_to_fit();
+        self.inflight.shrink_to_fit();
     }
 
     pub fn commit_to(&mut self, index: Index) -> bool {

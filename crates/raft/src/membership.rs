@@ -69,10 +69,10 @@ impl Raft {
         let id = self.config.id;
         let next = self.log.last_index() + 1;
         if !settle_base::mutant!("removed_peer_counted") {
-            self.progress.retain(|&peer, _| self.conf.contains(peer));
+            self.progress.retain(|peer| self.conf.contains(peer));
         }
         for peer in self.conf.peers().into_iter().filter(|&peer| peer != id) {
-            self.progress.entry(peer).or_insert_with(|| Progress::new(next));
+            self.progress.insert_new(peer, Progress::new(next));
         }
         if !self.conf.is_voter(self.transferee) {
             self.transferee = PeerId::NONE;
@@ -90,10 +90,10 @@ impl Raft {
     /// over to the voter that is furthest. It steps down at the next check of its quorum at the latest; until then it
     /// goes on telling the commit index, because the new voters may not know yet that they are alone.
     fn retire(&mut self) {
-        let voters = self.progress.iter().filter(|(peer, _)| self.conf.is_voter(**peer));
+        let voters = self.progress.iter().filter(|(peer, _)| self.conf.is_voter(*peer));
         let furthest = voters
             .max_by_key(|(_, progress)| progress.counted_match())
-            .map(|(&peer, _)| peer);
+            .map(|(peer, _)| peer);
         self.transferee = furthest.unwrap_or(PeerId::NONE);
         self.election_elapsed = 0;
         self.hand_over_if_ready(self.transferee);
@@ -117,7 +117,7 @@ impl Raft {
         }
         let can_lead = self
             .progress
-            .get(&to)
+            .get(to)
             .is_some_and(|progress| progress.recovery.is_none());
         if !can_lead || !self.conf.is_voter(to) {
             return Err(TransferError::NotAVoter { to });
@@ -135,7 +135,7 @@ impl Raft {
     pub(crate) fn hand_over_if_ready(&mut self, to: PeerId) {
         let has_all = self
             .progress
-            .get(&to)
+            .get(to)
             .is_some_and(|progress| progress.matched == self.log.last_index());
         if self.transferee == to && has_all {
             self.send(to, self.term, Body::TimeoutNow);

@@ -1,7 +1,5 @@
 //! The state of one group at one peer: how it is restored, how its terms and roles change, what can be seen of it.
 
-use std::collections::BTreeMap;
-
 use settle_base::{GroupId, GroupTime, Index, PeerId, Prng, Term};
 
 use crate::{
@@ -11,6 +9,7 @@ use crate::{
     hibernation::Rest,
     log::Log,
     message::{Body, Message},
+    peer_map::PeerMap,
     progress::{Progress, ProgressState},
     read::Reads,
     ready::{Outbox, RoleChange},
@@ -130,7 +129,7 @@ pub struct Raft {
     pub(crate) conf: ConfState,
     /// The configuration of a received snapshot: in force once the host reports the snapshot's index as applied, since
     /// changes of earlier entries may still be on their way through the host.
-    pub(crate) installing: Option<(Index, ConfState)>,
+    pub(crate) installing: Option<Box<(Index, ConfState)>>,
     /// The newest snapshot's index: what a peer that needs compacted entries will be sent at least.
     pub(crate) snapshot_index: Index,
     pub(crate) recovering: Option<Recovering>,
@@ -149,13 +148,13 @@ pub struct Raft {
     pub(crate) refusals_left: u8,
 
     /// Answers to this (pre-)candidate; its own vote joins when it is durable.
-    pub(crate) votes: BTreeMap<PeerId, Ballot>,
+    pub(crate) votes: PeerMap<Ballot>,
     /// At a candidate: who granted the pre-vote, and as what. See `recovering.rs`.
-    pub(crate) pre_grants: BTreeMap<PeerId, Option<u64>>,
+    pub(crate) pre_grants: PeerMap<Option<u64>>,
     /// At a leader: every voter granted its vote, so that recovering ones (itself too) count.
     pub(crate) is_unanimous: bool,
     /// Every other peer of the configuration. Meaningful at a leader.
-    pub(crate) progress: BTreeMap<PeerId, Progress>,
+    pub(crate) progress: PeerMap<Progress>,
     /// No further membership change before this index is applied.
     pub(crate) pending_conf: Index,
     pub(crate) uncommitted_bytes: usize,
@@ -230,10 +229,10 @@ impl Raft {
             rest: Rest::Awake,
             leader_is_lost: false,
             refusals_left: REFUSALS_MAX,
-            votes: BTreeMap::new(),
-            pre_grants: BTreeMap::new(),
+            votes: PeerMap::new(),
+            pre_grants: PeerMap::new(),
             is_unanimous: false,
-            progress: BTreeMap::new(),
+            progress: PeerMap::new(),
             pending_conf: 0,
             uncommitted_bytes: 0,
             transferee: PeerId::NONE,
@@ -400,10 +399,10 @@ impl Raft {
             self.refusals_left = REFUSALS_MAX;
         }
         self.draw_election_timeout();
-        self.votes.clear();
-        self.pre_grants.clear();
+        self.votes = PeerMap::new();
+        self.pre_grants = PeerMap::new();
         self.is_unanimous = false;
-        self.progress.clear();
+        self.progress = PeerMap::new();
         self.transferee = PeerId::NONE;
         self.uncommitted_bytes = 0;
         self.out.leave_leadership();
@@ -425,11 +424,8 @@ impl Raft {
         let last = self.log.last_index();
         // An earlier leader's change may be among the entries not applied yet.
         self.pending_conf = last;
-        let mut progress = BTreeMap::new();
-        for peer in self.conf.peers().into_iter().filter(|&peer| peer != self.config.id) {
-            progress.insert(peer, Progress::new(last + 1));
-        }
-        self.progress = progress;
+        let others = self.conf.peers().into_iter().filter(|&peer| peer != self.config.id);
+        self.progress = others.map(|peer| (peer, Progress::new(last + 1))).collect();
         if is_unanimous {
             self.trust_recovering_voters(&ballots, last + 1);
         }
@@ -488,10 +484,6 @@ impl Raft {
                     self.recovering.is_none() || self.is_unanimous,
                     "a recovering peer leads only when all voters elected it"
                 );
-                let last = self.log.last_index();
-                self.progress
-                    .values()
-                    .for_each(|progress| progress.assert_invariants(last));
             }
         }
     }
@@ -568,7 +560,7 @@ impl Raft {
     }
 
     pub fn status(&self) -> Status {
-        let peer_status = |(&peer, progress): (&PeerId, &Progress)| PeerStatus {
+        let peer_status = |(peer, progress): (PeerId, &Progress)| PeerStatus {
             peer,
             matched: progress.matched,
             next: progress.next,

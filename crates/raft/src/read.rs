@@ -66,6 +66,12 @@ impl Reads {
         self.round
     }
 
+    pub fn release_memory(&mut self) {
+        self.pending.shrink_to_fit();
+        self.waiting.shrink_to_fit();
+        self.forwarded.shrink_to_fit();
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -145,7 +151,7 @@ impl Raft {
             if peer == id {
                 round
             } else {
-                self.progress.get(&peer).map_or(0, Progress::counted_read_seq)
+                self.progress.get(peer).map_or(0, Progress::counted_read_seq)
             }
         };
         let mut confirmed = self.conf.quorum_value(confirmed_by);

@@ -88,7 +88,7 @@ pub(crate) struct Outbox {
     pub reads_dropped: Vec<u64>,
     pub reads_behind: Vec<ReadBehind>,
     /// A received snapshot that no persist carries yet.
-    pub snapshot: Option<SnapshotMeta>,
+    pub snapshot: Option<Box<SnapshotMeta>>,
     /// Some peer may have something to be sent.
     pub replicate: bool,
     pub heartbeat: bool,
@@ -128,6 +128,12 @@ impl Outbox {
         let is_ack = |message: &Message| matches!(message.body, Body::AppendReply { result: Ok(_), .. });
         self.after.retain(|message| !is_ack(message));
         self.held.retain(|(_, message)| !is_ack(message));
+    }
+
+    pub fn release_memory(&mut self) {
+        self.messages.shrink_to_fit();
+        self.after.shrink_to_fit();
+        self.held.shrink_to_fit();
     }
 
     pub fn leave_leadership(&mut self) {
@@ -219,7 +225,7 @@ impl Raft {
         if self.role == Role::Leader {
             self.flush_replication();
         }
-        let snapshot = self.out.snapshot.clone();
+        let snapshot = self.out.snapshot.as_deref().cloned();
         let persist = self.take_persist();
         if let Some(meta) = &snapshot {
             self.log.apply_handed = meta.index;
@@ -273,7 +279,7 @@ impl Raft {
             hard_state: (hard_state != self.out.handed_hard_state && !is_lost).then_some(hard_state),
             truncate_after: self.log.truncated_to.take(),
             entries: self.log.range(self.log.handed + 1, last).cloned().collect(),
-            snapshot: self.out.snapshot.take(),
+            snapshot: self.out.snapshot.take().map(|meta| *meta),
             after: std::mem::take(&mut self.out.after),
         };
         self.out.handed_hard_state = hard_state;
@@ -321,8 +327,8 @@ impl Raft {
             "{index} was not handed out to be applied"
         );
         self.log.applied = self.log.applied.max(index);
-        if let Some((_, conf)) = self.installing.take_if(|(installed, _)| *installed <= index) {
-            self.conf = conf;
+        if let Some(installed) = self.installing.take_if(|installing| installing.0 <= index) {
+            self.conf = installed.1;
         }
         if self.role == Role::Leader {
             self.leave_joint_if_due();

@@ -47,14 +47,13 @@
 //! What the host owes: messages of an earlier run of a peer, from it or to it, are not delivered to or after a later
 //! one (one connection per pair of runs does), and the mark is kept until a whole peer's log says so durably.
 
-use std::collections::BTreeMap;
-
 use settle_base::{Index, PeerId};
 
 use crate::{
     election::Ballot,
     entry::EntryKind,
     message::Reject,
+    peer_map::PeerMap,
     progress::{Progress, Recovery},
     raft::{Config, Raft, Role},
 };
@@ -116,8 +115,8 @@ impl Raft {
     }
 
     /// At a leader elected by all: its recovering voters count. `barrier` is its first entry.
-    pub(crate) fn trust_recovering_voters(&mut self, ballots: &BTreeMap<PeerId, Ballot>, barrier: Index) {
-        for (peer, ballot) in ballots {
+    pub(crate) fn trust_recovering_voters(&mut self, ballots: &PeerMap<Ballot>, barrier: Index) {
+        for (peer, ballot) in ballots.iter() {
             if let (Some(number), Some(progress)) = (ballot.recovering, self.progress.get_mut(peer)) {
                 progress.recovery = Some(Recovery {
                     number,
@@ -130,7 +129,7 @@ impl Raft {
 
     /// At the leader: a peer answers that it is recovering. What was counted for it is taken back.
     pub(crate) fn note_recovering(&mut self, from: PeerId, number: u64) {
-        let Some(progress) = self.progress.get(&from) else {
+        let Some(progress) = self.progress.get(from) else {
             return;
         };
         let is_known = progress.recovery.is_some_and(|known| known.number == number);
@@ -160,7 +159,7 @@ impl Raft {
     /// barrier is surely from after the loss, unless the peer said nothing in this term before it. Returns whether the
     /// answer may be used.
     pub(crate) fn note_recovered(&mut self, from: PeerId, result: &Result<Index, Reject>) -> bool {
-        let Some(progress) = self.progress.get_mut(&from) else {
+        let Some(progress) = self.progress.get_mut(from) else {
             return false;
         };
         let Some(recovery) = progress.recovery else { return true };

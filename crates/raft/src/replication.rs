@@ -97,7 +97,7 @@ impl Raft {
         }
         self.out.replicate = false;
         let mut progress = std::mem::take(&mut self.progress);
-        for (&peer, progress) in &mut progress {
+        for (peer, progress) in progress.iter_mut() {
             if heartbeat {
                 let recover_to = progress.recovery.filter(|recovery| recovery.barrier <= self.log.commit);
                 let body = Body::Heartbeat {
@@ -110,6 +110,7 @@ impl Raft {
                 self.send(peer, self.term, body);
             }
             self.send_appends(peer, progress);
+            progress.assert_invariants(self.log.last_index());
         }
         self.progress = progress;
     }
@@ -162,7 +163,7 @@ impl Raft {
 
     /// The host's stream of a snapshot to `to` ended. Its bytes arriving is not enough: the peer's own ack counts.
     pub fn report_snapshot(&mut self, to: PeerId, ok: bool) {
-        if let Some(progress) = self.progress.get_mut(&to)
+        if let Some(progress) = self.progress.get_mut(to)
             && matches!(progress.state, ProgressState::Snapshot { .. })
         {
             if !ok {
@@ -181,7 +182,7 @@ impl Raft {
         if self.is_asking_to_rest() {
             self.wake();
         }
-        if let Some(progress) = self.progress.get_mut(&to)
+        if let Some(progress) = self.progress.get_mut(to)
             && progress.state == ProgressState::Replicate
         {
             progress.become_probe();
@@ -308,9 +309,9 @@ impl Raft {
                 // Until the snapshot is durable, a crash may leave neither it nor what was there before.
                 self.out.drop_acks();
                 self.log.reset(meta.index, meta.term, meta.time);
-                self.installing = Some((meta.index, meta.conf.clone()));
+                self.installing = Some(Box::new((meta.index, meta.conf.clone())));
                 self.snapshot_index = meta.index;
-                self.out.snapshot = Some(meta);
+                self.out.snapshot = Some(Box::new(meta));
             }
         }
         self.reply_append(from, Ok(self.log.commit));
@@ -327,7 +328,7 @@ impl Raft {
         }
         let base = self.log.base();
         let last = self.log.last_index();
-        let Some(progress) = self.progress.get_mut(&from) else {
+        let Some(progress) = self.progress.get_mut(from) else {
             return;
         };
         progress.recent_active = true;
@@ -353,6 +354,7 @@ impl Raft {
                 let was_open =
                     progress.window_is_open(self.config.max_inflight_messages, self.config.max_inflight_bytes);
                 let is_news = progress.ack(index);
+                progress.assert_invariants(last);
                 match progress.state {
                     ProgressState::Probe => progress.become_replicate(),
                     // From here on the log goes on, whichever snapshot it was.
@@ -377,7 +379,7 @@ impl Raft {
             self.note_recovering(from, number);
         }
         let last = self.log.last_index();
-        let Some(progress) = self.progress.get_mut(&from) else {
+        let Some(progress) = self.progress.get_mut(from) else {
             return;
         };
         progress.recent_active = true;
@@ -410,7 +412,7 @@ impl Raft {
             if peer == id {
                 durable
             } else {
-                self.progress.get(&peer).map_or(0, Progress::counted_match)
+                self.progress.get(peer).map_or(0, Progress::counted_match)
             }
         };
         let mut reached = self.conf.quorum_value(held_by);
@@ -418,7 +420,13 @@ impl Raft {
             reached = ConfState::of_voters(self.conf.voters.iter().copied()).quorum_value(held_by);
         }
         if settle_base::mutant!("removed_peer_counted") {
-            let mut held: Vec<Index> = self.progress.keys().copied().chain([id]).map(held_by).collect();
+            let mut held: Vec<Index> = self
+                .progress
+                .iter()
+                .map(|(peer, _)| peer)
+                .chain([id])
+                .map(held_by)
+                .collect();
             held.sort_unstable_by(|a, b| b.cmp(a));
             reached = held.get(self.conf.voters.len() / 2).copied().unwrap_or_default();
         }
