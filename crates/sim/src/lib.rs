@@ -18,6 +18,7 @@ mod lives;
 pub mod mutants;
 mod nemesis;
 mod network;
+mod plan;
 mod register;
 mod script;
 mod shape;
@@ -28,6 +29,7 @@ mod workload;
 mod world;
 
 pub use coverage::Coverage;
+pub use plan::{Plan, check};
 pub use script::Show;
 pub use shape::{Cut, Shape};
 
