@@ -18,6 +18,8 @@ pub struct HostConfig {
     pub tick: Duration,
     pub election_ticks: u32,
     pub heartbeat_ticks: u32,
+    /// A group rests when nothing happened in it for so many ticks: it costs nothing until something does. 0 is never.
+    pub hibernate_after_ticks: u32,
     /// Entries of one append message, in bytes; a longer entry travels alone.
     pub append_bytes_max: usize,
     /// Append messages on the way to one follower.
@@ -51,6 +53,8 @@ pub struct Limits {
     pub snapshot_bytes_max: u64,
     /// Raft messages to one peer are cut into batches of about this many bytes.
     pub peer_batch_bytes: usize,
+    /// When a node is lost: groups that ask for another leader in one tick.
+    pub takeovers_per_tick: usize,
 }
 
 impl Default for Limits {
@@ -60,6 +64,7 @@ impl Default for Limits {
             reads_in_flight_max: 65_536,
             snapshot_bytes_max: 4 << 30,
             peer_batch_bytes: 1 << 20,
+            takeovers_per_tick: 4_096,
         }
     }
 }
@@ -75,6 +80,7 @@ impl HostConfig {
             tick: Duration::from_millis(50),
             election_ticks: 10,
             heartbeat_ticks: 2,
+            hibernate_after_ticks: 200,
             append_bytes_max: 256 << 10,
             appends_in_flight_max: 256,
             snapshot_after_bytes: 64 << 20,

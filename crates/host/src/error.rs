@@ -1,3 +1,5 @@
+use std::ops::RangeInclusive;
+
 use settle_base::{ErrorCode, GroupId, Index, NodeId, PeerId, Retryable};
 use settle_machine::{ApplyError, LoadError};
 use settle_raft::{RestoreError, StepError};
@@ -173,8 +175,12 @@ pub enum PeerError {
     },
     #[error("node {node} names founders of its cluster that cannot be: {what}")]
     Founders { node: NodeId, what: &'static str },
-    #[error("node {node} speaks version {theirs} between nodes, this build speaks {ours}")]
-    OtherProtocol { node: NodeId, ours: u16, theirs: u16 },
+    #[error("node {node} speaks versions {theirs:?} between nodes, this build speaks {ours:?}")]
+    OtherProtocol {
+        node: NodeId,
+        ours: RangeInclusive<u16>,
+        theirs: RangeInclusive<u16>,
+    },
 }
 
 impl PeerError {

@@ -30,6 +30,9 @@ pub(crate) struct Group<M: StateMachine> {
     /// Confirmed, but this replica has not applied up to there.
     pub(crate) reads_confirmed: BTreeMap<(Index, u64), PendingRead>,
     pub(crate) was_recovering: bool,
+    /// At a leader: for how many ticks the log has ended at this index and nobody has asked for a read.
+    pub(crate) quiet_ticks: u32,
+    quiet_at: Index,
 
     /// Applied since the last snapshot, in bytes.
     pub(crate) log_bytes: u64,
@@ -97,6 +100,8 @@ impl<M: StateMachine> Group<M> {
             },
             office: None,
             role: GroupRole::default(),
+            quiet_ticks: 0,
+            quiet_at: 0,
             reads: BTreeMap::new(),
             reads_confirmed: BTreeMap::new(),
             log_bytes: 0,
@@ -128,6 +133,19 @@ impl<M: StateMachine> Group<M> {
     /// Leads, and has applied an entry of its own term: everything committed before is in the machine.
     pub(crate) fn is_ready_leader(&self) -> bool {
         self.raft.role() == Role::Leader && self.applied.term == self.raft.term()
+    }
+
+    pub(crate) fn rest_if_quiet(&mut self, after_ticks: u32) {
+        let last = self.raft.last_index();
+        if self.quiet_at != last {
+            (self.quiet_at, self.quiet_ticks) = (last, 0);
+        }
+        self.quiet_ticks += 1;
+        if self.quiet_ticks >= after_ticks && self.raft.may_rest() {
+            // Whoever cannot yet is asked again as much later.
+            self.quiet_ticks = 0;
+            self.raft.rest();
+        }
     }
 
     /// A snapshot is being taken, sent or received, or is due.

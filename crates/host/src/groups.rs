@@ -108,12 +108,16 @@ impl<M: StateMachine> Groups<M> {
         ids
     }
 
-    /// One tick of the consensus of all that count them.
-    pub(crate) fn tick(&mut self) {
+    /// One tick of the consensus of all that count them. Those led here in which nothing happened for
+    /// `hibernate_after` ticks are asked to rest; 0 is never.
+    pub(crate) fn tick(&mut self, hibernate_after: u32) {
         self.file();
         for id in &self.awake {
             let group = self.all.get_mut(id).expect("only groups that are here are filed");
             group.raft.tick();
+            if hibernate_after > 0 && group.raft.is_leader() {
+                group.rest_if_quiet(hibernate_after);
+            }
             if group.raft.has_ready() {
                 touch(&mut self.undrained, &mut self.unfiled, *id, &mut group.filed);
             }
@@ -160,7 +164,7 @@ impl<M: StateMachine> Groups<M> {
             let new = Filed {
                 is_undrained: old.is_undrained,
                 is_unfiled: false,
-                is_awake: true,
+                is_awake: !group.raft.is_resting(),
                 is_reading: !group.reads.is_empty() || !group.reads_confirmed.is_empty(),
                 is_moving: group.is_moving(self.snapshot_after_bytes),
                 leader: group.raft.leader(),

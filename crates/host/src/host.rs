@@ -16,7 +16,7 @@ use crate::{
     group::PendingRead,
     groups::Groups,
     order::{Staged, Unstaged},
-    peer_codec::PROTOCOL_VERSION,
+    peer_codec::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
     snapshot_file::Tokens,
 };
 
@@ -46,9 +46,13 @@ pub struct Host<S: Service, D> {
     pub(crate) disk_is_full: bool,
     /// A tick has passed since a full disk refused a write.
     pub(crate) retries_full_disk: bool,
+    /// Groups whose leader's node is lost, and that leader, whose followers here are not told yet.
+    pub(crate) lost_leaders: VecDeque<(GroupId, PeerId)>,
     pub(crate) outbox: BTreeMap<NodeId, Vec<Message>>,
     pub(crate) tokens: Tokens,
     pub(crate) prng: Prng,
+    /// Random for each start: tells this run from every other of this directory.
+    pub(crate) boot: u64,
     pub(crate) next_read: u64,
     pub(crate) ticks: u64,
     /// When each replica of a member was last connected. One that never was counts from the start.
@@ -71,6 +75,21 @@ pub(crate) struct Peer {
     pub(crate) hello: Hello,
     /// Belongs to our cluster, as we do; the service knows of it.
     pub(crate) is_linked: bool,
+    /// Since anything was heard from it.
+    pub(crate) silent_ticks: u32,
+    /// What its first pulse on this connection said.
+    pub(crate) boot: Option<u64>,
+}
+
+impl Peer {
+    pub(crate) fn new(hello: Hello) -> Peer {
+        Peer {
+            hello,
+            is_linked: false,
+            silent_ticks: 0,
+            boot: None,
+        }
+    }
 }
 
 impl<S: Service, D: Disk + DiskRead> Host<S, D> {
@@ -104,8 +123,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             obsolete: VecDeque::new(),
             disk_is_full: false,
             retries_full_disk: false,
+            lost_leaders: VecDeque::new(),
             outbox: BTreeMap::new(),
             tokens: Tokens::default(),
+            boot: prng.next_u64(),
             prng,
             next_read,
             ticks: 0,
@@ -125,6 +146,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     pub fn hello(&self) -> Hello {
         Hello {
             protocol: PROTOCOL_VERSION,
+            protocol_min: PROTOCOL_VERSION_MIN,
             cluster: self.identity.cluster,
             node: self.config.node,
             incarnation: self.identity.incarnation,
@@ -232,7 +254,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     fn tick(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) -> Result<(), HostError> {
         self.ticks += 1;
         self.retries_full_disk = true;
-        self.groups.tick();
+        self.groups.tick(self.config.hibernate_after_ticks);
+        self.tick_pulses(out);
         self.try_found(now, out)?;
         if self.ticks.is_multiple_of(u64::from(self.config.election_ticks)) {
             self.remind_of_cluster(out);
@@ -253,10 +276,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         now: Mono,
         out: &mut Vec<HostAction<S::Response>>,
     ) -> Result<(), HostError> {
-        let Some(peer) = self.peers.get(&from) else {
+        let Some(peer) = self.peers.get_mut(&from) else {
             self.counters.messages_ignored += 1;
             return Ok(());
         };
+        peer.silent_ticks = 0;
         let incarnation = peer.hello.incarnation;
         if let PeerMessage::Join(join) = message {
             return self.on_join(from, join, now, out);
@@ -283,6 +307,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 }
             }
             PeerMessage::Service(body) => self.serve(Event::Peer { from, body }, now, out),
+            PeerMessage::Pulse { boot } => self.on_pulse(from, boot),
             PeerMessage::Join(_) => unreachable!("taken above"),
         }
         Ok(())
@@ -363,6 +388,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
         let g = self.groups.get_mut(&group).ok_or(DropReason::UnknownGroup)?;
         if g.raft.role() != Role::Leader {
+            // Should the leader not be there, this replica is to notice.
+            g.raft.wake();
             let leader = g.raft.leader();
             let to = self.node_of(leader).ok_or(DropReason::NoLeader)?;
             self.counters.proposals_forwarded += 1;
@@ -391,6 +418,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let Some(g) = self.groups.get_mut(&group) else {
             return self.reads_lost.push((group, token));
         };
+        g.quiet_ticks = 0;
         self.next_read = self.next_read.wrapping_add(1);
         let ctx = self.next_read;
         if g.reads.len() + g.reads_confirmed.len() >= limit || g.raft.read_index(ctx).is_err() {

@@ -19,7 +19,7 @@ use crate::{
     host::{Peer, send},
     identity::identity_file,
     members::{self, Book, encode_conf, next_change},
-    peer_codec::PROTOCOL_VERSION,
+    peer_codec::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
 };
 
 /// A founded group starts as if from a snapshot at this index, of this term: so a replica that is let in later can only
@@ -47,8 +47,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             out.push(HostAction::ClosePeer { node, reason });
             return Ok(());
         }
-        let is_linked = false;
-        self.peers.insert(node, Peer { hello, is_linked });
+        self.peers.insert(node, Peer::new(hello));
         match (self.identity.cluster, hello.cluster) {
             (Some(cluster), None) => {
                 let founders = self.identity.founders.clone();
@@ -65,8 +64,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             let (expected, said) = (node, hello.node);
             return Err(PeerError::OtherNode { expected, said });
         }
-        if hello.protocol != PROTOCOL_VERSION {
-            let (ours, theirs) = (PROTOCOL_VERSION, hello.protocol);
+        if hello.protocol < PROTOCOL_VERSION_MIN || hello.protocol_min > PROTOCOL_VERSION {
+            let (ours, theirs) = (
+                PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION,
+                hello.protocol_min..=hello.protocol,
+            );
             return Err(PeerError::OtherProtocol { node, ours, theirs });
         }
         let is_member = self.groups.books().any(|book| book.knows_node(node));
@@ -92,6 +94,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.drop_transfers(peer.hello.incarnation, out);
         if peer.is_linked {
             self.report_unreachable(peer.hello.incarnation);
+            self.lose_peer(peer.hello.incarnation);
             self.serve(Event::PeerDown { node }, now, out);
             self.update_roles(peer.hello.incarnation, now, out);
         }

@@ -99,7 +99,7 @@ pub(crate) fn next_change(conf: &ConfState, book: &Book, member: &Member, caught
 /// A configuration and its book, as they are kept beside a snapshot record in the log.
 pub(crate) fn encode_conf(conf: &ConfState, book: &Bytes) -> Bytes {
     let mut out = vec![BOOK_VERSION];
-    crate::peer_codec::put_conf(&mut out, conf);
+    crate::raft_codec::put_conf(&mut out, conf);
     crate::wire::put_bytes(&mut out, book);
     out.into()
 }
@@ -109,7 +109,7 @@ pub(crate) fn decode_conf(bytes: Bytes) -> Decoded<(ConfState, Bytes)> {
     if reader.u8()? != BOOK_VERSION {
         return reader.malformed();
     }
-    let conf = crate::peer_codec::conf(&mut reader)?;
+    let conf = crate::raft_codec::conf(&mut reader)?;
     let book = reader.bytes()?;
     reader.finish()?;
     Ok((conf, book))

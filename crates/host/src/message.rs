@@ -11,6 +11,8 @@ use crate::{ClusterId, Member};
 pub struct Hello {
     /// The newest [`PeerMessage`] format that the sender speaks.
     pub protocol: u16,
+    /// The oldest one that it still speaks. Two nodes talk when their ranges meet, in the newest format of both.
+    pub protocol_min: u16,
     /// `None`: the sender's directory belongs to no cluster yet.
     pub cluster: Option<ClusterId>,
     pub node: NodeId,
@@ -47,6 +49,11 @@ pub enum PeerMessage {
     /// From this node's service to that one's.
     Service(Bytes),
     Join(JoinMessage),
+    /// At each tick: the sender's node is alive, whatever its groups are doing. See `hibernate.rs`.
+    Pulse {
+        /// Random for each start of the process: a node that was restarted unnoticed has forgotten what it led.
+        boot: u64,
+    },
 }
 
 impl PeerMessage {

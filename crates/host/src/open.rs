@@ -14,7 +14,7 @@ use crate::{
     identity::identity_file,
     join::{log_identity, raft_config},
     members::{Book, decode_conf},
-    peer_codec::kind_from_u8,
+    raft_codec::kind_from_u8,
     snapshot_file::{self, is_snapshot_file},
 };
 

@@ -16,7 +16,7 @@ use crate::{
     group::{Applied, Office},
     host::send,
     members::{self, Book, encode_conf},
-    peer_codec::{kind_to_u8, message_bytes},
+    raft_codec::{BATCH_MESSAGES_MAX, kind_to_u8, message_bytes},
 };
 
 /// A batch of one group's records in the log, and what may happen once it is durable.
@@ -368,7 +368,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             let mut bytes = 0;
             for message in messages.drain(..) {
                 let size = message_bytes(&message);
-                if bytes + size > limit && !batch.is_empty() {
+                if (bytes + size > limit && !batch.is_empty()) || batch.len() == BATCH_MESSAGES_MAX {
                     send(out, node, PeerMessage::Raft(std::mem::take(&mut batch)));
                     bytes = 0;
                 }

@@ -7,7 +7,7 @@ use settle_raft::SnapshotMeta;
 use settle_storage::{Disk, DiskError, DiskRead, FileName, Op, Token};
 
 use crate::{
-    SnapshotFileError, peer_codec,
+    SnapshotFileError, raft_codec,
     wire::{Malformed, Reader},
 };
 
@@ -104,7 +104,7 @@ impl Writer {
         header.put_u64_le(MAGIC);
         header.put_u16_le(FORMAT_VERSION);
         header.put_u64_le(group.0);
-        peer_codec::put_meta(&mut header, meta);
+        raft_codec::put_meta(&mut header, meta);
         writer.frame(disk, tokens, HEADER, &header);
         writer
     }
@@ -261,7 +261,7 @@ pub(crate) fn read<'a, D: DiskRead>(
         return Err(damaged(Malformed { what: WHAT }));
     }
     let found = reader.u64().map_err(damaged)?;
-    let meta = peer_codec::meta(&mut reader).map_err(damaged)?;
+    let meta = raft_codec::meta(&mut reader).map_err(damaged)?;
     reader.finish().map_err(damaged)?;
     if found != group.0 || meta.index != index {
         return Err(SnapshotFileError::Mismatch);

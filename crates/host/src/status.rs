@@ -42,6 +42,8 @@ pub struct HostCounters {
     pub messages_ignored: u64,
     /// Waited for a write and were overtaken by a later term or log.
     pub messages_outdated: u64,
+    /// Nothing was heard from a connected peer for an election timeout.
+    pub peers_fell_silent: u64,
     /// To a peer that is not connected.
     pub messages_undeliverable: u64,
 }

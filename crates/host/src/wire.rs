@@ -74,6 +74,32 @@ impl Reader {
         Ok(self.bytes.split_to(len))
     }
 
+    /// As many bytes as said elsewhere.
+    pub(crate) fn slice(&mut self, len: u64) -> Decoded<Bytes> {
+        match usize::try_from(len) {
+            Ok(len) if len <= self.bytes.remaining() => Ok(self.bytes.split_to(len)),
+            _ => self.malformed(),
+        }
+    }
+
+    /// Seven bits a byte, the lowest first, in as few bytes as possible.
+    pub(crate) fn varint(&mut self) -> Decoded<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            let (fits, is_shortest) = (bits << shift >> shift == bits, byte != 0 || shift == 0);
+            if !fits || !is_shortest {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        self.malformed()
+    }
+
     pub(crate) fn string(&mut self, len_max: usize) -> Decoded<String> {
         let len = self.u16()? as usize;
         if len > len_max {
@@ -110,6 +136,14 @@ impl Reader {
 pub(crate) fn put_bytes(out: &mut impl BufMut, bytes: &[u8]) {
     out.put_u32_le(u32::try_from(bytes.len()).expect("no field of ours reaches 4 GiB"));
     out.put_slice(bytes);
+}
+
+pub(crate) fn put_varint(out: &mut impl BufMut, mut value: u64) {
+    while value >= 0x80 {
+        out.put_u8(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
 }
 
 pub(crate) fn put_string(out: &mut impl BufMut, text: &str) {

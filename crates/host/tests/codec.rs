@@ -28,13 +28,14 @@ fn raft(body: Body) -> PeerMessage {
 fn the_bytes_of_version_1_never_change() {
     let hello = Hello {
         protocol: 1,
+        protocol_min: 1,
         cluster: Some(ClusterId(7)),
         node: NodeId(2),
         incarnation: PeerId(9),
     };
     assert_eq!(
         hex(&encode_hello(&hello)),
-        "736574746c652f7001000700000000000000000000000000000002000000090000000000000 0".replace(' ', "")
+        "736574746c652f70010001000700000000000000000000000000000002000000090000000000000 0".replace(' ', "")
     );
     let entry = Entry {
         term: 4,
@@ -49,20 +50,21 @@ fn the_bytes_of_version_1_never_change() {
         commit: 5,
         entries: vec![entry],
     });
-    let start = "0101010000000100000000000000020000000000000003000000000000000400000000000000";
-    let body = "05050000000000000003000000000000000500000000000000010000000400000000000000060000000000000000050000000000\
-                0000020000006869";
-    assert_eq!(hex(&encode(&append)), [start, body].concat().replace(' ', ""));
+    // Version, kind, count, the two replicas.
+    let start = "01 01 01000000 0200000000000000 0300000000000000".replace(' ', "");
+    // Kind, group (up by 1), term; what precedes, commit, count; then term, index, kind, time (up by 5), length.
+    let body = "05 02 04 05 03 05 01000000 00 00 00 0a 02 6869".replace(' ', "");
+    assert_eq!(hex(&encode(&append)), format!("{start}{body}"));
     let ack = raft(Body::AppendReply {
         result: Ok(6),
         recovering: None,
     });
-    assert_eq!(hex(&encode(&ack)), format!("{start}0601060000000000000000"));
+    assert_eq!(hex(&encode(&ack)), format!("{start}060204010600"));
     let grant = raft(Body::VoteReply {
         granted: true,
         recovering: Some(7),
     });
-    assert_eq!(hex(&encode(&grant)), format!("{start}0401010700000000000000"));
+    assert_eq!(hex(&encode(&grant)), format!("{start}04020401010700000000000000"));
     let propose = PeerMessage::Propose {
         group: GroupId(1),
         command: Bytes::from_static(b"c"),
@@ -230,8 +232,28 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
             command
         }),
         bytes().prop_map(PeerMessage::Service),
+        n().prop_map(|boot| PeerMessage::Pulse { boot }),
         any::<u128>().prop_map(|c| PeerMessage::Join(JoinMessage::Adopted { cluster: ClusterId(c) })),
     ]
+}
+
+/// The heartbeats of all groups to one node travel as one message.
+#[test]
+fn a_heartbeat_of_one_group_among_thousands_takes_a_few_bytes() {
+    let heartbeat = |group| Message {
+        group: GroupId(group),
+        from: PeerId(u64::MAX),
+        to: PeerId(u64::MAX - 1),
+        term: 9,
+        body: Body::Heartbeat {
+            commit: 100_000,
+            read_seq: 3,
+            recover_to: None,
+            rest: false,
+        },
+    };
+    let bytes = encode(&PeerMessage::Raft((1..=3_333).map(heartbeat).collect()));
+    assert!(bytes.len() < 3_333 * 10, "{} bytes", bytes.len());
 }
 
 proptest! {

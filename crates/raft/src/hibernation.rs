@@ -115,7 +115,8 @@ impl Raft {
             }
             count += 1;
         }
-        let turn = Prng::from_parts(&[self.config.seed, self.config.group.0, self.term]).below(count.max(1));
+        // Alike at all of them, so not of the seed, which each process has its own of.
+        let turn = Prng::from_parts(&[self.config.group.0, self.term]).below(count.max(1));
         let row = ((place + turn) % count.max(1)).min(u64::from(self.config.election_ticks) - 1) as u32;
         1 + row + self.reluctance(self.config.election_ticks / 2)
     }

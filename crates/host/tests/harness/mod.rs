@@ -12,6 +12,7 @@ use settle_storage::MemDisk;
 
 pub const GROUP: GroupId = GroupId(1);
 pub const TICK_MS: u64 = 50;
+pub const HIBERNATE_TICKS: u32 = 20;
 
 /// Remembers every command in order.
 #[derive(Default, Clone)]
@@ -113,6 +114,7 @@ pub fn config(node: u32, nodes: u32) -> HostConfig {
     config.snapshot_after_bytes = 1 << 20;
     config.snapshot_chunk_bytes = 16;
     config.keep_tail_entries = 0;
+    config.hibernate_after_ticks = HIBERNATE_TICKS;
     config
 }
 
@@ -129,6 +131,8 @@ pub struct Cluster {
     pub auto_replace: bool,
     incarnations: u64,
     connected: BTreeSet<(u32, u32)>,
+    /// What the first says does not reach the second, and nobody is told.
+    pub muted: BTreeSet<(u32, u32)>,
     wires: VecDeque<(u32, u32, PeerMessage)>,
     pub told: Vec<(u32, Told)>,
     pub notes: Vec<(u32, HostNote)>,
@@ -148,6 +152,7 @@ impl Cluster {
             auto_replace: true,
             incarnations: 0,
             connected: BTreeSet::new(),
+            muted: BTreeSet::new(),
             wires: VecDeque::new(),
             told: Vec::new(),
             notes: Vec::new(),
@@ -256,7 +261,7 @@ impl Cluster {
     /// Delivers until nothing is on the wires.
     pub fn deliver(&mut self) {
         while let Some((from, to, message)) = self.wires.pop_front() {
-            if self.connected.contains(&(from, to)) {
+            if self.connected.contains(&(from, to)) && !self.muted.contains(&(from, to)) {
                 self.give(
                     to,
                     HostEvent::Peer {
@@ -296,6 +301,18 @@ impl Cluster {
         let term = |host: &TestHost| host.raft(GROUP).map(|raft| raft.term());
         let leaders = self.hosts.iter().filter(|(_, host)| leads(host));
         leaders.max_by_key(|(_, host)| term(host)).map(|(node, _)| *node)
+    }
+
+    pub fn is_resting(&self, node: u32) -> bool {
+        let raft = self.hosts.get(&node).and_then(|host| host.raft(GROUP));
+        raft.is_some_and(|raft| raft.is_resting())
+    }
+
+    /// A cluster with a leader in which nothing happened for long.
+    pub fn resting(size: u32) -> Cluster {
+        let mut cluster = Cluster::founded(size);
+        cluster.until("rest", |c| (1..=size).all(|node| c.is_resting(node)));
+        cluster
     }
 
     pub fn propose(&mut self, node: u32, text: &'static str) {
