@@ -125,4 +125,10 @@ pub const MUTANTS: &[Mutant] = &[
         seeds_max: 500,
         what: "a decision is applied although another was there before it",
     },
+    Mutant {
+        name: "hibernated_dead_leader",
+        scenario: "register",
+        seeds_max: 500,
+        what: "a group at rest does not learn that its leader's node is gone",
+    },
 ];

@@ -213,6 +213,7 @@ impl<W: Workload> World<W> {
         config.snapshot_chunk_bytes = [32, 200, 4_096][prng.below(3) as usize];
         config.keep_tail_entries = [0, 5, 50][prng.below(3) as usize];
         config.promote_within_entries = prng.below(20);
+        config.hibernate_after_ticks = [2, 20, 200][prng.below(3) as usize];
         config.wal.segment_bytes = [8 << 10, 64 << 10, 1 << 20][prng.below(3) as usize];
         let mut weather = Weather::draw(&mut prng);
         let hunts_leaders = prng.percent(30);
