@@ -144,7 +144,7 @@ impl Directory {
 
     /// Does `op`. `skip_sync`: a sync succeeds without one.
     pub(crate) fn execute(&mut self, op: &Op, skip_sync: bool) -> Result<(), DiskError> {
-        if self.poisoned.contains(op.file()) {
+        if self.poisoned.contains(op.file()) && !settle_base::mutant!("failed_sync_retried") {
             return Err(DiskError::new(DiskErrorKind::Poisoned, op.act(), op.file()));
         }
         let done = self.execute_io(op, skip_sync);

@@ -38,6 +38,12 @@ pub struct HostConfig {
     pub promote_within_entries: u64,
     /// A leader whose oldest write has waited this long for the disk hands leadership over.
     pub slow_disk: Duration,
+    /// The log may be this many times as large as what lives in it (and two segments beside the current one in any
+    /// case). Beyond it the few live entries that keep its oldest segment are written again at its end.
+    pub log_space_factor: u64,
+    /// Of one group, in bytes; a group with more live entries takes a snapshot instead. Also the most that is written
+    /// again in one tick.
+    pub log_rewrite_bytes_max: u64,
     pub limits: Limits,
     pub wal: WalOptions,
 }
@@ -90,6 +96,8 @@ impl HostConfig {
             auto_replace_after_elections: 10,
             promote_within_entries: 64,
             slow_disk: Duration::from_secs(2),
+            log_space_factor: 2,
+            log_rewrite_bytes_max: 1 << 20,
             limits: Limits::default(),
             wal: WalOptions::default(),
         }

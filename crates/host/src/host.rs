@@ -43,6 +43,8 @@ pub struct Host<S: Service, D> {
     pub(crate) unstaged: VecDeque<Unstaged>,
     /// Snapshot files that nothing needs any more once the log has proven what it durably says at this place.
     pub(crate) obsolete: VecDeque<(Lsn, FileName)>,
+    /// Segments that the log had begun when its size was looked at last, and whether it was too large.
+    pub(crate) log_looked_at: (u64, bool),
     pub(crate) disk_is_full: bool,
     /// A tick has passed since a full disk refused a write.
     pub(crate) retries_full_disk: bool,
@@ -121,6 +123,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             staged: VecDeque::new(),
             unstaged: VecDeque::new(),
             obsolete: VecDeque::new(),
+            log_looked_at: (0, false),
             disk_is_full: false,
             retries_full_disk: false,
             lost_leaders: VecDeque::new(),
@@ -265,6 +268,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.replace_lost_members(now, out);
         self.hand_over_from_slow_disk(now, out);
         self.tick_snapshots(now, out);
+        self.tend_log(now)?;
         self.serve(Event::Tick, now, out);
         Ok(())
     }

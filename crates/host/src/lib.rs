@@ -21,6 +21,7 @@ mod hibernate;
 mod host;
 mod identity;
 mod join;
+mod log_space;
 mod members;
 mod message;
 mod open;

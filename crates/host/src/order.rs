@@ -595,7 +595,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     }
 }
 
-fn wal_entry(entry: &Entry) -> WalEntry {
+pub(crate) fn wal_entry(entry: &Entry) -> WalEntry {
     WalEntry {
         term: entry.term,
         index: entry.index,

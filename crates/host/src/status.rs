@@ -34,6 +34,8 @@ pub struct HostCounters {
     pub elections_won: u64,
     pub handed_over: u64,
     pub disk_full: u64,
+    /// Live entries of a group written again at the log's end, so that its oldest segment could go.
+    pub groups_rewritten: u64,
     pub snapshots_taken: u64,
     pub snapshots_given_up: u64,
     pub snapshots_sent: u64,

@@ -329,7 +329,8 @@ impl State {
             }
             *left -= 1;
         }
-        if self.files.get(op.file()).is_some_and(|f| f.poisoned) {
+        let is_poisoned = self.files.get(op.file()).is_some_and(|f| f.poisoned);
+        if is_poisoned && !settle_base::mutant!("failed_sync_retried") {
             return failed(DiskErrorKind::Poisoned);
         }
         let room = self.room();
@@ -380,6 +381,13 @@ impl State {
                 if self.failing_syncs > 0 {
                     self.failing_syncs -= 1;
                     f.poisoned = true;
+                    // The system drops the pages that it could not write and shows them as clean: reads see them, and a
+                    // later sync does not know of them.
+                    for change in f.unsynced.drain(..) {
+                        if self.prng.percent(50) {
+                            f.durable.apply(&change);
+                        }
+                    }
                     return failed(DiskErrorKind::Io);
                 }
                 if !self.sync_is_nothing {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use settle_base::{GroupId, Index};
 use settle_storage::FileName;
 
-use crate::record::{HardState, Record, Snapshot, WalEntry};
+use crate::record::{ENTRY_PREFIX_LEN, HardState, Record, Snapshot, WalEntry};
 
 /// Whether a recovered group may have lost something it acknowledged.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -133,6 +133,26 @@ pub(crate) struct Run {
     segment: u64,
     first: Index,
     last: Index,
+    /// Of these entries in the log. Of a run that was cut, in proportion.
+    bytes: u64,
+}
+
+impl Run {
+    fn cut(&mut self, first: Index, last: Index) {
+        let all = self.last - self.first + 1;
+        (self.first, self.last) = (self.first.max(first), self.last.min(last));
+        let left = (self.last + 1).saturating_sub(self.first);
+        self.bytes = (u128::from(self.bytes) * u128::from(left) / u128::from(all)) as u64;
+    }
+}
+
+/// What of one group lives in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LiveEntries {
+    pub group: GroupId,
+    pub first: Index,
+    pub last: Index,
+    pub bytes: u64,
 }
 
 impl GroupIndex {
@@ -152,20 +172,34 @@ impl GroupIndex {
                 let (first, last) = (entries[0].index, entries[entries.len() - 1].index);
                 while let Some(run) = state.runs.back_mut() {
                     if run.first < first {
-                        run.last = run.last.min(first - 1);
+                        if run.last >= first {
+                            run.cut(0, first - 1);
+                        }
                         break;
                     }
                     state.runs.pop_back();
                 }
+                let bytes = entries.iter().map(|e| (ENTRY_PREFIX_LEN + e.data.len()) as u64).sum();
                 match state.runs.back_mut() {
-                    Some(run) if run.segment == segment && run.last + 1 == first => run.last = last,
-                    _ => state.runs.push_back(Run { segment, first, last }),
+                    Some(run) if run.segment == segment && run.last + 1 == first => {
+                        run.last = last;
+                        run.bytes += bytes;
+                    }
+                    _ => state.runs.push_back(Run {
+                        segment,
+                        first,
+                        last,
+                        bytes,
+                    }),
                 }
             }
             Record::HardState { state: hard_state, .. } => state.hard_state = Some(*hard_state),
             Record::Snapshot { snapshot, reset, .. } => {
                 let index = snapshot.index;
                 state.runs.retain(|run| !*reset && run.last > index);
+                if let Some(run) = state.runs.front_mut().filter(|run| run.first <= index) {
+                    run.cut(index + 1, Index::MAX);
+                }
                 state.snapshot = Some(snapshot.clone());
             }
             Record::Create { data, .. } => {
@@ -192,8 +226,11 @@ impl GroupIndex {
     /// Puts back where the live entries of `group` are: those of `runs` in `first..=last`.
     pub(crate) fn set_runs(&mut self, group: GroupId, mut runs: VecDeque<Run>, first: Index, last: Index) {
         runs.retain_mut(|run| {
-            run.last = run.last.min(last);
-            run.last >= first && run.first <= run.last
+            let is_there = run.last >= first && run.first <= last;
+            if is_there {
+                run.cut(first, last);
+            }
+            is_there
         });
         self.groups.entry(group).or_default().runs = runs;
     }
@@ -217,6 +254,25 @@ impl GroupIndex {
     pub(crate) fn oldest_segment(&self) -> Option<u64> {
         let fronts = self.groups.values().filter_map(|g| g.runs.front());
         fronts.map(|run| run.segment).min()
+    }
+
+    /// Of all groups, in bytes.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.groups.values().flat_map(|g| &g.runs).map(|run| run.bytes).sum()
+    }
+
+    /// The groups with live entries in `segment` or before it.
+    pub(crate) fn living_up_to(&self, segment: u64) -> impl Iterator<Item = LiveEntries> {
+        self.groups.iter().filter_map(move |(&group, state)| {
+            let front = state.runs.front().filter(|run| run.segment <= segment)?;
+            let last = state.runs.back()?.last;
+            Some(LiveEntries {
+                group,
+                first: front.first,
+                last,
+                bytes: state.runs.iter().map(|run| run.bytes).sum(),
+            })
+        })
     }
 
     /// Calls `emit` with the records that rebuild all of this except entries.

@@ -34,7 +34,7 @@ mod wal;
 
 pub use error::WalError;
 pub use format::{LogIdentity, Lsn};
-pub use groups::{Damage, RecoveredGroup};
+pub use groups::{Damage, LiveEntries, RecoveredGroup};
 pub use options::WalOptions;
 pub use record::{HardState, Record, Snapshot, WalEntry};
 pub use recovery::{RecoveryReport, evidence_name, is_evidence};

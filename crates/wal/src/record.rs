@@ -47,7 +47,8 @@ pub struct Snapshot {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Record {
-    /// Replaces every entry from `entries[0].index` on. Indices are consecutive; not empty.
+    /// Replaces every entry from `entries[0].index` on. Indices are consecutive; not empty. Entries that are there already
+    /// may be written again, all live ones of a group in one record, so that older segments can go.
     Entries {
         group: GroupId,
         entries: Vec<WalEntry>,
@@ -165,7 +166,7 @@ impl Record {
 }
 
 const RECORD_PREFIX_LEN: usize = 13;
-const ENTRY_PREFIX_LEN: usize = 21;
+pub(crate) const ENTRY_PREFIX_LEN: usize = 21;
 
 fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.put_u32_le(bytes.len() as u32);

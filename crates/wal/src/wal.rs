@@ -10,7 +10,7 @@ use settle_base::GroupId;
 use settle_storage::{Act, Completion, Disk, DiskError, DiskErrorKind, DiskRead, Op, Token};
 
 use crate::{
-    LogIdentity, Lsn, RecoveredGroup, RecoveryReport, WalError, WalOptions,
+    LiveEntries, LogIdentity, Lsn, RecoveredGroup, RecoveryReport, WalError, WalOptions,
     format::{BATCH_HEADER_LEN, BatchHeader, SEGMENT_HEADER_LEN, SegmentHeader, VERSION, group_bit, segment_name},
     groups::GroupIndex,
     marks::{Mark, MarkKind, Marks},
@@ -54,6 +54,7 @@ pub struct WalStats {
     pub segments: u64,
     pub segment_bytes: u64,
     pub segments_removed: u64,
+    pub segments_begun: u64,
 }
 
 /// One node's log. See the crate's head for the format and the rules.
@@ -349,6 +350,13 @@ impl Wal {
             } else if not_created && error.kind == DiskErrorKind::NotFound {
                 // What was submitted behind a refused creation shares its fate.
                 flush.full = true;
+            } else if is_sync && settle_base::mutant!("failed_sync_retried") {
+                // As if the pages that the system dropped were still there to be written.
+                let (token, file) = (Token(self.next_token), segment_name(segment));
+                self.next_token += 1;
+                flush.tokens = token.0..token.0 + 1;
+                flush.awaited = 1;
+                disk.submit(token, Op::Sync { file });
             } else {
                 let source = error.clone();
                 self.failed = Some(source.clone());
@@ -388,6 +396,27 @@ impl Wal {
             self.allow_purge();
         }
         self.remove_next(disk);
+    }
+
+    /// How many segments this log has begun.
+    pub fn segments_begun(&self) -> u64 {
+        self.stats.segments_begun
+    }
+
+    /// Whether what could go, but for live entries in it, takes more than `factor` times what lives, and more than two
+    /// segments. Costs a look at every group.
+    pub fn is_wasteful(&self, factor: u64) -> bool {
+        let current = self.current.map_or(u64::MAX, |current| current.number);
+        let closed = self.segments.range(self.purge.allowed_below..current);
+        let (count, bytes) = closed.fold((0, 0), |(count, bytes), (_, len)| (count + 1, bytes + len));
+        count > 2 && bytes > self.index.live_bytes().saturating_mul(factor)
+    }
+
+    /// The groups, at most `limit`, whose live entries keep the oldest segment.
+    pub fn pins(&self, limit: usize) -> Vec<LiveEntries> {
+        let oldest = self.segments.range(self.purge.allowed_below..).next();
+        let pins = oldest.map(|(segment, _)| self.index.living_up_to(*segment).take(limit));
+        pins.into_iter().flatten().collect()
     }
 
     pub fn stats(&self) -> WalStats {
@@ -482,6 +511,7 @@ impl Wal {
                 self.staging[..SEGMENT_HEADER_LEN].copy_from_slice(&segment.encode());
                 let reserve = self.options.segment_bytes.max(self.staging.len() as u64);
                 self.segments.insert(number, reserve);
+                self.stats.segments_begun += 1;
                 (0, Some(reserve), 0)
             }
         };
@@ -555,7 +585,7 @@ impl Wal {
 
     fn allow_purge(&mut self) {
         if let Some((lsn, below)) = self.purge.waiting
-            && self.proven >= lsn
+            && (self.proven >= lsn || settle_base::mutant!("purge_too_early"))
         {
             self.purge.allowed_below = below;
             self.purge.waiting = None;

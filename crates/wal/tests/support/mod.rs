@@ -202,6 +202,10 @@ impl Model {
         let last = group.entries.keys().next_back().copied().unwrap_or(start);
         let what = prng.below(100);
         match what {
+            0..5 if !group.entries.is_empty() => Record::Entries {
+                group: GroupId(id),
+                entries: group.entries.values().cloned().collect(),
+            },
             0..60 => {
                 let overwritten = if prng.percent(15) {
                     prng.below(last - start + 1)

@@ -1,0 +1,66 @@
+//! Keeps the log's size in proportion to what lives in it.
+//!
+//! A segment stays as long as one entry in it lives. A group that sleeps takes no snapshot, so its last few entries would
+//! keep the log for ever. They are written again, all live ones of the group in one record, from the memory of its
+//! consensus, which is not asked and hears nothing of it: same entries, another place.
+
+use settle_base::Mono;
+use settle_machine::Service;
+use settle_storage::{Disk, DiskRead};
+use settle_wal::{LiveEntries, Record};
+
+use crate::{
+    Host, HostError,
+    order::{Then, wal_entry},
+};
+
+/// Groups looked at in one tick, at most.
+const GROUPS_MAX: usize = 256;
+
+impl<S: Service, D: Disk + DiskRead> Host<S, D> {
+    /// Costs nothing while the log has begun no segment and was not too large.
+    pub(crate) fn tend_log(&mut self, now: Mono) -> Result<(), HostError> {
+        let Some(wal) = &mut self.wal else { return Ok(()) };
+        let begun = wal.segments_begun();
+        if self.log_looked_at == (begun, false) {
+            return Ok(());
+        }
+        wal.purge(&mut self.disk);
+        let is_wasteful = wal.is_wasteful(self.config.log_space_factor);
+        self.log_looked_at = (begun, is_wasteful);
+        // Writes that wait for room in the log come first: what is written again must not overtake them.
+        if !is_wasteful || self.disk_is_full || !self.unstaged.is_empty() {
+            return Ok(());
+        }
+        let mut budget = self.config.log_rewrite_bytes_max;
+        for live in wal.pins(GROUPS_MAX) {
+            if live.bytes > self.config.log_rewrite_bytes_max {
+                self.begin_snapshot(live.group, now);
+            } else if let Some(left) = budget.checked_sub(live.bytes) {
+                budget = left;
+                self.write_again(live, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_again(&mut self, live: LiveEntries, now: Mono) -> Result<(), HostError> {
+        let id = live.group;
+        let Some(group) = self.groups.get(&id) else {
+            return Ok(());
+        };
+        let (first, last) = (group.raft.first_index(), group.raft.last_index());
+        // With nothing left to hand over, what consensus has in memory is what it has given to the log.
+        if group.raft.has_ready() || first > live.first || last != live.last {
+            return Ok(());
+        }
+        let entries: Vec<_> = group.raft.entries(live.first..=live.last).map(wal_entry).collect();
+        assert_eq!(
+            entries.len() as u64,
+            live.last - live.first + 1,
+            "every live entry is in memory"
+        );
+        self.counters.groups_rewritten += 1;
+        self.stage(id, vec![Record::Entries { group: id, entries }], Then::Nothing, now)
+    }
+}
