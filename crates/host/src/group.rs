@@ -40,7 +40,7 @@ pub(crate) struct Group<M: StateMachine> {
     pub(crate) snapshot_retry_at: Mono,
     pub(crate) taking: Option<Taking>,
     pub(crate) sending: BTreeMap<PeerId, Sending>,
-    pub(crate) receiving: Option<Receiving>,
+    pub(crate) receiving: Option<Receiving<M>>,
     /// Handed to consensus; installed once the log says so durably.
     pub(crate) received: Option<Received<M>>,
 }

@@ -476,6 +476,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         index,
                         term: entry.term,
                         time: entry.time,
+                        version: 1,
                     };
                     let applied = group.machine.apply(meta, &entry.data, &mut group.effects);
                     applied.map_err(|source| HostError::Apply { group: id, source })?;

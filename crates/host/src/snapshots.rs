@@ -1,6 +1,5 @@
 //! Snapshots of a group: taken without stopping it, sent in a window of chunks, installed once whole and durable.
 
-use bytes::Bytes;
 use settle_base::{GroupId, Index, Mono, NodeId, PeerId};
 use settle_machine::{Event, Service, StateMachine};
 use settle_raft::{Body, Message, SnapshotMeta};
@@ -47,12 +46,13 @@ pub(crate) struct Sending {
     last_progress: Mono,
 }
 
-/// A snapshot on its way from the leader.
-pub(crate) struct Receiving {
+/// A snapshot on its way from the leader: each chunk goes to the file and into a fresh machine as it arrives.
+pub(crate) struct Receiving<M> {
     from: PeerId,
     stream: u64,
     announcement: Message,
-    chunks: Vec<Bytes>,
+    machine: M,
+    book: Book,
     next: u32,
     acked: u32,
     is_ended: bool,
@@ -393,10 +393,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             send(out, from, PeerMessage::SnapshotReject { group: id, stream });
             return Ok(());
         }
+        let index = snapshot_index(&receiving.announcement);
         let size = receiving.writer.bytes();
         let in_order = chunk.number == receiving.next && !receiving.is_ended;
         receiving.next = receiving.next.wrapping_add(1);
         receiving.last_progress = now;
+        let mut loaded = Ok(());
         let fits = match chunk.content {
             ChunkContent::Data(data) if in_order => {
                 let whole = crc32c::crc32c(&data) == chunk.crc && !data.is_empty();
@@ -405,18 +407,22 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     && data.len() <= 16 << 20;
                 if whole && bounded {
                     receiving.writer.write(&mut self.disk, &mut self.tokens, &data);
-                    receiving.chunks.push(data);
+                    loaded = receiving.machine.load_chunk(data);
                 }
                 whole && bounded
             }
             ChunkContent::End { bytes } if in_order && bytes == size && chunk.crc == receiving.writer.crc() => {
                 receiving.is_ended = true;
                 receiving.writer.finish(&mut self.disk, &mut self.tokens);
+                loaded = receiving.machine.finish_load();
                 true
             }
             _ => false,
         };
-        if !fits {
+        if let Err(source) = loaded {
+            self.give_up_receiving(id, false, out);
+            out.push(refusal(from, id, index, SnapshotError::Load { source }));
+        } else if !fits {
             self.give_up_receiving(id, true, out);
         }
         Ok(())
@@ -457,10 +463,14 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             send(out, from, reject);
             return Ok(());
         }
-        if let Err(source) = members_of(meta) {
-            out.push(refusal(from, id, meta.index, source));
-            return Ok(());
-        }
+        let book = match members_of(meta) {
+            Ok(book) => book,
+            Err(source) => {
+                out.push(refusal(from, id, meta.index, source));
+                return Ok(());
+            }
+        };
+        let cluster = self.identity.cluster.expect("a group exists only in a cluster");
         let temporary = format!("snap-{:x}-receiving.tmp", id.0);
         // A name of its own: it can never be the file of a snapshot that this replica took at the same index.
         let target = file_name(id, meta.index, &format!("-{stream:x}"));
@@ -469,7 +479,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             from: incarnation,
             stream,
             announcement,
-            chunks: Vec::new(),
+            machine: (self.make_machine)(id, cluster),
+            book,
             next: 1,
             acked: 1,
             is_ended: false,
@@ -528,31 +539,23 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             receiving.writer.discard(&mut self.disk, &mut self.tokens);
             return Ok(());
         };
-        let Body::Snapshot { meta } = &receiving.announcement.body else {
-            unreachable!("checked when it started");
-        };
-        let (index, file) = (meta.index, receiving.writer.target().clone());
-        let cluster = self.identity.cluster.expect("a group exists only in a cluster");
-        let mut machine = (self.make_machine)(id, cluster);
-        let loaded = machine.load(&mut receiving.chunks.into_iter());
-        let loaded = loaded.map_err(|source| SnapshotError::Load { source });
-        let book = match loaded.and_then(|()| members_of(meta)) {
-            Ok(book) => book,
-            Err(source) => {
-                receiving.writer.discard(&mut self.disk, &mut self.tokens);
-                out.push(refusal(node, id, index, source));
-                return Ok(());
-            }
-        };
+        let Receiving {
+            announcement,
+            machine,
+            book,
+            writer,
+            ..
+        } = receiving;
+        let index = snapshot_index(&announcement);
         let group = self.groups.get_mut(&id).expect("it was just asked");
         group.received = Some(Received {
             index,
-            file,
+            file: writer.target().clone(),
             is_staged: false,
             machine,
             book,
         });
-        self.step_snapshot(node, receiving.announcement, out);
+        self.step_snapshot(node, announcement, out);
         while self.groups.get(&id).is_some_and(|g| g.raft.has_ready()) {
             self.drain_ready(id, now, out)?;
         }
@@ -679,6 +682,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 self.begin_snapshot(id, now);
             }
         }
+    }
+}
+
+fn snapshot_index(announcement: &Message) -> Index {
+    match &announcement.body {
+        Body::Snapshot { meta } => meta.index,
+        _ => unreachable!("checked when the transfer started"),
     }
 }
 

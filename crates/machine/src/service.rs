@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use settle_base::{GroupId, GroupTime, Mono, NodeId, Term};
 
-use crate::StateMachine;
+use crate::{ApplyError, StateMachine};
 
 /// The core of one front door: pure, one per node, driven by the host's loop on the same thread as the replicas.
 pub trait Service {
@@ -35,6 +35,13 @@ pub enum Event<'a, E, R> {
     /// This node's replica was replaced by a snapshot: effects in between are not reported.
     Reloaded {
         group: GroupId,
+    },
+    /// This node's replica of `group` met an entry that it cannot apply. It is stopped: its machine stands where it
+    /// was, it takes no part in consensus, and proposals and reads here are lost until a build that can apply the entry
+    /// is started.
+    Stopped {
+        group: GroupId,
+        error: ApplyError,
     },
     /// The read asked by [`Action::Read`] may now be served from this node's replica.
     ReadReady {

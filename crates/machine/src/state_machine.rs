@@ -8,6 +8,9 @@ pub struct EntryMeta {
     pub term: Term,
     /// The group's time at which the leader proposed it: the only clock that `apply` may use. It never falls.
     pub time: GroupTime,
+    /// The cluster version in force: every change of what `apply` does asks it, so that builds which differ do the same
+    /// until an operator raises it. It never falls within a group's history and is the same on every replica.
+    pub version: u32,
 }
 
 /// A consistent image of a state machine, as chunks that together make the snapshot. Chunks may have any size; the
@@ -15,7 +18,10 @@ pub struct EntryMeta {
 pub type SnapshotChunks = Box<dyn Iterator<Item = Bytes> + Send>;
 
 /// A deterministic machine: the same entries in the same order give the same state, effects and hash on every replica.
-pub trait StateMachine {
+///
+/// It runs on the host's loop, beside every other group of its node. So no call may take long: a snapshot is taken and
+/// loaded in pieces, and whatever is large is made lazily.
+pub trait StateMachine: Send + 'static {
     /// What applying makes known to the services of the replica's node. Every replica produces the same effects;
     /// a service picks those that concern it.
     type Effect;
@@ -36,17 +42,60 @@ pub trait StateMachine {
     /// effect, not an error.
     fn apply(&mut self, entry: EntryMeta, command: &Bytes, effects: &mut Vec<Self::Effect>) -> Result<(), ApplyError>;
 
-    /// Freezes the state as of the last applied entry. The chunks must not change while later entries are applied.
-    fn begin_snapshot(&self) -> SnapshotChunks;
-
-    /// Replaces the whole state by that of a snapshot; what was there before is cleared first.
+    /// Applies committed commands that follow one another; how they are cut into batches must not matter. Worth
+    /// writing when a batch is cheaper than its parts, as with an engine that has write batches.
     ///
     /// # Errors
-    /// When the chunks are not a snapshot of this machine. The state is then unusable and the host stops the group.
-    fn load(&mut self, chunks: &mut dyn Iterator<Item = Bytes>) -> Result<(), LoadError>;
+    /// As [`StateMachine::apply`], of the first command that fails.
+    fn apply_batch(
+        &mut self,
+        batch: &mut dyn Iterator<Item = (EntryMeta, &Bytes)>,
+        effects: &mut Vec<Self::Effect>,
+    ) -> Result<(), ApplyError> {
+        for (entry, command) in batch {
+            self.apply(entry, command, effects)?;
+        }
+        Ok(())
+    }
 
-    /// A hash of the whole state, for comparing replicas that have applied the same index.
+    /// Freezes the state as of the last applied entry. The chunks must not change while later entries are applied, and
+    /// this call must not copy the state: share what is large (copy on write) and encode it as the chunks are asked for.
+    fn begin_snapshot(&self) -> SnapshotChunks;
+
+    /// Takes the next chunk of a snapshot, cut in any way, as it arrives. The first one clears what was there before:
+    /// until [`StateMachine::finish_load`] nothing else is asked of this machine.
+    ///
+    /// # Errors
+    /// When this cannot be part of a snapshot of this machine. The machine is then thrown away.
+    fn load_chunk(&mut self, chunk: Bytes) -> Result<(), LoadError>;
+
+    /// All chunks were there: the state is that of the snapshot now, and of nothing else, also when there was no chunk.
+    ///
+    /// # Errors
+    /// When the chunks were not the whole of a snapshot of this machine. The machine is then thrown away.
+    fn finish_load(&mut self) -> Result<(), LoadError>;
+
+    /// Loads a whole snapshot at once.
+    ///
+    /// # Errors
+    /// As [`StateMachine::load_chunk`] and [`StateMachine::finish_load`].
+    fn load(&mut self, chunks: &mut dyn Iterator<Item = Bytes>) -> Result<(), LoadError> {
+        for chunk in chunks {
+            self.load_chunk(chunk)?;
+        }
+        self.finish_load()
+    }
+
+    /// A hash of the whole state, for comparing replicas that have applied the same index. Builds that may run side by
+    /// side compute the same hash of the same state.
     fn state_hash(&self) -> u64;
+
+    /// Whether [`StateMachine::state_hash`] costs the same however large the state is, since it is kept up to date with
+    /// each change: then the host compares replicas while they serve. Else hashing would stop the loop, and only tests
+    /// and simulation do it.
+    fn is_hash_cheap(&self) -> bool {
+        false
+    }
 }
 
 /// A committed command that this build cannot apply.

@@ -15,6 +15,7 @@ struct Sum {
     /// Counts a run's own entries, which no other replica sees.
     counts_calls: bool,
     calls: u64,
+    loading: Vec<u8>,
 }
 
 impl StateMachine for Sum {
@@ -39,8 +40,13 @@ impl StateMachine for Sum {
         Box::new(std::iter::once(Bytes::copy_from_slice(&self.total.to_le_bytes())))
     }
 
-    fn load(&mut self, chunks: &mut dyn Iterator<Item = Bytes>) -> Result<(), LoadError> {
-        let image: Vec<u8> = chunks.flatten().collect();
+    fn load_chunk(&mut self, chunk: Bytes) -> Result<(), LoadError> {
+        self.loading.extend_from_slice(&chunk);
+        Ok(())
+    }
+
+    fn finish_load(&mut self) -> Result<(), LoadError> {
+        let image = std::mem::take(&mut self.loading);
         let reason = "eight bytes are wanted".to_owned();
         let total = u64::from_le_bytes(image.try_into().map_err(|_| LoadError { reason })?);
         self.total = total + if self.loads_on_top { self.total + 1 } else { 0 };

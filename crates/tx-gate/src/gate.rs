@@ -111,6 +111,8 @@ impl Service for TxGate {
                     group.on_reloaded(door, context);
                 }
             }
+            // Its role said already that nothing can be had here.
+            Event::Stopped { .. } => {}
             Event::ReadReady { group, token } => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.answer_queries(token, door, context);

@@ -10,7 +10,7 @@ use crate::{
     locks::LockTable,
     names::Names,
     outcome::Outcomes,
-    snapshot,
+    snapshot::{self, Loader},
 };
 
 /// Open transactions of a group, at most. A door's own limit is at or below it.
@@ -109,6 +109,7 @@ pub struct TxMachine {
     pub(crate) names: Names,
     pub(crate) outcomes: Outcomes,
     pub(crate) dedup: Dedup,
+    loading: Option<Box<Loader>>,
 }
 
 impl TxMachine {
@@ -130,6 +131,7 @@ impl TxMachine {
             names: Names::default(),
             outcomes: Outcomes::default(),
             dedup: Dedup::default(),
+            loading: None,
         }
     }
 
@@ -322,8 +324,15 @@ impl StateMachine for TxMachine {
         snapshot::chunks(self)
     }
 
-    fn load(&mut self, chunks: &mut dyn Iterator<Item = Bytes>) -> Result<(), LoadError> {
-        let loaded = snapshot::load(chunks)?;
+    fn load_chunk(&mut self, chunk: Bytes) -> Result<(), LoadError> {
+        if self.loading.is_none() {
+            *self = TxMachine::new(self.config);
+        }
+        self.loading.get_or_insert_default().take(&chunk)
+    }
+
+    fn finish_load(&mut self) -> Result<(), LoadError> {
+        let loaded = self.loading.take().unwrap_or_default().finish()?;
         if loaded.config.group != self.config.group {
             let reason = format!("it is of group {}, not of {}", loaded.config.group, self.config.group);
             return Err(LoadError { reason });

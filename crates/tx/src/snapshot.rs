@@ -68,30 +68,71 @@ pub(crate) fn hash(machine: &TxMachine) -> u64 {
     hash
 }
 
-/// # Errors
-/// When the chunks are no snapshot of this format, or describe a state that cannot be.
-pub(crate) fn load(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<TxMachine, LoadError> {
-    let mut frames = Frames {
-        chunks,
-        bytes: Vec::new(),
-        at: 0,
-    };
-    let header = frames.next()?.ok_or_else(|| broken("it is empty"))?;
-    let mut machine = read(header, HEADER, get_header)?;
-    loop {
-        let frame = frames.next()?.ok_or_else(|| broken("it has no end"))?;
+/// Takes a snapshot in chunks of any size and makes a machine of it, frame by frame.
+#[derive(Default)]
+pub(crate) struct Loader {
+    /// Received and not yet read: less than one frame, and never more than was received.
+    bytes: Vec<u8>,
+    machine: Option<TxMachine>,
+    has_ended: bool,
+}
+
+impl Loader {
+    /// # Errors
+    /// When the chunks so far are no beginning of a snapshot, or describe a state that cannot be.
+    pub(crate) fn take(&mut self, chunk: &[u8]) -> Result<(), LoadError> {
+        self.bytes.extend_from_slice(chunk);
+        let bytes = std::mem::take(&mut self.bytes);
+        let mut rest = &bytes[..];
+        while let Some((len, behind)) = rest.split_first_chunk::<8>() {
+            let len = u64::from_le_bytes(*len);
+            let len = usize::try_from(len).map_err(|_| broken("a frame is larger than memory"))?;
+            let Some((frame, behind)) = behind.split_at_checked(len) else {
+                break;
+            };
+            self.frame(frame)?;
+            rest = behind;
+        }
+        let read = bytes.len() - rest.len();
+        self.bytes = bytes;
+        self.bytes.drain(..read);
+        Ok(())
+    }
+
+    /// # Errors
+    /// When the snapshot is not whole.
+    pub(crate) fn finish(self) -> Result<TxMachine, LoadError> {
+        if !self.bytes.is_empty() {
+            return Err(broken("it ends within a frame"));
+        }
+        let machine = self.machine.ok_or_else(|| broken("it is empty"))?;
+        if !self.has_ended {
+            return Err(broken("it has no end"));
+        }
+        let mut open = machine.globals.keys();
+        if open.any(|tid| machine.outcomes.get(tid.seq()).is_some()) {
+            return Err(broken("a transaction is open and has ended"));
+        }
+        Ok(machine)
+    }
+
+    fn frame(&mut self, frame: &[u8]) -> Result<(), LoadError> {
+        if self.has_ended {
+            return Err(broken("there is more after its end"));
+        }
+        let Some(machine) = &mut self.machine else {
+            self.machine = Some(read(frame, HEADER, get_header)?);
+            return Ok(());
+        };
         match frame.first() {
             Some(&GLOBAL) => {
                 let global = read(frame, GLOBAL, get_global)?;
-                add_global(&mut machine, global)?;
+                add_global(machine, global)?;
             }
             Some(&ORIGIN) => {
                 let (id, origin) = read(frame, ORIGIN, get_origin)?;
-                let is_new = machine
-                    .dedup
-                    .origins
-                    .last_key_value()
-                    .is_none_or(|(last, _)| *last < id);
+                let last = machine.dedup.origins.last_key_value();
+                let is_new = last.is_none_or(|(last, _)| *last < id);
                 if !is_new || machine.dedup.origins.len() == ORIGINS_MAX || origin.last_used > machine.time {
                     return Err(broken("an origin is out of order"));
                 }
@@ -108,63 +149,16 @@ pub(crate) fn load(chunks: &mut dyn Iterator<Item = Bytes>) -> Result<TxMachine,
                     return Err(broken("a chunk of outcomes cannot be"));
                 }
             }
-            Some(&END) => break,
+            Some(&END) => self.has_ended = true,
             _ => return Err(broken("a frame of an unknown kind")),
         }
+        Ok(())
     }
-    if frames.next()?.is_some() {
-        return Err(broken("there is more after its end"));
-    }
-    if machine
-        .globals
-        .keys()
-        .any(|tid| machine.outcomes.get(tid.seq()).is_some())
-    {
-        return Err(broken("a transaction is open and has ended"));
-    }
-    Ok(machine)
 }
 
 fn broken(reason: &str) -> LoadError {
     LoadError {
         reason: reason.to_owned(),
-    }
-}
-
-/// Cuts chunks of any size into frames. It holds no more than what was received.
-struct Frames<'c> {
-    chunks: &'c mut dyn Iterator<Item = Bytes>,
-    bytes: Vec<u8>,
-    at: usize,
-}
-
-impl Frames<'_> {
-    fn next(&mut self) -> Result<Option<&[u8]>, LoadError> {
-        if !self.fill(8) {
-            return if self.at == self.bytes.len() {
-                Ok(None)
-            } else {
-                Err(broken("it ends within a frame"))
-            };
-        }
-        let len: [u8; 8] = self.bytes[self.at..self.at + 8].try_into().expect("it has eight bytes");
-        let len = usize::try_from(u64::from_le_bytes(len)).map_err(|_| broken("a frame is larger than memory"))?;
-        self.at += 8;
-        if !self.fill(len) {
-            return Err(broken("it ends within a frame"));
-        }
-        self.at += len;
-        Ok(Some(&self.bytes[self.at - len..self.at]))
-    }
-
-    /// Receives until `len` bytes are ahead; false when they do not come.
-    fn fill(&mut self, len: usize) -> bool {
-        while self.bytes.len() - self.at < len {
-            let Some(chunk) = self.chunks.next() else { return false };
-            self.bytes.drain(..std::mem::take(&mut self.at));
-            self.bytes.extend_from_slice(&chunk);
-        }
-        true
     }
 }
 

@@ -349,6 +349,7 @@ fn apply_batch(machine: &mut TxMachine, index: u64, commands: &[OwnedCommand]) -
         index,
         term: 1,
         time: GroupTime(index * 7_001),
+        version: 1,
     };
     machine
         .apply(entry, &encode_batch(commands), &mut effects)
@@ -414,7 +415,7 @@ proptest! {
         let together = apply_batch(&mut one, 1, &commands);
         let mut apart = Vec::new();
         for (n, command) in commands.iter().enumerate() {
-            let entry = EntryMeta { index: n as u64 + 1, term: 1, time: GroupTime(7_001) };
+            let entry = EntryMeta { index: n as u64 + 1, term: 1, time: GroupTime(7_001), version: 1 };
             let batch = encode_batch(std::slice::from_ref(command));
             many.apply(entry, &batch, &mut apart).expect("the batch is well formed");
         }

@@ -342,6 +342,7 @@ fn a_snapshot_whose_times_contradict_each_other_is_refused_and_so_is_an_entry_be
             index,
             term: 1,
             time: GroupTime(time),
+            version: 1,
         };
         let refused = machine.apply(entry, &encode_batch::<String>(&[]), &mut Vec::new());
         assert!(refused.is_err(), "entry {index} at {time}");

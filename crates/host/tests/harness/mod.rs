@@ -16,7 +16,10 @@ pub const HIBERNATE_TICKS: u32 = 20;
 
 /// Remembers every command in order.
 #[derive(Default, Clone)]
-pub struct Journal(pub Vec<Bytes>);
+pub struct Journal {
+    pub lines: Vec<Bytes>,
+    loading: Option<Vec<u8>>,
+}
 
 impl StateMachine for Journal {
     type Effect = Bytes;
@@ -30,35 +33,43 @@ impl StateMachine for Journal {
     fn apply(&mut self, entry: EntryMeta, command: &Bytes, effects: &mut Vec<Bytes>) -> Result<(), ApplyError> {
         let index = entry.index;
         self.check(command).map_err(|error| ApplyError { index, ..error })?;
-        self.0.push(command.clone());
+        self.lines.push(command.clone());
         effects.push(command.clone());
         Ok(())
     }
 
     fn begin_snapshot(&self) -> SnapshotChunks {
         let lines: Vec<Bytes> = self
-            .0
+            .lines
             .iter()
             .map(|line| Bytes::from([&line[..], b"\n"].concat()))
             .collect();
         Box::new(lines.into_iter())
     }
 
-    fn load(&mut self, chunks: &mut dyn Iterator<Item = Bytes>) -> Result<(), LoadError> {
-        let text: Vec<u8> = chunks.flatten().collect();
+    fn load_chunk(&mut self, chunk: Bytes) -> Result<(), LoadError> {
+        if self.loading.is_none() {
+            self.lines.clear();
+        }
+        self.loading.get_or_insert_default().extend_from_slice(&chunk);
+        Ok(())
+    }
+
+    fn finish_load(&mut self) -> Result<(), LoadError> {
+        let text = self.loading.take().unwrap_or_default();
         if text.last().is_some_and(|byte| *byte != b'\n') {
             let reason = "the last line has no end".to_owned();
             return Err(LoadError { reason });
         }
         let lines = text.split_inclusive(|b| *b == b'\n');
-        self.0 = lines
+        self.lines = lines
             .map(|line| Bytes::copy_from_slice(&line[..line.len() - 1]))
             .collect();
         Ok(())
     }
 
     fn state_hash(&self) -> u64 {
-        fingerprint(&self.0.concat())
+        fingerprint(&self.lines.concat())
     }
 }
 
@@ -96,7 +107,7 @@ impl Service for Front {
                     .for_each(|line| context.act(Action::Respond(Told::Applied(line))));
             }
             Event::ReadReady { token, .. } => {
-                let lines = context.group(group).expect("it was read").machine.0.len();
+                let lines = context.group(group).expect("it was read").machine.lines.len();
                 context.act(Action::Respond(Told::Read { token, lines }));
             }
             Event::ReadDropped { token, .. } => context.act(Action::Respond(Told::ReadDropped(token))),
@@ -323,7 +334,7 @@ impl Cluster {
     pub fn lines(&self, node: u32) -> Vec<Bytes> {
         self.hosts[&node]
             .machine(GROUP)
-            .map(|machine| machine.0.clone())
+            .map(|machine| machine.lines.clone())
             .unwrap_or_default()
     }
 

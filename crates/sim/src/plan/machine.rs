@@ -40,6 +40,15 @@ pub(crate) struct Judged<M> {
     pub(crate) applied: u64,
     /// What an invariant said first.
     pub(crate) broken: Option<String>,
+    loading: Loading,
+}
+
+enum Loading {
+    No,
+    /// What has come of the head.
+    Head(BytesMut),
+    /// The rest is the user's.
+    Body,
 }
 
 impl<M> Judged<M> {
@@ -50,6 +59,7 @@ impl<M> Judged<M> {
             last: BTreeMap::new(),
             applied: 0,
             broken: None,
+            loading: Loading::No,
         }
     }
 
@@ -118,14 +128,29 @@ impl<M: StateMachine> StateMachine for Judged<M> {
         Box::new(std::iter::once(self.head()).chain(self.machine.begin_snapshot()))
     }
 
-    fn load(&mut self, chunks: &mut dyn Iterator<Item = Bytes>) -> Result<(), LoadError> {
-        let mut image = BytesMut::new();
-        while !self.take_head(&mut image) {
-            let reason = "a snapshot without its head".to_owned();
-            image.extend_from_slice(&chunks.next().ok_or(LoadError { reason })?);
+    fn load_chunk(&mut self, chunk: Bytes) -> Result<(), LoadError> {
+        match &mut self.loading {
+            Loading::Body => return self.machine.load_chunk(chunk),
+            Loading::No => self.loading = Loading::Head(BytesMut::from(&chunk[..])),
+            Loading::Head(image) => image.extend_from_slice(&chunk),
         }
-        let rest = Some(image.freeze()).filter(|rest| !rest.is_empty());
-        self.machine.load(&mut rest.into_iter().chain(chunks))?;
+        let Loading::Head(mut image) = std::mem::replace(&mut self.loading, Loading::Body) else {
+            unreachable!("the body was taken above");
+        };
+        if !self.take_head(&mut image) {
+            self.loading = Loading::Head(image);
+        } else if !image.is_empty() {
+            return self.machine.load_chunk(image.freeze());
+        }
+        Ok(())
+    }
+
+    fn finish_load(&mut self) -> Result<(), LoadError> {
+        let Loading::Body = std::mem::replace(&mut self.loading, Loading::No) else {
+            let reason = "a snapshot without its head".to_owned();
+            return Err(LoadError { reason });
+        };
+        self.machine.finish_load()?;
         self.judge("after a snapshot was loaded");
         Ok(())
     }

@@ -124,7 +124,7 @@ impl<M: StateMachine + 'static> Plan<M> {
 /// # use settle_machine::{ApplyError, EntryMeta, LoadError, SnapshotChunks, StateMachine};
 /// /// A sum of numbers.
 /// #[derive(Default)]
-/// struct Sum(u64);
+/// struct Sum(u64, Vec<u8>);
 /// # fn number(bytes: &[u8]) -> Option<u64> {
 /// #     Some(u64::from_le_bytes(bytes.try_into().ok()?))
 /// # }
@@ -144,8 +144,12 @@ impl<M: StateMachine + 'static> Plan<M> {
 /// #     fn begin_snapshot(&self) -> SnapshotChunks {
 /// #         Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
 /// #     }
-/// #     fn load(&mut self, chunks: &mut dyn Iterator<Item = Bytes>) -> Result<(), LoadError> {
-/// #         let image: Vec<u8> = chunks.flatten().collect();
+/// #     fn load_chunk(&mut self, chunk: Bytes) -> Result<(), LoadError> {
+/// #         self.1.extend_from_slice(&chunk);
+/// #         Ok(())
+/// #     }
+/// #     fn finish_load(&mut self) -> Result<(), LoadError> {
+/// #         let image = std::mem::take(&mut self.1);
 /// #         self.0 = number(&image).ok_or(LoadError { reason: "no number".to_owned() })?;
 /// #         Ok(())
 /// #     }

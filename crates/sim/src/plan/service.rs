@@ -65,7 +65,7 @@ impl<M: StateMachine> Service for Proposer<M> {
                     }
                 }
             }
-            Event::Role { group, .. } | Event::Reloaded { group } => {
+            Event::Role { group, .. } | Event::Reloaded { group } | Event::Stopped { group, .. } => {
                 for pending in self.pending.values_mut().filter(|p| p.group == group) {
                     pending.proposed = None;
                 }

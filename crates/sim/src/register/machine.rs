@@ -32,6 +32,8 @@ pub(crate) struct RegisterMachine {
     cells: BTreeMap<u32, Cell>,
     /// Number and resulting version of each client's last write.
     last: BTreeMap<u32, (u64, u64)>,
+    /// What has arrived of a snapshot.
+    loading: Vec<u8>,
 }
 
 impl RegisterMachine {
@@ -151,8 +153,13 @@ impl StateMachine for RegisterMachine {
         Box::new([image.slice(..cut), image.slice(cut..)].into_iter())
     }
 
-    fn load(&mut self, chunks: &mut dyn Iterator<Item = Bytes>) -> Result<(), LoadError> {
-        let image: Vec<u8> = chunks.flatten().collect();
+    fn load_chunk(&mut self, chunk: Bytes) -> Result<(), LoadError> {
+        self.loading.extend_from_slice(&chunk);
+        Ok(())
+    }
+
+    fn finish_load(&mut self) -> Result<(), LoadError> {
+        let image = std::mem::take(&mut self.loading);
         let reason = "not an image of registers".to_owned();
         *self = RegisterMachine::from_image(&image).ok_or(LoadError { reason })?;
         Ok(())

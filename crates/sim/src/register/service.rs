@@ -106,7 +106,7 @@ impl Service for RegisterService {
                     }
                 }
             }
-            Event::Role { group, .. } | Event::Reloaded { group } => {
+            Event::Role { group, .. } | Event::Reloaded { group } | Event::Stopped { group, .. } => {
                 for pending in self.writes.values_mut() {
                     if group_of(pending.write.key, self.groups) == group {
                         pending.proposed = None;

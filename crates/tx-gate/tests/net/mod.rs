@@ -573,6 +573,7 @@ impl Net {
             index,
             term: self.term,
             time: GroupTime(self.now_ms),
+            version: 1,
         };
         self.oracle
             .apply(meta, &command, &mut Vec::new())

@@ -37,6 +37,7 @@ impl Rig {
             index: self.index,
             term: 1,
             time: self.time,
+            version: 1,
         };
         self.machine
             .apply(entry, &encode_batch(commands), &mut self.effects)

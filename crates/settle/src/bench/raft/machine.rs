@@ -62,6 +62,8 @@ pub struct Registers {
     chapters: Vec<Arc<Chapter>>,
     pages: usize,
     hash: u64,
+    /// Of a snapshot being loaded: what is not yet a whole page.
+    loading: Option<BytesMut>,
 }
 
 impl Default for Registers {
@@ -70,6 +72,7 @@ impl Default for Registers {
             chapters: Vec::new(),
             pages: 0,
             hash: 0,
+            loading: None,
         };
         registers.add_page(Arc::new([0; PAGE_BYTES]));
         registers
@@ -135,6 +138,20 @@ impl Registers {
         old.copy_from_slice(value);
     }
 
+    /// What was left of the chunks so far; before the first one, clears everything.
+    fn start_loading(&mut self) -> BytesMut {
+        self.loading.take().unwrap_or_else(|| {
+            let (chapters, pages, hash) = (Vec::new(), 0, 0);
+            *self = Registers {
+                chapters,
+                pages,
+                hash,
+                loading: None,
+            };
+            BytesMut::new()
+        })
+    }
+
     fn load_pages(&mut self, mut chunk: Bytes) -> Result<(), LoadError> {
         let broken = |reason: &str| LoadError {
             reason: reason.to_owned(),
@@ -188,16 +205,18 @@ impl StateMachine for Registers {
         Box::new(chunks)
     }
 
-    fn load(&mut self, chunks: &mut dyn Iterator<Item = Bytes>) -> Result<(), LoadError> {
-        let (chapters, pages, hash) = (Vec::new(), 0, 0);
-        *self = Registers { chapters, pages, hash };
+    fn load_chunk(&mut self, chunk: Bytes) -> Result<(), LoadError> {
         // The host may have cut the chunks elsewhere.
-        let mut rest = BytesMut::new();
-        for chunk in chunks {
-            rest.put_slice(&chunk);
-            let whole = rest.len() / PAGE_BYTES * PAGE_BYTES;
-            self.load_pages(rest.split_to(whole).freeze())?;
-        }
+        let mut rest = self.start_loading();
+        rest.put_slice(&chunk);
+        let whole = rest.len() / PAGE_BYTES * PAGE_BYTES;
+        let pages = rest.split_to(whole).freeze();
+        self.loading = Some(rest);
+        self.load_pages(pages)
+    }
+
+    fn finish_load(&mut self) -> Result<(), LoadError> {
+        let rest = self.start_loading();
         match rest.is_empty() && self.pages > 0 {
             true => Ok(()),
             false => Err(LoadError {
@@ -208,6 +227,10 @@ impl StateMachine for Registers {
 
     fn state_hash(&self) -> u64 {
         self.hash
+    }
+
+    fn is_hash_cheap(&self) -> bool {
+        true
     }
 }
 
@@ -231,6 +254,7 @@ mod tests {
             index: 1,
             term: 1,
             time: GroupTime::ZERO,
+            version: 1,
         };
         machine.apply(meta, &command.freeze(), &mut Vec::new())
     }
