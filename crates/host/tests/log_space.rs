@@ -91,7 +91,7 @@ impl Node {
     }
 
     fn lines(&self, group: GroupId) -> Vec<Bytes> {
-        self.host.machine(group).expect("it is here").0.clone()
+        self.host.machine(group).expect("it is here").lines.clone()
     }
 }
 
