@@ -123,6 +123,7 @@ fn kind_of(body: &Body) -> u8 {
         Body::TimeoutNow => 10,
         Body::ReadIndex { .. } => 11,
         Body::ReadIndexReply { .. } => 12,
+        Body::Held { .. } => 13,
     }
 }
 
@@ -209,6 +210,7 @@ fn put_body(out: &mut Vec<u8>, term: Term, body: &Body) {
             out.put_u64_le(*ctx);
             put_varint(out, *index);
         }
+        Body::Held { index } => put_varint(out, *index),
     }
 }
 
@@ -272,6 +274,9 @@ fn body(reader: &mut Reader, kind: u8, term: Term) -> Decoded<Body> {
         11 => Body::ReadIndex { ctx: reader.u64()? },
         12 => Body::ReadIndexReply {
             ctx: reader.u64()?,
+            index: reader.varint()?,
+        },
+        13 => Body::Held {
             index: reader.varint()?,
         },
         _ => return reader.malformed(),
@@ -371,7 +376,14 @@ pub(crate) fn meta(reader: &mut Reader) -> Decoded<SnapshotMeta> {
 }
 
 pub(crate) fn put_conf(out: &mut Vec<u8>, conf: &ConfState) {
-    for list in [&conf.voters, &conf.outgoing, &conf.learners, &conf.learners_next] {
+    let lists = [
+        &conf.voters,
+        &conf.outgoing,
+        &conf.learners,
+        &conf.learners_next,
+        &conf.witnesses,
+    ];
+    for list in lists {
         put_count(out, list.len());
         for peer in list {
             out.put_u64_le(peer.0);
@@ -386,6 +398,7 @@ pub(crate) fn conf(reader: &mut Reader) -> Decoded<ConfState> {
         outgoing: peers(reader)?,
         learners: peers(reader)?,
         learners_next: peers(reader)?,
+        witnesses: peers(reader)?,
         auto_leave: reader.bool()?,
     })
 }

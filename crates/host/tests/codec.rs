@@ -87,12 +87,13 @@ fn the_bytes_of_version_1_never_change() {
 
 fn conf() -> impl Strategy<Value = ConfState> {
     let peers = || prop::collection::vec(any::<u64>().prop_map(PeerId), 0..5);
-    (peers(), peers(), peers(), peers(), any::<bool>()).prop_map(
-        |(voters, outgoing, learners, learners_next, auto_leave)| ConfState {
+    (peers(), peers(), peers(), peers(), peers(), any::<bool>()).prop_map(
+        |(voters, outgoing, learners, learners_next, witnesses, auto_leave)| ConfState {
             voters,
             outgoing,
             learners,
             learners_next,
+            witnesses,
             auto_leave,
         },
     )
@@ -172,6 +173,7 @@ fn body() -> impl Strategy<Value = Body> {
             },
         }),
         Just(Body::TimeoutNow),
+        n().prop_map(|index| Body::Held { index }),
         n().prop_map(|ctx| Body::ReadIndex { ctx }),
         (n(), n()).prop_map(|(ctx, index)| Body::ReadIndexReply { ctx, index }),
     ]

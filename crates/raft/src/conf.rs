@@ -20,6 +20,8 @@ pub struct ConfState {
     pub learners: Vec<PeerId>,
     /// Outgoing voters that become learners when the joint configuration is left.
     pub learners_next: Vec<PeerId>,
+    /// Those voters, of either half, that keep the log but no machine. They are fewer than a majority of the voters.
+    pub witnesses: Vec<PeerId>,
     /// The leader proposes the leave by itself. Always set by [`ConfState::enter_joint`].
     pub auto_leave: bool,
 }
@@ -31,18 +33,28 @@ pub enum ConfChangeKind {
     /// Makes the peer a learner; a voter is demoted.
     AddLearner(PeerId),
     Remove(PeerId),
+    /// Adds a voter without a machine; see `witness.rs`. A peer is made one when it is added, and stays one.
+    AddWitness(PeerId),
+    /// Only as the first change: all others together are the whole new configuration, whatever was in force. An operator
+    /// forces it after the loss of a majority, see [`crate::Raft::reset_conf`].
+    Reset,
 }
 
 impl ConfChangeKind {
+    /// [`PeerId::NONE`] for a reset, which names nobody.
     pub fn peer(self) -> PeerId {
         match self {
-            ConfChangeKind::AddVoter(peer) | ConfChangeKind::AddLearner(peer) | ConfChangeKind::Remove(peer) => peer,
+            ConfChangeKind::AddVoter(peer)
+            | ConfChangeKind::AddLearner(peer)
+            | ConfChangeKind::Remove(peer)
+            | ConfChangeKind::AddWitness(peer) => peer,
+            ConfChangeKind::Reset => PeerId::NONE,
         }
     }
 }
 
 /// One membership change. It always goes through a joint configuration, which the leader then leaves by itself;
-/// no `changes` at all is that leave.
+/// no `changes` at all is that leave. (A reset alone does without.)
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ConfChange {
     pub changes: Vec<ConfChangeKind>,
@@ -62,6 +74,12 @@ pub enum ConfChangeError {
     Nobody,
     #[error("the change would exceed {MAX_PEERS} peers")]
     TooMany,
+    #[error("the change would make a witness of peer {peer}, which is in the group already, or the reverse")]
+    KeepsItsKind { peer: PeerId },
+    #[error("the change would leave {witnesses} witnesses among {voters} voters; they must be fewer than a majority")]
+    TooManyWitnesses { witnesses: usize, voters: usize },
+    #[error("only the first change can be a reset, and only voters, learners and witnesses can follow it")]
+    BadReset,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +107,8 @@ impl ConfChange {
                 ConfChangeKind::AddVoter(_) => 1,
                 ConfChangeKind::AddLearner(_) => 2,
                 ConfChangeKind::Remove(_) => 3,
+                ConfChangeKind::AddWitness(_) => 4,
+                ConfChangeKind::Reset => 5,
             });
             out.put_u64(change.peer().0);
         }
@@ -118,6 +138,8 @@ impl ConfChange {
                     1 => Ok(ConfChangeKind::AddVoter(peer)),
                     2 => Ok(ConfChangeKind::AddLearner(peer)),
                     3 => Ok(ConfChangeKind::Remove(peer)),
+                    4 => Ok(ConfChangeKind::AddWitness(peer)),
+                    5 if peer.is_none() => Ok(ConfChangeKind::Reset),
                     other => Err(ConfDecodeError::Kind(other)),
                 }
             })
@@ -126,6 +148,30 @@ impl ConfChange {
             changes,
             context: data.slice(end..),
         })
+    }
+
+    /// The change that puts `conf` in force whatever was there before. `conf` must not be joint.
+    pub(crate) fn reset_to(conf: &ConfState, context: Bytes) -> ConfChange {
+        assert!(
+            !conf.is_joint(),
+            "a joint configuration is entered by a change of its own"
+        );
+        let of_voter = |&peer: &PeerId| match conf.is_witness(peer) {
+            true => ConfChangeKind::AddWitness(peer),
+            false => ConfChangeKind::AddVoter(peer),
+        };
+        let voters = conf.voters.iter().map(of_voter);
+        let learners = conf.learners.iter().map(|&peer| ConfChangeKind::AddLearner(peer));
+        let changes = [ConfChangeKind::Reset]
+            .into_iter()
+            .chain(voters)
+            .chain(learners)
+            .collect();
+        ConfChange { changes, context }
+    }
+
+    pub(crate) fn is_reset(&self) -> bool {
+        self.changes.first() == Some(&ConfChangeKind::Reset)
     }
 
     /// True for the change that ends a joint configuration.
@@ -162,6 +208,11 @@ impl ConfState {
         contains(&self.voters, peer) || contains(&self.outgoing, peer)
     }
 
+    /// A voter, of either half, that has no machine.
+    pub fn is_witness(&self, peer: PeerId) -> bool {
+        contains(&self.witnesses, peer)
+    }
+
     pub fn contains(&self, peer: PeerId) -> bool {
         self.is_voter(peer) || contains(&self.learners, peer)
     }
@@ -177,11 +228,19 @@ impl ConfState {
     /// Whether the lists keep their promises. A snapshot from a peer is checked with this.
     pub fn is_valid(&self) -> bool {
         let sorted = |list: &[PeerId]| list.windows(2).all(|pair| pair[0] < pair[1]);
-        let lists = [&self.voters, &self.outgoing, &self.learners, &self.learners_next];
+        let lists = [
+            &self.voters,
+            &self.outgoing,
+            &self.learners,
+            &self.learners_next,
+            &self.witnesses,
+        ];
         !self.voters.is_empty()
             && self.peers().len() <= MAX_PEERS
             && lists.iter().all(|list| sorted(list) && !contains(list, PeerId::NONE))
             && self.learners.iter().all(|&learner| !self.is_voter(learner))
+            && self.witnesses.iter().all(|&witness| self.is_voter(witness))
+            && self.check_witnesses().is_ok()
             && self
                 .learners_next
                 .iter()
@@ -192,6 +251,8 @@ impl ConfState {
     pub fn changed(&self, change: &ConfChange) -> Result<ConfState, ConfChangeError> {
         let next = if change.is_leave() {
             self.leave_joint()?
+        } else if change.is_reset() {
+            ConfState::reset(&change.changes[1..])?
         } else {
             self.enter_joint(&change.changes)?
         };
@@ -213,8 +274,16 @@ impl ConfState {
         };
         for &change in changes {
             let peer = change.peer();
+            if change == ConfChangeKind::Reset {
+                return Err(ConfChangeError::BadReset);
+            }
             if peer.is_none() {
                 return Err(ConfChangeError::Nobody);
+            }
+            let becomes_witness = matches!(change, ConfChangeKind::AddWitness(_));
+            let is_removed = matches!(change, ConfChangeKind::Remove(_));
+            if !is_removed && next.contains(peer) && next.is_witness(peer) != becomes_witness {
+                return Err(ConfChangeError::KeepsItsKind { peer });
             }
             remove(&mut next.voters, peer);
             remove(&mut next.learners, peer);
@@ -226,16 +295,65 @@ impl ConfState {
                     insert(&mut next.learners_next, peer);
                 }
                 ConfChangeKind::AddLearner(_) => insert(&mut next.learners, peer),
-                ConfChangeKind::Remove(_) => {}
+                ConfChangeKind::AddWitness(_) => {
+                    insert(&mut next.voters, peer);
+                    insert(&mut next.witnesses, peer);
+                }
+                ConfChangeKind::Remove(_) | ConfChangeKind::Reset => {}
             }
         }
+        next.forget_witnesses();
         if next.voters.is_empty() {
             return Err(ConfChangeError::NoVoters);
         }
         if next.peers().len() > MAX_PEERS {
             return Err(ConfChangeError::TooMany);
         }
+        next.check_witnesses()?;
         Ok(next)
+    }
+
+    fn reset(peers: &[ConfChangeKind]) -> Result<ConfState, ConfChangeError> {
+        let mut next = ConfState::default();
+        for &change in peers {
+            let peer = change.peer();
+            if matches!(change, ConfChangeKind::Reset | ConfChangeKind::Remove(_)) || next.contains(peer) {
+                return Err(ConfChangeError::BadReset);
+            }
+            if peer.is_none() {
+                return Err(ConfChangeError::Nobody);
+            }
+            match change {
+                ConfChangeKind::AddLearner(_) => insert(&mut next.learners, peer),
+                ConfChangeKind::AddWitness(_) => {
+                    insert(&mut next.voters, peer);
+                    insert(&mut next.witnesses, peer);
+                }
+                _ => insert(&mut next.voters, peer),
+            }
+        }
+        if next.voters.is_empty() {
+            return Err(ConfChangeError::NoVoters);
+        }
+        next.check_witnesses()?;
+        Ok(next)
+    }
+
+    /// A quorum without a machine would acknowledge what nobody can apply: each majority has a full voter in it.
+    fn check_witnesses(&self) -> Result<(), ConfChangeError> {
+        for half in [&self.voters, &self.outgoing] {
+            let (voters, witnesses) = (half.len(), half.iter().filter(|&&peer| self.is_witness(peer)).count());
+            if witnesses > 0 && witnesses > (voters - 1) / 2 {
+                return Err(ConfChangeError::TooManyWitnesses { witnesses, voters });
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_witnesses(&mut self) {
+        let (voters, outgoing) = (&self.voters, &self.outgoing);
+        self.witnesses
+            .retain(|&peer| contains(voters, peer) || contains(outgoing, peer));
     }
 
     fn leave_joint(&self) -> Result<ConfState, ConfChangeError> {
@@ -248,6 +366,7 @@ impl ConfState {
         for peer in std::mem::take(&mut next.learners_next) {
             insert(&mut next.learners, peer);
         }
+        next.forget_witnesses();
         Ok(next)
     }
 

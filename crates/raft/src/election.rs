@@ -61,7 +61,7 @@ impl Raft {
             Body::PreVote {
                 last_index,
                 last_term,
-                priority: self.config.priority,
+                priority: self.priority(),
             },
         );
         // Asking itself promises nothing, so nothing has to be durable.
@@ -210,13 +210,17 @@ impl Raft {
 
     /// How many of `ticks_max` ticks this peer leaves to those of higher priority.
     pub(crate) fn reluctance(&self, ticks_max: u32) -> u32 {
-        ticks_max * u32::from(PRIORITY_MAX - self.config.priority) / u32::from(PRIORITY_MAX)
+        ticks_max * u32::from(PRIORITY_MAX - self.priority()) / u32::from(PRIORITY_MAX)
+    }
+
+    fn priority(&self) -> u8 {
+        if self.is_witness() { 0 } else { self.config.priority }
     }
 
     /// Whether this peer rather campaigns itself than to help a candidate of lower `priority` with the same log, up to
     /// `last_index`.
     fn campaigns_instead(&mut self, priority: u8, last_index: Index) -> bool {
-        let instead = self.config.priority > priority
+        let instead = self.priority() > priority
             && self.refusals_left > 0
             && self.log.last_index() >= last_index
             && self.recovering.is_none()
@@ -285,6 +289,7 @@ impl Raft {
             }
             // The transfer had its time; the group is to be writable again.
             self.transferee = PeerId::NONE;
+            self.hand_over_as_witness();
         }
         if self.heartbeat_elapsed >= self.config.heartbeat_ticks {
             self.heartbeat_elapsed = 0;

@@ -41,6 +41,8 @@ impl Raft {
             && self.conf.is_voter(self.config.id)
             && self.installing.is_none()
             && self.recovering.is_none()
+            && self.forced.is_none()
+            && !self.is_witness()
             && self.transferee.is_none()
             && self.reads.is_empty()
             && self.progress.values().all(|progress| {
@@ -125,6 +127,7 @@ impl Raft {
     pub(crate) fn keeps_rest(&self, body: &Body) -> bool {
         match *body {
             Body::Heartbeat { rest, .. } => rest && self.role == Role::Follower,
+            Body::Held { .. } => self.role == Role::Follower,
             Body::HeartbeatReply { read_seq, rested, .. } => match self.rest {
                 Rest::Awake => false,
                 Rest::Asking { round, .. } | Rest::Resting { round } => {

@@ -10,7 +10,8 @@
 //! reads. Those are the host's.
 //!
 //! Map: `raft.rs` the group's state and its life; `validate.rs` what a message must keep before anything changes;
-//! `election.rs`, `replication.rs`, `read.rs`, `membership.rs`, `recovering.rs`, `hibernation.rs` one concern each; `ready.rs` the way out;
+//! `election.rs`, `replication.rs`, `read.rs`, `membership.rs`, `recovering.rs`, `hibernation.rs`, `witness.rs`, `reset.rs`
+//! one concern each; `ready.rs` the way out;
 //! `log.rs`, `progress.rs`, `peer_map.rs`, `conf.rs` the parts.
 
 mod conf;
@@ -27,7 +28,9 @@ mod read;
 mod ready;
 mod recovering;
 mod replication;
+mod reset;
 mod validate;
+mod witness;
 
 pub use conf::{ConfChange, ConfChangeError, ConfChangeKind, ConfDecodeError, ConfState, MAX_PEERS};
 pub use entry::{Entry, EntryKind, HardState, SnapshotMeta};
@@ -38,5 +41,6 @@ pub use raft::{Config, PRIORITY_MAX, PeerStatus, Raft, RestoreError, Restored, R
 pub use read::ReadError;
 pub use ready::{Persist, PersistSeq, ReadBehind, ReadReady, Ready, RoleChange};
 pub use replication::ProposeError;
+pub use reset::{LossWindow, ResetError};
 pub use settle_base::{GroupId, Index, PeerId, Term};
 pub use validate::StepError;

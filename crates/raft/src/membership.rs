@@ -15,6 +15,7 @@ use crate::{
 pub enum TransferError {
     #[error("transfer leadership: not the leader; it is peer {leader}")]
     NotLeader { leader: PeerId },
+    /// No voter, or a witness, or one that lost the tail of its log.
     #[error("transfer leadership: peer {to} is no voter that could lead")]
     NotAVoter { to: PeerId },
 }
@@ -23,6 +24,10 @@ impl Raft {
     /// Proposes one membership change. Refused while another is not applied, or when it could not be applied.
     pub fn propose_conf_change(&mut self, change: ConfChange, time: GroupTime) -> Result<(Term, Index), ProposeError> {
         self.check_proposer(None)?;
+        // It would not go through a joint configuration; an operator has another way to it.
+        if change.is_reset() {
+            return Err(ProposeError::ConfChange(ConfChangeError::BadReset));
+        }
         if self.pending_conf > self.log.applied {
             return Err(ProposeError::ConfChangePending {
                 index: self.pending_conf,
@@ -32,7 +37,7 @@ impl Raft {
         Ok((self.term, self.append_conf_change(&change, time)))
     }
 
-    fn append_conf_change(&mut self, change: &ConfChange, time: GroupTime) -> Index {
+    pub(crate) fn append_conf_change(&mut self, change: &ConfChange, time: GroupTime) -> Index {
         let index = self.append_own(EntryKind::ConfChange, change.encode(), time);
         self.pending_conf = index;
         index
@@ -43,6 +48,9 @@ impl Raft {
     ///
     /// An error is the same at every replica (it depends on the log alone) and changes nothing.
     pub fn apply_conf_change(&mut self, change: &ConfChange) -> Result<ConfState, ConfChangeError> {
+        if self.forced.is_some() {
+            return self.apply_under_force(change);
+        }
         if settle_base::mutant!("conf_change_applied_when_appended") && self.conf.changed(change).is_err() {
             return Ok(self.conf.clone());
         }
@@ -90,7 +98,7 @@ impl Raft {
     /// over to the voter that is furthest. It steps down at the next check of its quorum at the latest; until then it
     /// goes on telling the commit index, because the new voters may not know yet that they are alone.
     fn retire(&mut self) {
-        let voters = self.progress.iter().filter(|(peer, _)| self.conf.is_voter(*peer));
+        let voters = self.progress.iter().filter(|(peer, _)| self.is_full_voter(*peer));
         let furthest = voters
             .max_by_key(|(_, progress)| progress.counted_match())
             .map(|(peer, _)| peer);
@@ -119,7 +127,7 @@ impl Raft {
             .progress
             .get(to)
             .is_some_and(|progress| progress.recovery.is_none());
-        if !can_lead || !self.conf.is_voter(to) {
+        if !can_lead || !self.is_full_voter(to) {
             return Err(TransferError::NotAVoter { to });
         }
         self.wake();

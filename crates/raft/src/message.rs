@@ -72,6 +72,10 @@ pub enum Body {
     Snapshot {
         meta: SnapshotMeta,
     },
+    /// To a witness: every full voter holds the log up to here.
+    Held {
+        index: Index,
+    },
     /// Campaign now: you are to be the leader.
     TimeoutNow,
     /// A follower asks for an index that is safe to read at. `ctx` is unique at the asker.
@@ -166,6 +170,7 @@ impl Message {
             | Body::Heartbeat { .. }
             | Body::HeartbeatReply { .. }
             | Body::Snapshot { .. }
+            | Body::Held { .. }
             | Body::TimeoutNow
             | Body::ReadIndex { .. }
             | Body::ReadIndexReply { .. } => Some(term_only),

@@ -96,10 +96,20 @@ impl Progress {
         self.next = match self.state {
             // The peer may have installed the snapshot although its answer was lost.
             ProgressState::Snapshot { pending } => (self.matched + 1).max(pending + 1),
+            _ if settle_base::mutant!("next_not_above_match") => self.matched.max(1),
             _ => self.matched + 1,
         };
         self.enter(ProgressState::Probe);
         self.nudge = true;
+    }
+
+    /// Nothing more is sent before the peer speaks.
+    pub fn wait_for_answer(&mut self) {
+        if self.state == ProgressState::Replicate {
+            self.become_probe();
+        }
+        self.nudge = false;
+        self.probe_sent = true;
     }
 
     pub fn become_replicate(&mut self) {
@@ -137,12 +147,7 @@ impl Progress {
                 if self.next != rejected + 1 {
                     return false;
                 }
-                let lowest = if settle_base::mutant!("next_not_above_match") {
-                    1
-                } else {
-                    self.matched + 1
-                };
-                let next = rejected.min(retry_at + 1).max(lowest);
+                let next = rejected.min(retry_at + 1).max(self.matched + 1);
                 if next == self.next {
                     // It denies what it acked: it lost its log. Asking again at once would go on for ever.
                     return false;

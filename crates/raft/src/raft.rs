@@ -14,6 +14,7 @@ use crate::{
     read::Reads,
     ready::{Outbox, RoleChange},
     recovering::{self, Recovering},
+    reset::Forced,
     validate::StepError,
 };
 
@@ -133,6 +134,10 @@ pub struct Raft {
     /// The newest snapshot's index: what a peer that needs compacted entries will be sent at least.
     pub(crate) snapshot_index: Index,
     pub(crate) recovering: Option<Recovering>,
+    /// `conf` is what an operator forced; see `reset.rs`.
+    pub(crate) forced: Option<Box<Forced>>,
+    /// All full voters hold the log up to here.
+    pub(crate) held: Index,
     /// Up to here our log is known to be that of this term's leader: a leader never takes back what it sent.
     pub(crate) agreed: Index,
 
@@ -220,6 +225,8 @@ impl Raft {
             installing: None,
             snapshot_index: snapshot.index,
             recovering: recovering.map(|number| Recovering::new(number, &config)),
+            forced: None,
+            held: 0,
             agreed: 0,
             election_elapsed: 0,
             election_timeout: 0,
@@ -349,6 +356,11 @@ impl Raft {
                 recovering,
                 rested,
             } => self.on_heartbeat_reply(from, read_seq, recovering, rested),
+            Body::Held { index } => {
+                if self.leader == from {
+                    self.on_held(index);
+                }
+            }
             Body::TimeoutNow => self.on_timeout_now(from),
             Body::ReadIndex { ctx } => self.on_read_index(from, ctx),
             Body::ReadIndexReply { ctx, index } => self.on_read_index_reply(from, ctx, index),
@@ -396,6 +408,9 @@ impl Raft {
         self.rest = Rest::Awake;
         self.leader_is_lost = false;
         if !next_leader.is_none() {
+            if next_leader != self.config.id {
+                self.give_up_force();
+            }
             self.refusals_left = REFUSALS_MAX;
         }
         self.draw_election_timeout();
@@ -430,6 +445,7 @@ impl Raft {
             self.trust_recovering_voters(&ballots, last + 1);
         }
         self.append_own(EntryKind::Noop, Default::default(), self.log.last_time());
+        self.propose_forced_conf();
         self.assert_invariants();
     }
 

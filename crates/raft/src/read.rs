@@ -22,6 +22,8 @@ pub enum ReadError {
     NoLeader,
     #[error("read: {pending} reads are waiting, which is the limit")]
     Full { pending: usize },
+    #[error("read: this peer is a witness, which has nothing to read")]
+    Witness,
     #[error("read: {lag} committed entries are not applied here, the limit is {max}")]
     Behind { lag: u64, max: u64 },
 }
@@ -85,6 +87,9 @@ impl Raft {
     /// Asks for an index at which a read is linearizable; it comes in [`crate::Ready::reads`], or `ctx` comes back in
     /// [`crate::Ready::reads_dropped`] or, at a follower or learner, in [`crate::Ready::reads_behind`]. `ctx` must be unique among the reads under way at this peer.
     pub fn read_index(&mut self, ctx: u64) -> Result<(), ReadError> {
+        if self.is_witness() {
+            return Err(ReadError::Witness);
+        }
         if self.reads.len() >= self.config.max_pending_reads {
             return Err(ReadError::Full {
                 pending: self.reads.len(),

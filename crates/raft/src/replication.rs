@@ -22,6 +22,8 @@ pub enum ProposeError {
     Transferring { to: PeerId },
     #[error("propose: {uncommitted} bytes wait to be committed, the limit is {max}")]
     Full { uncommitted: usize, max: usize },
+    #[error("propose: this leader is a witness, which takes no proposals; it is about to hand over")]
+    Witness,
     #[error("propose a membership change: an earlier one, at or before {index}, is not applied yet")]
     ConfChangePending { index: Index },
     #[error("propose a membership change: {0}")]
@@ -79,6 +81,9 @@ impl Raft {
                 term: self.term,
             });
         }
+        if self.is_witness() {
+            return Err(ProposeError::Witness);
+        }
         if !self.transferee.is_none() {
             return Err(ProposeError::Transferring { to: self.transferee });
         }
@@ -96,13 +101,21 @@ impl Raft {
             return;
         }
         self.out.replicate = false;
+        if heartbeat {
+            // Before the heartbeats, so that a request to rest is the last word.
+            self.tell_witnesses();
+        }
         let mut progress = std::mem::take(&mut self.progress);
         for (peer, progress) in progress.iter_mut() {
             if heartbeat {
                 let recover_to = progress.recovery.filter(|recovery| recovery.barrier <= self.log.commit);
+                // Not beyond what the peer holds: its log may differ from ours after that.
+                let shown = match settle_base::mutant!("commit_past_the_match") {
+                    true => self.log.commit,
+                    false => progress.matched,
+                };
                 let body = Body::Heartbeat {
-                    // Not beyond what the peer holds: its log may differ from ours after that.
-                    commit: self.log.commit.min(progress.matched),
+                    commit: self.log.commit.min(shown),
                     read_seq: self.reads.newest_round(),
                     recover_to: recover_to.map(|recovery| (recovery.number, recovery.barrier)),
                     rest: self.is_asking_to_rest(),
@@ -152,6 +165,11 @@ impl Raft {
         if !progress.recent_active {
             return;
         }
+        if self.is_witness() {
+            // It has none to send. Another full voter may come back that can.
+            progress.wait_for_answer();
+            return;
+        }
         assert!(
             self.snapshot_index >= self.log.base(),
             "what is compacted is in a snapshot"
@@ -171,8 +189,7 @@ impl Raft {
             }
             progress.become_probe();
             // On success the ack is on its way; on failure the peer has trouble. Either way wait for it to speak.
-            progress.nudge = false;
-            progress.probe_sent = true;
+            progress.wait_for_answer();
         }
     }
 
@@ -233,11 +250,7 @@ impl Raft {
             }
             self.agreed = self.agreed.max(last_new);
             // What follows in our log may be of another leader.
-            let shown = match settle_base::mutant!("commit_past_the_match") {
-                true => self.log.last_index(),
-                false => last_new,
-            };
-            self.log.commit_to(commit.min(shown));
+            self.log.commit_to(commit.min(last_new));
             Ok(last_new)
         } else {
             let hint = prev_index.min(self.log.last_index());
@@ -326,7 +339,7 @@ impl Raft {
             None if !self.note_recovered(from, &result) => return,
             None => {}
         }
-        let base = self.log.base();
+        let (base, is_witness) = (self.log.base(), self.is_witness());
         let last = self.log.last_index();
         let Some(progress) = self.progress.get_mut(from) else {
             return;
@@ -335,7 +348,9 @@ impl Raft {
         match result {
             // Even the empty log before the first entry did not fit: the peer joins and knows no configuration yet.
             Err(reject) if reject.prev_index == 0 => {
-                if !matches!(progress.state, ProgressState::Snapshot { .. }) && progress.matched == 0 {
+                if is_witness {
+                    progress.wait_for_answer();
+                } else if !matches!(progress.state, ProgressState::Snapshot { .. }) && progress.matched == 0 {
                     progress.become_snapshot(self.snapshot_index);
                     self.out.need_snapshot.push(from);
                 }
@@ -367,6 +382,7 @@ impl Raft {
                 // Also without news: a peer that recovered counts from now on.
                 self.advance_commit();
                 self.hand_over_if_ready(from);
+                self.hand_over_as_witness();
             }
         }
     }

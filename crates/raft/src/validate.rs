@@ -225,7 +225,7 @@ impl Raft {
                     });
                 }
             }
-            Body::ReadIndexReply { index, .. } => in_range(index)?,
+            Body::ReadIndexReply { index, .. } | Body::Held { index } => in_range(index)?,
             Body::PreVoteReply { .. }
             | Body::VoteReply { .. }
             | Body::AppendReply { .. }

@@ -289,6 +289,7 @@ impl Pair {
                 ConfChangeKind::AddVoter(_) => ConfChangeType::AddNode,
                 ConfChangeKind::AddLearner(_) => ConfChangeType::AddLearnerNode,
                 ConfChangeKind::Remove(_) => ConfChangeType::RemoveNode,
+                ConfChangeKind::AddWitness(_) | ConfChangeKind::Reset => unreachable!("the oracle knows neither"),
             });
             single
         };

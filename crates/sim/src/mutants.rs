@@ -69,7 +69,7 @@ pub const MUTANTS: &[Mutant] = &[
         name: "commit_past_the_match",
         scenario: "register",
         seeds_max: 500,
-        what: "a follower commits entries of its own that the leader has not confirmed",
+        what: "a heartbeat commits entries that the follower is not known to hold",
     },
     Mutant {
         name: "wrong_suffix_truncation",

@@ -25,6 +25,8 @@ fn change(change: &ConfChange) -> String {
         ConfChangeKind::AddVoter(peer) => format!("+{peer}"),
         ConfChangeKind::AddLearner(peer) => format!("~{peer}"),
         ConfChangeKind::Remove(peer) => format!("-{peer}"),
+        ConfChangeKind::AddWitness(peer) => format!("w{peer}"),
+        ConfChangeKind::Reset => "reset".to_owned(),
     };
     let kinds: Vec<String> = change.changes.iter().map(kind).collect();
     format!("change({})", kinds.join(" "))
@@ -65,6 +67,7 @@ pub fn kind(body: &Body) -> &'static str {
         Body::TimeoutNow => "TimeoutNow",
         Body::ReadIndex { .. } => "ReadIndex",
         Body::ReadIndexReply { .. } => "ReadIndexReply",
+        Body::Held { .. } => "Held",
     }
 }
 
@@ -138,6 +141,7 @@ pub fn message(message: &Message) -> String {
         Body::TimeoutNow => String::new(),
         Body::ReadIndex { ctx } => format!("#{ctx}"),
         Body::ReadIndexReply { ctx, index } => format!("#{ctx} at {index}"),
+        Body::Held { index } => format!("to {index}"),
     };
     let head = format!(
         "{}>{} {} t{}",

@@ -1,0 +1,91 @@
+//! Witnesses: voters that keep the log but no machine, so a third copy costs little.
+//!
+//! A witness votes and acknowledges like any voter. Because it has no machine it serves no reads, takes no proposals and
+//! sends no snapshots; it is asked to lead last ([`crate::Config::priority`] 0 counts for it), and it campaigns at all
+//! only because its log may be the only one, among those that are left, with every committed entry. As a leader it
+//! brings the full voters up to date and hands over to the first that has everything.
+//!
+//! What it may drop: an entry is of use at a witness only as long as some full voter lacks it. The leader tells how far
+//! all full voters are ([`Body::Held`]); [`Raft::held_by_full_voters`] is what the host may compact a witness to, with a
+//! snapshot of metadata alone. A full voter that is gone for long makes that log long: it is for the host to bound it
+//! (such a voter can then be brought up to date by another full voter only), or to replace the voter.
+
+use settle_base::{Index, PeerId};
+
+use crate::{
+    message::Body,
+    progress::{Progress, ProgressState},
+    raft::{Raft, Role},
+};
+
+impl Raft {
+    /// This peer keeps no machine.
+    pub fn is_witness(&self) -> bool {
+        self.conf.is_witness(self.config.id)
+    }
+
+    /// Every full voter (not learners) holds the log durably up to here, as far as this peer was told.
+    pub fn held_by_full_voters(&self) -> Index {
+        if self.role == Role::Leader {
+            self.full_voters_match()
+        } else {
+            self.held.min(self.log.commit)
+        }
+    }
+
+    fn full_voters_match(&self) -> Index {
+        let voters = self.conf.voters.iter().chain(&self.conf.outgoing);
+        let full = voters.filter(|peer| !self.conf.is_witness(**peer));
+        let matched = full.map(|&peer| match peer == self.config.id {
+            true => self.log.durable,
+            false => self.progress.get(peer).map_or(0, Progress::counted_match),
+        });
+        matched.min().unwrap_or_default().min(self.log.commit)
+    }
+
+    /// At the leader, with its heartbeats: what the witnesses need not keep any more.
+    pub(crate) fn tell_witnesses(&mut self) {
+        if self.conf.witnesses.is_empty() {
+            return;
+        }
+        let held = self.full_voters_match();
+        // A later leader may know less than an earlier one did.
+        self.held = self.held.max(held);
+        for at in 0..self.conf.witnesses.len() {
+            let witness = self.conf.witnesses[at];
+            if witness != self.config.id {
+                self.send(witness, self.term, Body::Held { index: held });
+            }
+        }
+    }
+
+    /// Followers hold what they are told of durably or will have it: a leader speaks only of what is committed.
+    pub(crate) fn on_held(&mut self, index: Index) {
+        self.held = self.held.max(index);
+    }
+
+    pub(crate) fn is_full_voter(&self, peer: PeerId) -> bool {
+        self.conf.is_voter(peer) && !self.conf.is_witness(peer)
+    }
+
+    /// A witness that leads: somebody who may lead for good and has everything is to take over.
+    pub(crate) fn hand_over_as_witness(&mut self) {
+        if self.role != Role::Leader || !self.is_witness() {
+            return;
+        }
+        let last = self.log.last_index();
+        let ready = self.progress.iter().find(|(peer, progress)| {
+            self.is_full_voter(*peer)
+                && progress.recovery.is_none()
+                && progress.state == ProgressState::Replicate
+                && progress.matched == last
+        });
+        if let Some((peer, _)) = ready
+            && self.transferee != peer
+        {
+            self.transferee = peer;
+            self.election_elapsed = 0;
+            self.send(peer, self.term, Body::TimeoutNow);
+        }
+    }
+}
