@@ -38,11 +38,11 @@ pub(crate) struct Group<M: StateMachine> {
     pub(crate) log_bytes: u64,
     pub(crate) snapshot_file: Option<FileName>,
     pub(crate) snapshot_retry_at: Mono,
-    pub(crate) taking: Option<Taking>,
+    pub(crate) taking: Option<Box<Taking>>,
     pub(crate) sending: BTreeMap<PeerId, Sending>,
-    pub(crate) receiving: Option<Receiving<M>>,
+    pub(crate) receiving: Option<Box<Receiving<M>>>,
     /// Handed to consensus; installed once the log says so durably.
-    pub(crate) received: Option<Received<M>>,
+    pub(crate) received: Option<Box<Received<M>>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -10,7 +10,7 @@ use settle_base::{GroupId, GroupTime, Mono, NodeId, PeerId};
 use settle_machine::{Event, Service};
 use settle_raft::{ConfState, Config, HardState, MAX_PEERS, ProgressState, Raft, Restored, Role, SnapshotMeta};
 use settle_storage::{Disk, DiskError, DiskErrorKind, DiskRead, Op};
-use settle_wal::{LogIdentity, Record, Wal};
+use settle_wal::{LogIdentity, Record, Wal, WalError};
 
 use crate::{
     ClusterId, Hello, Host, HostAction, HostConfig, HostError, HostNote, Identity, JoinMessage, Member, PeerError,
@@ -421,30 +421,17 @@ fn create_log(
         groups.is_empty(),
         "a directory without a cluster has no log; leftovers were removed at start"
     );
-    let mut records = Vec::new();
-    for &group in &config.groups {
-        let data = bytes::Bytes::new();
-        records.push(Record::Create { group, data });
-        if meta.index > 0 {
-            let state = settle_wal::HardState {
-                term: meta.term,
-                vote: settle_base::PeerId::NONE,
-                commit: meta.index,
-            };
-            records.push(Record::HardState { group, state });
-            let snapshot = settle_wal::Snapshot {
-                index: meta.index,
-                term: meta.term,
-                time: meta.time,
-                conf: encode_conf(&meta.conf, &meta.context),
-                file: None,
-            };
-            let reset = true;
-            records.push(Record::Snapshot { group, snapshot, reset });
-        }
-    }
-    let end = wal.append(&records).map_err(failed)?;
+    let mut groups = config.groups.iter().peekable();
+    let mut end = wal.durable();
     for _ in 0..CREATE_SYNCS_MAX {
+        while let Some(&&group) = groups.peek() {
+            match wal.append(&birth_records(group, meta)) {
+                Ok(lsn) => end = lsn,
+                Err(WalError::Backlog { .. }) => break,
+                Err(source) => return Err(failed(source)),
+            }
+            groups.next();
+        }
         wal.flush(disk);
         // Comes after all that was submitted before it.
         let file = identity_file();
@@ -453,7 +440,7 @@ fn create_log(
         while let Some(completion) = disk.poll() {
             wal.complete(&completion, disk).map_err(failed)?;
         }
-        if wal.durable() >= end {
+        if groups.peek().is_none() && wal.durable() >= end {
             return Ok(wal);
         }
         if wal.is_full() {
@@ -462,4 +449,28 @@ fn create_log(
     }
     let source = DiskError::new(DiskErrorKind::NoSpace, settle_storage::Act::Write, &identity_file());
     Err(HostError::Disk { source })
+}
+
+/// What the log says of a group that starts as `meta` tells; at index 0 it is empty.
+fn birth_records(group: GroupId, meta: &SnapshotMeta) -> Vec<Record> {
+    let data = bytes::Bytes::new();
+    let mut records = vec![Record::Create { group, data }];
+    if meta.index > 0 {
+        let state = settle_wal::HardState {
+            term: meta.term,
+            vote: settle_base::PeerId::NONE,
+            commit: meta.index,
+        };
+        records.push(Record::HardState { group, state });
+        let snapshot = settle_wal::Snapshot {
+            index: meta.index,
+            term: meta.term,
+            time: meta.time,
+            conf: encode_conf(&meta.conf, &meta.context),
+            file: None,
+        };
+        let reset = true;
+        records.push(Record::Snapshot { group, snapshot, reset });
+    }
+    records
 }

@@ -88,13 +88,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         // It is this one's name again.
         self.obsolete.retain(|(_, file)| *file != target);
         let writer = Writer::create(&mut self.disk, &mut self.tokens, id, &meta, &temporary, target);
-        group.taking = Some(Taking {
+        group.taking = Some(Box::new(Taking {
             chunks: Cut::new(group.machine.begin_snapshot(), self.config.snapshot_chunk_bytes),
             meta,
             log_bytes: group.log_bytes,
             writer,
             is_finished: false,
-        });
+        }));
         self.pump_taking(id);
         true
     }
@@ -181,7 +181,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             writer,
             log_bytes,
             ..
-        } = taking;
+        } = *taking;
         let group = self.groups.get_mut(&id).expect("it was just asked");
         group.log_bytes -= log_bytes;
         let (bytes, file) = (writer.bytes(), writer.target().clone());
@@ -475,7 +475,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         // A name of its own: it can never be the file of a snapshot that this replica took at the same index.
         let target = file_name(id, meta.index, &format!("-{stream:x}"));
         let writer = Writer::create(&mut self.disk, &mut self.tokens, id, meta, &temporary, target);
-        group.receiving = Some(Receiving {
+        group.receiving = Some(Box::new(Receiving {
             from: incarnation,
             stream,
             announcement,
@@ -486,7 +486,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             is_ended: false,
             writer,
             last_progress: now,
-        });
+        }));
         let next = 1;
         send(
             out,
@@ -545,16 +545,16 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             book,
             writer,
             ..
-        } = receiving;
+        } = *receiving;
         let index = snapshot_index(&announcement);
         let group = self.groups.get_mut(&id).expect("it was just asked");
-        group.received = Some(Received {
+        group.received = Some(Box::new(Received {
             index,
             file: writer.target().clone(),
             is_staged: false,
             machine,
             book,
-        });
+        }));
         self.step_snapshot(node, announcement, out);
         while self.groups.get(&id).is_some_and(|g| g.raft.has_ready()) {
             self.drain_ready(id, now, out)?;
@@ -582,7 +582,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     /// Consensus did not want it after all.
     fn forget_received(&mut self, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        if let Some(Received { file, .. }) = group.received.take() {
+        if let Some(received) = group.received.take() {
+            let Received { file, .. } = *received;
             self.disk.submit(self.tokens.next(), Op::Remove { file });
         }
     }

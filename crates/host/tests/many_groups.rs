@@ -1,0 +1,253 @@
+//! Ten thousand groups on three nodes: what an idle replica costs, how soon a sleeping group serves, and how soon the
+//! thousands that a dead node led do. Time is by hand, so nothing here depends on the machine.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use settle_base::{GroupId, Mono, NodeId, PeerId};
+use settle_host::{GroupCounts, Host, HostAction, HostConfig, HostEvent, PeerMessage};
+use settle_machine::{Action, ApplyError, Context, EntryMeta, Event, LoadError, Service, SnapshotChunks, StateMachine};
+use settle_storage::MemDisk;
+
+const GROUPS: u64 = 10_000;
+const NODES: u32 = 3;
+const TICK_MS: u64 = 50;
+/// What a replica in which nothing happens may cost, its machine and the log's index of it included.
+const REPLICA_BYTES_MAX: usize = 4 << 10;
+
+static LIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+// SAFETY: everything is the system allocator's; counting touches no memory that it hands out.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE_BYTES.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Counts its commands.
+#[derive(Default)]
+struct Counter(u64);
+
+impl StateMachine for Counter {
+    type Effect = u64;
+
+    fn check(&self, _: &Bytes) -> Result<(), ApplyError> {
+        Ok(())
+    }
+
+    fn apply(&mut self, _: EntryMeta, _: &Bytes, effects: &mut Vec<u64>) -> Result<(), ApplyError> {
+        self.0 += 1;
+        effects.push(self.0);
+        Ok(())
+    }
+
+    fn begin_snapshot(&self) -> SnapshotChunks {
+        Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
+    }
+
+    fn load_chunk(&mut self, _: Bytes) -> Result<(), LoadError> {
+        let reason = "nothing here is behind by a snapshot".to_owned();
+        Err(LoadError { reason })
+    }
+
+    fn finish_load(&mut self) -> Result<(), LoadError> {
+        Ok(())
+    }
+
+    fn state_hash(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Proposes to the group that it is asked about, and tells when something was applied there.
+struct Front;
+
+impl Service for Front {
+    type Machine = Counter;
+    type Request = GroupId;
+    type Response = GroupId;
+
+    fn step(&mut self, event: Event<'_, u64, GroupId>, context: &mut Context<'_, Counter, GroupId>) {
+        match event {
+            Event::Request(group) => context.act(Action::Propose {
+                group,
+                command: Bytes::from_static(b"one more"),
+            }),
+            Event::Applied { group, .. } => context.act(Action::Respond(group)),
+            _ => {}
+        }
+    }
+}
+
+struct Nodes {
+    now: Mono,
+    disks: BTreeMap<u32, MemDisk>,
+    hosts: BTreeMap<u32, Host<Front, MemDisk>>,
+    wires: VecDeque<(u32, u32, PeerMessage)>,
+    applied: BTreeMap<u32, BTreeSet<GroupId>>,
+    messages: usize,
+    pulses: usize,
+}
+
+impl Nodes {
+    fn founded() -> Nodes {
+        let mut nodes = Nodes {
+            now: Mono::from_millis(1_000),
+            disks: (1..=NODES).map(|node| (node, MemDisk::new(node.into()))).collect(),
+            hosts: BTreeMap::new(),
+            wires: VecDeque::new(),
+            applied: BTreeMap::new(),
+            messages: 0,
+            pulses: 0,
+        };
+        for node in 1..=NODES {
+            let all = (1..=NODES).map(|n| (NodeId(n), format!("node-{n}:7070"))).collect();
+            let mut config = HostConfig::new(NodeId(node), all, node.into());
+            config.groups = (1..=GROUPS).map(GroupId).collect();
+            config.hibernate_after_ticks = 10;
+            let disk = nodes.disks[&node].clone();
+            let machine = |_, _| Counter::default();
+            let host = Host::open(config, disk, Front, machine, PeerId(node.into()), Mono::ZERO);
+            nodes.hosts.insert(node, host.expect("an empty directory opens"));
+        }
+        let hellos: BTreeMap<u32, _> = nodes.hosts.iter().map(|(n, host)| (*n, host.hello())).collect();
+        for (a, b) in [(1, 2), (1, 3), (2, 3)] {
+            for (here, there) in [(a, b), (b, a)] {
+                let (node, hello) = (NodeId(there), hellos[&there]);
+                nodes.give(here, HostEvent::PeerUp { node, hello });
+            }
+        }
+        nodes.deliver();
+        nodes
+    }
+
+    fn give(&mut self, node: u32, event: HostEvent<GroupId>) {
+        let Some(host) = self.hosts.get_mut(&node) else { return };
+        self.disks[&node].advance(self.now);
+        let mut out = Vec::new();
+        host.step(event, self.now, &mut out);
+        host.flush(self.now, &mut out);
+        for action in out {
+            match action {
+                HostAction::Send { to, message, .. } => {
+                    self.messages += 1;
+                    self.pulses += usize::from(matches!(message, PeerMessage::Pulse { .. }));
+                    self.wires.push_back((node, to.0, message));
+                }
+                HostAction::Respond(group) => drop(self.applied.entry(node).or_default().insert(group)),
+                HostAction::ClosePeer { reason, .. } => panic!("{reason}"),
+                HostAction::Fatal(error) => panic!("{error}"),
+                HostAction::Note(_) => {}
+            }
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some((from, to, message)) = self.wires.pop_front() {
+            let from = NodeId(from);
+            self.give(to, HostEvent::Peer { from, message });
+        }
+    }
+
+    fn tick(&mut self) {
+        self.now = Mono::from_millis(self.now.as_millis() + TICK_MS);
+        for node in 1..=NODES {
+            self.give(node, HostEvent::Tick);
+        }
+        self.deliver();
+    }
+
+    /// Ticks until `done`, and how many it took.
+    fn until(&mut self, what: &str, ticks_max: u32, done: impl Fn(&Nodes) -> bool) -> u32 {
+        for ticks in 0..=ticks_max {
+            if done(self) {
+                return ticks;
+            }
+            self.tick();
+        }
+        panic!("no {what} within {ticks_max} ticks: {:?}", self.counts());
+    }
+
+    fn counts(&self) -> Vec<GroupCounts> {
+        self.hosts.values().map(Host::group_counts).collect()
+    }
+
+    fn is_resting(&self) -> bool {
+        self.counts().iter().all(|counts| counts.awake == 0)
+    }
+}
+
+#[test]
+fn ten_thousand_groups() {
+    let mut nodes = Nodes::founded();
+    let led = |n: &Nodes| n.counts().iter().map(|counts| counts.led).sum::<usize>();
+    let elected = nodes.until("leaders", 100, |n| led(n) == GROUPS as usize);
+    println!("all groups have a leader after {elected} ticks: {:?}", nodes.counts());
+
+    nodes.until("rest", 1_000, Nodes::is_resting);
+    (nodes.messages, nodes.pulses) = (0, 0);
+    (0..100).for_each(|_| nodes.tick());
+    assert!(nodes.is_resting());
+    assert_eq!(
+        (nodes.messages, nodes.pulses),
+        (600, 600),
+        "one pulse for each node, peer and tick"
+    );
+
+    // Asked at a node that does not lead them all.
+    nodes.applied.clear();
+    let asked: BTreeSet<GroupId> = (1..=1_000).map(|n| GroupId(n * 10)).collect();
+    asked.iter().for_each(|group| nodes.give(1, HostEvent::Request(*group)));
+    nodes.deliver();
+    let served: BTreeSet<GroupId> = nodes.applied.values().flatten().copied().collect();
+    assert_eq!(served, asked, "woken groups serve without a tick");
+    nodes.until("rest again", 1_000, Nodes::is_resting);
+
+    // What the host of a node owns, and not what is on its disk.
+    let lost: Vec<GroupId> = {
+        let leads = |group: &GroupId| nodes.hosts[&1].raft(*group).is_some_and(|raft| raft.is_leader());
+        (1..=GROUPS).map(GroupId).filter(leads).collect()
+    };
+    assert!(lost.len() > 2_000, "each leads about a third");
+    let before = LIVE_BYTES.load(Ordering::Relaxed);
+    drop(nodes.hosts.remove(&1));
+    let bytes = (before - LIVE_BYTES.load(Ordering::Relaxed)) / GROUPS as usize;
+    println!("{bytes} bytes for each idle replica");
+    assert!(bytes <= REPLICA_BYTES_MAX, "{bytes} bytes for each idle replica");
+
+    (nodes.messages, nodes.pulses) = (0, 0);
+    for node in [2, 3] {
+        nodes.give(node, HostEvent::PeerDown { node: NodeId(1) });
+    }
+    nodes.deliver();
+    let moved = nodes.until("new leaders", 60, |n| led(n) == GROUPS as usize);
+    println!(
+        "{} leaders moved within {moved} ticks, {} messages",
+        lost.len(),
+        nodes.messages
+    );
+    nodes.applied.clear();
+    lost.iter().for_each(|group| nodes.give(2, HostEvent::Request(*group)));
+    nodes.deliver();
+    let served: BTreeSet<GroupId> = nodes.applied.values().flatten().copied().collect();
+    assert!(lost.iter().all(|group| served.contains(group)), "each serves");
+    let ms = u64::from(moved) * TICK_MS;
+    assert!(ms <= 3_000, "{ms} ms");
+}
