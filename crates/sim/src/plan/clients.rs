@@ -3,18 +3,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use settle_base::{GroupId, Index, NodeId, Prng};
 use settle_host::ClusterId;
-use settle_machine::StateMachine;
+use settle_machine::{CommandOptions, CommandRequest, CommandResponse, Once, StateMachine, Ticket};
 
-use super::{
-    Draw, Invariant, Plan,
-    machine::{Judged, Ticket},
-    service::{Proposer, Request},
-};
+use super::{Draw, Invariant, Plan, machine::Judged};
 use crate::{
     Coverage, Shape,
     invariants::{Broken, Checked},
     workload::{Io, Machines, Workload},
 };
+
+type Request<M> = CommandRequest<Judged<M>>;
+type Response<M> = CommandResponse<<M as StateMachine>::Effect>;
+type Service<M> = settle_machine::Commands<Judged<M>>;
 
 /// Clients that ask for drawn commands, each until it is told that it was applied.
 pub(crate) struct Commands<M> {
@@ -65,7 +65,7 @@ impl<M: StateMachine + 'static> Commands<M> {
         GroupId(1 + i as u64 % self.groups)
     }
 
-    fn ask(&mut self, i: usize, io: &mut Io<Request>) {
+    fn ask(&mut self, i: usize, io: &mut Io<Request<M>>) {
         let timer = self.timer(i);
         let Some(node) = io.pick_node() else {
             return io.wake_in(200_000, timer);
@@ -74,17 +74,15 @@ impl<M: StateMachine + 'static> Commands<M> {
         let client = &mut self.clients[i];
         client.node = node;
         let Some(asked) = &client.asking else { return };
-        let ticket = Ticket {
-            client: i as u32,
-            number: client.number,
-        };
-        let command = ticket.wrap(asked);
-        io.send(node, Request { group, ticket, command });
+        let (session, number) = (i as u64, client.number);
+        let ticket = Ticket { session, number };
+        let command = asked.clone();
+        io.send(node, CommandRequest::Command { group, ticket, command });
         let patience = io.prng.between(500_000, 4_000_000);
         io.wake_in(patience, timer);
     }
 
-    fn rest(&mut self, i: usize, io: &mut Io<Request>) {
+    fn rest(&mut self, i: usize, io: &mut Io<Request<M>>) {
         self.clients[i].asking = None;
         let timer = self.timer(i);
         let pause = io.prng.below(self.think_us * 2);
@@ -97,16 +95,17 @@ impl<M: StateMachine + 'static> Commands<M> {
 }
 
 impl<M: StateMachine + 'static> Workload for Commands<M> {
-    type Machine = Judged<M>;
-    type Service = Proposer<M>;
+    type Machine = Once<Judged<M>>;
+    type Service = Service<M>;
 
-    fn service(&mut self, _: NodeId, _: u64) -> Proposer<M> {
-        Proposer::new()
+    fn service(&mut self, _: NodeId, _: u64) -> Service<M> {
+        Service::new(CommandOptions::default())
     }
 
-    fn make_machine(&self) -> Box<dyn Fn(GroupId, ClusterId) -> Judged<M> + Send> {
+    fn make_machine(&self) -> Box<dyn Fn(GroupId, ClusterId) -> Once<Judged<M>> + Send> {
         let (make, invariants) = (Arc::clone(&self.make), self.invariants.clone());
-        Box::new(move |_, _| Judged::new(make(), invariants.clone()))
+        let sessions_max = self.clients.len();
+        Box::new(move |_, _| Once::new(Judged::new(make(), invariants.clone()), sessions_max))
     }
 
     fn clients(&self) -> usize {
@@ -117,13 +116,13 @@ impl<M: StateMachine + 'static> Workload for Commands<M> {
         self.clients.truncate(most);
     }
 
-    fn begin(&mut self, io: &mut Io<Request>) {
+    fn begin(&mut self, io: &mut Io<Request<M>>) {
         for i in 0..self.clients.len() {
             self.rest(i, io);
         }
     }
 
-    fn wake(&mut self, timer: u64, io: &mut Io<Request>) -> Checked {
+    fn wake(&mut self, timer: u64, io: &mut Io<Request<M>>) -> Checked {
         let (i, generation) = ((timer >> 32) as usize, timer & u64::from(u32::MAX));
         if self.clients[i].generation != generation {
             return Ok(());
@@ -142,15 +141,20 @@ impl<M: StateMachine + 'static> Workload for Commands<M> {
         Ok(())
     }
 
-    fn answer(&mut self, _: usize, ticket: Ticket, io: &mut Io<Request>) -> Checked {
-        let i = ticket.client as usize;
+    fn answer(&mut self, _: usize, response: Response<M>, io: &mut Io<Request<M>>) -> Checked {
+        // Who is told nothing asks elsewhere when its patience ends.
+        let CommandResponse::Applied(applied) = response else {
+            return Ok(());
+        };
+        let ticket = applied.ticket;
+        let i = ticket.session as usize;
         if self.clients[i].number == ticket.number && self.clients[i].asking.is_some() {
             self.rest(i, io);
         }
         Ok(())
     }
 
-    fn node_down(&mut self, node: usize, io: &mut Io<Request>) {
+    fn node_down(&mut self, node: usize, io: &mut Io<Request<M>>) {
         for i in 0..self.clients.len() {
             if self.clients[i].node == node && self.clients[i].asking.is_some() {
                 let timer = self.timer(i);
@@ -164,19 +168,20 @@ impl<M: StateMachine + 'static> Workload for Commands<M> {
         self.is_stopped = true;
     }
 
-    fn is_idle(&self, _: &Machines<Judged<M>>) -> bool {
+    fn is_idle(&self, _: &Machines<Once<Judged<M>>>) -> bool {
         self.clients.iter().all(|c| c.asking.is_none())
     }
 
-    fn check_machine(&self, group: GroupId, applied: Index, machine: &Judged<M>) -> Checked {
-        machine.broken.as_ref().map_or(Ok(()), |what| {
+    fn check_machine(&self, group: GroupId, applied: Index, machine: &Once<Judged<M>>) -> Checked {
+        machine.machine().broken.as_ref().map_or(Ok(()), |what| {
             let what = format!("group {group} at index {applied} or before, {what}");
             Err(Broken::new("the plan's invariant", what))
         })
     }
 
-    fn finish(&mut self, machines: &Machines<Judged<M>>) -> Checked {
+    fn finish(&mut self, machines: &Machines<Once<Judged<M>>>) -> Checked {
         for (group, machine) in machines {
+            let machine = machine.machine();
             let of_group = (0..self.clients.len()).filter(|i| self.group_of(*i) == *group);
             let told: u64 = of_group.map(|i| self.clients[i].number).sum();
             if machine.applied != told {
@@ -198,7 +203,7 @@ impl<M: StateMachine + 'static> Workload for Commands<M> {
         coverage.reproposals += self.proposed_again;
     }
 
-    fn count_service(&mut self, service: &Proposer<M>) {
+    fn count_service(&mut self, service: &Service<M>) {
         self.proposed_again += service.proposed_again;
     }
 

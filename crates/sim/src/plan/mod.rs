@@ -2,7 +2,6 @@
 
 mod clients;
 mod machine;
-mod service;
 
 use std::{ops::Range, sync::Arc};
 
