@@ -10,8 +10,8 @@
 //! reads. Those are the host's.
 //!
 //! Map: `raft.rs` the group's state and its life; `validate.rs` what a message must keep before anything changes;
-//! `election.rs`, `replication.rs`, `read.rs`, `membership.rs`, `recovering.rs`, `hibernation.rs`, `witness.rs`, `reset.rs`
-//! one concern each; `ready.rs` the way out;
+//! `election.rs`, `replication.rs`, `read.rs`, `membership.rs`, `recovering.rs`, `hibernation.rs`, `witness.rs`, `reset.rs`,
+//! `surgery.rs` one concern each; `ready.rs` the way out;
 //! `log.rs`, `progress.rs`, `peer_map.rs`, `conf.rs` the parts.
 
 mod conf;
@@ -29,6 +29,7 @@ mod ready;
 mod recovering;
 mod replication;
 mod reset;
+mod surgery;
 mod validate;
 mod witness;
 
@@ -42,5 +43,6 @@ pub use read::ReadError;
 pub use ready::{Persist, PersistSeq, ReadBehind, ReadReady, Ready, RoleChange};
 pub use replication::ProposeError;
 pub use reset::{LossWindow, ResetError};
+pub use surgery::HandError;
 pub use settle_base::{GroupId, Index, PeerId, Term};
 pub use validate::StepError;
