@@ -53,6 +53,8 @@ pub struct HostConfig {
 pub struct Limits {
     /// The longest command, in bytes. Longer ones are refused.
     pub proposal_bytes_max: usize,
+    /// Groups on this node, those included that were destroyed: their ids are remembered for ever. No more are created.
+    pub groups_max: usize,
     /// Linearizable reads waiting, per group. Further ones are dropped.
     pub reads_in_flight_max: usize,
     /// A snapshot being received is given up beyond this size, in bytes.
@@ -67,6 +69,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             proposal_bytes_max: 8 << 20,
+            groups_max: 1 << 20,
             reads_in_flight_max: 65_536,
             snapshot_bytes_max: 4 << 30,
             peer_batch_bytes: 1 << 20,

@@ -62,6 +62,11 @@ impl DurabilityChecker {
         self.groups.insert(group, Group { durable, cuts });
     }
 
+    /// A group that is destroyed, durably.
+    pub(crate) fn forget(&mut self, group: GroupId) {
+        self.groups.remove(&group);
+    }
+
     /// A write is on its way that replaces every entry after `keep`: a crash may leave the old ones or the new, so
     /// neither counts until it is durable.
     pub(crate) fn truncating(&mut self, group: GroupId, keep: Index) {

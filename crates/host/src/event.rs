@@ -136,6 +136,14 @@ pub enum HostNote {
     Recovered {
         group: GroupId,
     },
+    /// This node has a replica now; of no configuration while it waits for a snapshot.
+    GroupCreated {
+        group: GroupId,
+        conf: ConfState,
+    },
+    GroupDestroyed {
+        group: GroupId,
+    },
     DiskFull,
     DiskHasSpace,
     /// Leadership is handed over since the disk is too slow or full.

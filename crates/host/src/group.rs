@@ -11,6 +11,7 @@ use crate::{
     groups::Filed,
     members::Book,
     snapshots::{Received, Receiving, Sending, Taking},
+    surgery::Surgery,
 };
 
 pub(crate) struct Group<M: StateMachine> {
@@ -43,6 +44,10 @@ pub(crate) struct Group<M: StateMachine> {
     pub(crate) receiving: Option<Box<Receiving<M>>>,
     /// Handed to consensus; installed once the log says so durably.
     pub(crate) received: Option<Box<Received<M>>>,
+    /// The log says so durably.
+    pub(crate) snapshot_index: Index,
+    /// Most groups never have any.
+    pub(crate) surgery: Option<Box<Surgery>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -85,7 +90,7 @@ impl<M: StateMachine> Group<M> {
         meta: &SnapshotMeta,
         file: Option<FileName>,
     ) -> Group<M> {
-        Group {
+        let mut group = Group {
             id,
             filed: Filed::NOWHERE,
             was_recovering: raft.is_recovering(),
@@ -111,7 +116,11 @@ impl<M: StateMachine> Group<M> {
             sending: BTreeMap::new(),
             receiving: None,
             received: None,
-        }
+            snapshot_index: meta.index,
+            surgery: None,
+        };
+        group.tell_members();
+        group
     }
 
     /// The group's time: on a leader it runs, elsewhere it is the last applied entry's.
@@ -127,6 +136,7 @@ impl<M: StateMachine> Group<M> {
             machine: &self.machine,
             role: self.role,
             time: self.time(now),
+            log: self,
         }
     }
 

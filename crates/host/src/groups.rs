@@ -76,6 +76,23 @@ impl<M: StateMachine> Groups<M> {
         self.get_mut(&id);
     }
 
+    pub(crate) fn remove(&mut self, id: &GroupId) -> Option<Group<M>> {
+        self.file();
+        let group = self.all.remove(id)?;
+        let filed = group.filed;
+        set(&mut self.awake, *id, filed.is_awake, false);
+        set(&mut self.reading, *id, filed.is_reading, false);
+        set(&mut self.moving, *id, filed.is_moving, false);
+        if let Some(groups) = self.led_by.get_mut(&filed.leader) {
+            groups.remove(id);
+            if groups.is_empty() {
+                self.led_by.remove(&filed.leader);
+            }
+        }
+        self.undrained.retain(|other| other != id);
+        Some(*group)
+    }
+
     pub(crate) fn get(&self, id: &GroupId) -> Option<&Group<M>> {
         self.all.get(id).map(|group| &**group)
     }

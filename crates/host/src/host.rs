@@ -18,6 +18,7 @@ use crate::{
     order::{Staged, Unstaged},
     peer_codec::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
     snapshot_file::Tokens,
+    surgery::Theatre,
 };
 
 pub(crate) type MakeMachine<M> = Box<dyn Fn(GroupId, ClusterId) -> M + Send>;
@@ -52,6 +53,7 @@ pub struct Host<S: Service, D> {
     pub(crate) lost_leaders: VecDeque<(GroupId, PeerId)>,
     pub(crate) outbox: BTreeMap<NodeId, Vec<Message>>,
     pub(crate) tokens: Tokens,
+    pub(crate) theatre: Theatre<S::Machine>,
     pub(crate) prng: Prng,
     /// Random for each start: tells this run from every other of this directory.
     pub(crate) boot: u64,
@@ -130,6 +132,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             outbox: BTreeMap::new(),
             tokens: Tokens::default(),
             boot: prng.next_u64(),
+            theatre: Theatre::default(),
             prng,
             next_read,
             ticks: 0,
@@ -269,6 +272,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.hand_over_from_slow_disk(now, out);
         self.tick_snapshots(now, out);
         self.tend_log(now)?;
+        self.tick_surgery();
         self.serve(Event::Tick, now, out);
         Ok(())
     }
@@ -347,6 +351,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         send(out, to, PeerMessage::Service(body));
                     }
                 }
+                Action::TakeSnapshot { group } => drop(self.begin_snapshot(group, now)),
+                operation => self.operate(operation),
             }
         }
         self.actions = actions;

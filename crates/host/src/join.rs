@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use settle_base::{GroupId, GroupTime, Mono, NodeId, PeerId};
-use settle_machine::{Event, Service};
+use settle_machine::{Event, Service, StateMachine};
 use settle_raft::{ConfState, Config, HardState, MAX_PEERS, ProgressState, Raft, Restored, Role, SnapshotMeta};
 use settle_storage::{Disk, DiskError, DiskErrorKind, DiskRead, Op};
 use settle_wal::{LogIdentity, Record, Wal, WalError};
@@ -289,6 +289,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             };
             if !group.is_ready_leader() || !nodes.iter().any(is_misfit) {
                 self.misfits.remove(&id);
+                continue;
+            }
+            if !group.machine.takes_members() {
                 continue;
             }
             let due = nodes.iter().filter(|node| is_misfit(node)).find_map(|(node, hello)| {

@@ -31,6 +31,7 @@ mod raft_codec;
 mod snapshot_file;
 mod snapshots;
 mod status;
+pub mod surgery;
 mod wire;
 
 pub use config::{HostConfig, Limits};

@@ -55,8 +55,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 return Err(OpenError::LogMissing { cluster, group });
             }
         }
-        for group in recovered.into_iter().filter(|r| !r.destroyed) {
-            host.restore(cluster, group)?;
+        for group in recovered {
+            if group.destroyed {
+                host.theatre.found_destroyed(group.group);
+            } else {
+                host.restore(cluster, group)?;
+            }
         }
         let files: BTreeSet<FileName> = host.groups.values().filter_map(|g| g.snapshot_file.clone()).collect();
         let is_left = |file: &FileName| is_snapshot_file(file) && !files.contains(file);

@@ -1,6 +1,6 @@
 //! The order of things: write, then (once durable) promise, apply, answer. Everything that consensus wants passes here.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use settle_base::{GroupId, Index, Mono, NodeId, PeerId};
@@ -17,6 +17,7 @@ use crate::{
     host::send,
     members::{self, Book, encode_conf},
     raft_codec::{BATCH_MESSAGES_MAX, kind_to_u8, message_bytes},
+    surgery::members_of,
 };
 
 /// A batch of one group's records in the log, and what may happen once it is durable.
@@ -52,6 +53,10 @@ pub(crate) enum Then {
         bytes: u64,
     },
     Healed,
+    Created,
+    Destroyed {
+        file: Option<FileName>,
+    },
     Nothing,
 }
 
@@ -69,6 +74,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     progressed = true;
                 }
             }
+            progressed |= self.settle_surgery(now, out)?;
             self.write()?;
             self.report_lost_reads(now, out);
             if !progressed {
@@ -127,7 +133,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     if let Some(group) = self.groups.get_mut(&id) {
                         group.raft.on_persisted(seq);
                     }
-                    if let Some(meta) = install {
+                    if let Some(meta) = install.filter(|_| self.groups.get(&id).is_some()) {
                         self.install(id, meta, now, out)?;
                     }
                     for message in after {
@@ -135,6 +141,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     }
                 }
                 Then::Compact { meta, file, bytes } => self.compact(id, &meta, file, bytes, out),
+                Then::Created => self.created(id, now, out)?,
+                Then::Destroyed { file } => self.destroyed(id, file, out),
                 Then::Nothing => {}
                 Then::Healed => out.push(HostAction::Note(HostNote::Recovered { group: id })),
             }
@@ -454,16 +462,34 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     fn apply(
         &mut self,
         id: GroupId,
-        committed: Vec<Entry>,
+        mut committed: Vec<Entry>,
         now: Mono,
         out: &mut Vec<HostAction<S::Response>>,
     ) -> Result<(), HostError> {
         let last = committed.last().map_or(0, |e| e.index);
         self.checker.check_apply(id, last)?;
         let group = self.groups.get_mut(&id).expect("its entries were just taken");
+        if group.wait_behind_pause(&mut committed) {
+            return Ok(());
+        }
+        self.apply_from(id, committed.into(), None, now, out)
+    }
+
+    /// Applies `entries`, up to the first that needs something; `given` is what the first needed.
+    pub(crate) fn apply_from(
+        &mut self,
+        id: GroupId,
+        mut entries: VecDeque<Entry>,
+        mut given: Option<Bytes>,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> Result<(), HostError> {
+        let group = self.groups.get_mut(&id).expect("its entries were just taken");
+        let first = group.applied.index;
+        let mut needed = None;
         let mut is_conf_changed = false;
         let mut book = Arc::clone(&group.book);
-        for entry in &committed {
+        while let Some(entry) = entries.front() {
             let index = entry.index;
             assert_eq!(
                 index,
@@ -478,7 +504,17 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         time: entry.time,
                         version: 1,
                     };
-                    let applied = group.machine.apply(meta, &entry.data, &mut group.effects);
+                    let (machine, effects) = (&mut group.machine, &mut group.effects);
+                    let applied = match given.take() {
+                        Some(given) => machine.apply_given(meta, &entry.data, given, effects),
+                        None => {
+                            needed = machine.needs(&entry.data);
+                            if needed.is_some() {
+                                break;
+                            }
+                            machine.apply(meta, &entry.data, effects)
+                        }
+                    };
                     applied.map_err(|source| HostError::Apply { group: id, source })?;
                 }
                 EntryKind::ConfChange => {
@@ -487,13 +523,18 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         return Err(unreadable);
                     };
                     // A change that cannot be applied is refused alike by every replica.
-                    if let Ok(conf) = group.raft.apply_conf_change(&change) {
+                    let applied = group
+                        .machine
+                        .takes_members()
+                        .then(|| group.raft.apply_conf_change(&change));
+                    if let Some(Ok(conf)) = applied {
                         let brought = match change.context.is_empty() {
                             true => Book::default(),
                             false => Book::decode(change.context).map_err(|_| unreadable)?,
                         };
                         Arc::make_mut(&mut book).apply(brought, &conf);
                         group.sending.retain(|peer, _| members::is_in(&conf, *peer));
+                        group.machine.members_changed(&members_of(&conf, &book));
                         is_conf_changed = true;
                         self.counters.conf_changes += 1;
                         self.counters.joint_entered += u64::from(conf.is_joint());
@@ -511,8 +552,17 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 time: entry.time,
             };
             group.log_bytes += entry.size() as u64;
+            entries.pop_front();
         }
-        self.counters.entries_applied += committed.len() as u64;
+        let last = group.applied.index;
+        self.counters.entries_applied += last - first;
+        if let Some(needs) = needed {
+            self.pause(id, entries, needs);
+        }
+        if last == first {
+            return Ok(());
+        }
+        let group = self.groups.get_mut(&id).expect("its entries were just taken");
         group.raft.on_applied(last);
         if is_conf_changed {
             let book = self.groups.share(Arc::unwrap_or_clone(book));

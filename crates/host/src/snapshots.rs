@@ -79,7 +79,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             return false;
         };
         let nothing_new = group.log_bytes == 0;
-        if nothing_new || group.taking.is_some() || group.received.is_some() || now < group.snapshot_retry_at {
+        if group.is_held()
+            || nothing_new
+            || group.taking.is_some()
+            || group.received.is_some()
+            || now < group.snapshot_retry_at
+        {
             return false;
         }
         let meta = group.snapshot_meta();
@@ -122,6 +127,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         out: &mut Vec<HostAction<S::Response>>,
     ) -> Result<(), HostError> {
         let (token, result) = (completion.token, &completion.result);
+        if self.creation_written(token, result, now)? {
+            return Ok(());
+        }
         let mut taken = None;
         let mut arrived = None;
         for id in self.groups.moving() {
@@ -208,7 +216,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         bytes: u64,
         out: &mut Vec<HostAction<S::Response>>,
     ) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(group) = self.groups.get_mut(&id) else {
+            return self.forget_file(file);
+        };
+        group.snapshot_index = meta.index;
         group.raft.compact(meta, self.config.keep_tail_entries);
         self.replace_file(id, file);
         self.counters.snapshots_taken += 1;
@@ -623,13 +634,29 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         };
         group.log_bytes = 0;
         group.effects.clear();
+        group.snapshot_index = index;
+        group.end_pause();
         group.raft.on_applied(index);
+        group.tell_members();
         self.replace_file(id, received.file);
         self.counters.snapshots_installed += 1;
         out.push(HostAction::Note(HostNote::SnapshotInstalled { group: id, index }));
         self.serve(Event::Reloaded { group: id }, now, out);
         self.update_role(id, now, out);
         Ok(())
+    }
+
+    /// Ends all that is under way for a group that is about to be destroyed.
+    pub(crate) fn forget_transfers(&mut self, id: GroupId) {
+        self.abandon_taking(id);
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let receiving = group.receiving.take();
+        if let Some(received) = group.received.take() {
+            self.forget_file(received.file);
+        }
+        if let Some(receiving) = receiving {
+            receiving.writer.discard(&mut self.disk, &mut self.tokens);
+        }
     }
 
     pub(crate) fn abandon_taking(&mut self, id: GroupId) {
@@ -690,6 +717,13 @@ fn snapshot_index(announcement: &Message) -> Index {
     match &announcement.body {
         Body::Snapshot { meta } => meta.index,
         _ => unreachable!("checked when the transfer started"),
+    }
+}
+
+impl<M: StateMachine> crate::group::Group<M> {
+    /// A snapshot is being taken that makes the log from `index` on dispensable.
+    pub(crate) fn is_taking_from(&self, index: Index) -> bool {
+        self.taking.as_ref().is_some_and(|taking| taking.meta.index >= index)
     }
 }
 

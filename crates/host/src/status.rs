@@ -36,6 +36,12 @@ pub struct HostCounters {
     pub disk_full: u64,
     /// Live entries of a group written again at the log's end, so that its oldest segment could go.
     pub groups_rewritten: u64,
+    pub groups_created: u64,
+    pub groups_destroyed: u64,
+    /// Machines stopped before an entry that needed something.
+    pub applies_paused: u64,
+    /// Ends of another group's history that a log took, or had.
+    pub handed_entries: u64,
     pub snapshots_taken: u64,
     pub snapshots_given_up: u64,
     pub snapshots_sent: u64,

@@ -11,8 +11,10 @@ mod commands;
 mod once;
 mod service;
 mod state_machine;
+mod surgery;
 
 pub use commands::{CommandOptions, CommandRequest, CommandResponse, Commands, Look};
 pub use once::{Applied, Once, Ticket};
 pub use service::{Action, Context, Event, GroupRole, GroupView, Service};
 pub use state_machine::{ApplyError, EntryMeta, LoadError, SnapshotChunks, StateMachine};
+pub use surgery::{Birth, CreateOutcome, GroupLog, HandedEntries, LogEntry, LogMarks, Members, NewGroup};

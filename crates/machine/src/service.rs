@@ -1,7 +1,7 @@
 use bytes::Bytes;
-use settle_base::{GroupId, GroupTime, Mono, NodeId, Term};
+use settle_base::{GroupId, GroupTime, Index, Mono, NodeId, Term};
 
-use crate::{ApplyError, StateMachine};
+use crate::{ApplyError, CreateOutcome, GroupLog, HandedEntries, NewGroup, StateMachine};
 
 /// The core of one front door: pure, one per node, driven by the host's loop on the same thread as the replicas.
 pub trait Service {
@@ -42,6 +42,21 @@ pub enum Event<'a, E, R> {
     Stopped {
         group: GroupId,
         error: ApplyError,
+    },
+    /// What [`Action::Create`] came to.
+    Created {
+        group: GroupId,
+        outcome: CreateOutcome,
+    },
+    /// Nothing of the group is left here, durably, and nothing will be: the answer to [`Action::Destroy`].
+    Destroyed {
+        group: GroupId,
+    },
+    /// The replica met an entry that [`StateMachine::needs`] something: it applies no further until [`Action::Resume`].
+    ApplyPaused {
+        group: GroupId,
+        index: Index,
+        needs: Bytes,
     },
     /// The read asked by [`Action::Read`] may now be served from this node's replica.
     ReadReady {
@@ -88,6 +103,7 @@ pub struct GroupView<'a, M> {
     pub role: GroupRole,
     /// The group's time now (on a leader it advances; elsewhere it is the last applied entry's).
     pub time: GroupTime,
+    pub log: &'a dyn GroupLog,
 }
 
 /// What a service may look at and where its actions go, during one step.
@@ -129,4 +145,35 @@ pub enum Action<Response> {
         body: Bytes,
     },
     Respond(Response),
+    /// Create a replica on this node. Answered by [`Event::Created`]; to ask again does no harm.
+    Create(Box<NewGroup>),
+    /// Forget a replica for ever: answered by [`Event::Destroyed`]. To ask again does no harm, also not of a group that
+    /// was never here: it never will be.
+    Destroy {
+        group: GroupId,
+    },
+    /// Keep the group's log from `index` on, for `holder`: no snapshot at or beyond it makes it dispensable, until
+    /// [`Action::Release`]. One that is being written is given up. It ends with the process: whoever holds it asks again
+    /// when the log is applied anew.
+    Hold {
+        group: GroupId,
+        holder: u64,
+        index: Index,
+    },
+    Release {
+        group: GroupId,
+        holder: u64,
+    },
+    /// Let the group take these entries into its log as committed. Nothing happens when it has them, nor while
+    /// something before them is missing.
+    HandEntries(HandedEntries),
+    /// Go on applying at the entry at `index`, with what it needed.
+    Resume {
+        group: GroupId,
+        index: Index,
+        given: Bytes,
+    },
+    TakeSnapshot {
+        group: GroupId,
+    },
 }

@@ -1,6 +1,8 @@
 use bytes::Bytes;
 use settle_base::{GroupTime, Index, Term};
 
+use crate::Members;
+
 /// Where and when in its group's history a command stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EntryMeta {
@@ -41,6 +43,40 @@ pub trait StateMachine: Send + 'static {
     /// host stops the group and says so; a command that is merely refused (a lock conflict, an unknown xid) is an
     /// effect, not an error.
     fn apply(&mut self, entry: EntryMeta, command: &Bytes, effects: &mut Vec<Self::Effect>) -> Result<(), ApplyError>;
+
+    /// Whether `command`, the next to be applied, needs something that is not in this group's log, and what. The host
+    /// then stops applying before it, asks the service, and applies it with [`StateMachine::apply_given`].
+    fn needs(&self, command: &Bytes) -> Option<Bytes> {
+        let _ = command;
+        None
+    }
+
+    /// Applies a command that needed something. `given` must be the same on every replica: a function of a log.
+    ///
+    /// # Errors
+    /// As [`StateMachine::apply`].
+    fn apply_given(
+        &mut self,
+        entry: EntryMeta,
+        command: &Bytes,
+        given: Bytes,
+        effects: &mut Vec<Self::Effect>,
+    ) -> Result<(), ApplyError> {
+        let _ = given;
+        self.apply(entry, command, effects)
+    }
+
+    /// The group's members as of the last applied entry: told when the replica starts and whenever they may have
+    /// changed, in their place among the commands.
+    fn members_changed(&mut self, members: &Members) {
+        let _ = members;
+    }
+
+    /// Whether a change of members may be proposed, and takes effect when it is met in the log. Asked of every replica
+    /// at the same place, so the answer must follow from the state.
+    fn takes_members(&self) -> bool {
+        true
+    }
 
     /// Applies committed commands that follow one another; how they are cut into batches must not matter. Worth
     /// writing when a batch is cheaper than its parts, as with an engine that has write batches.

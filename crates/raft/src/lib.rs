@@ -43,6 +43,6 @@ pub use read::ReadError;
 pub use ready::{Persist, PersistSeq, ReadBehind, ReadReady, Ready, RoleChange};
 pub use replication::ProposeError;
 pub use reset::{LossWindow, ResetError};
-pub use surgery::HandError;
 pub use settle_base::{GroupId, Index, PeerId, Term};
+pub use surgery::HandError;
 pub use validate::StepError;

@@ -139,7 +139,11 @@ mod tests {
     }
 
     fn entries(terms: &[Term], first: Index) -> Vec<Entry> {
-        terms.iter().zip(first..).map(|(&term, index)| entry(index, term)).collect()
+        terms
+            .iter()
+            .zip(first..)
+            .map(|(&term, index)| entry(index, term))
+            .collect()
     }
 
     /// Peer 1 of three in a group that began at (5, 5), with entries of `terms` behind that.
@@ -194,7 +198,11 @@ mod tests {
         let mut raft = peer(&[5, 6, 6], in_term(9, 5));
         assert_eq!(raft.hand_entries(7, 6, Vec::new()), Ok(7));
         assert_eq!((raft.commit(), raft.last_index(), raft.term()), (7, 8, 10));
-        assert_eq!(raft.hand_entries(5, 5, entries(&[5], 6)), Ok(7), "what is older changes nothing");
+        assert_eq!(
+            raft.hand_entries(5, 5, entries(&[5], 6)),
+            Ok(7),
+            "what is older changes nothing"
+        );
     }
 
     #[test]
@@ -243,8 +251,15 @@ mod tests {
     #[test]
     fn a_leader_that_was_passed_over_takes_what_was_committed_without_it() {
         let mut raft = peer(&[5, 6], in_term(6, 6));
-        assert_eq!(raft.hand_entries(5, 5, entries(&[5, 5], 6)), Ok(7), "a leader of term 7 or later committed them");
-        assert_eq!((raft.role(), raft.term(), raft.term_at(7)), (Role::Follower, 7, Some(5)));
+        assert_eq!(
+            raft.hand_entries(5, 5, entries(&[5, 5], 6)),
+            Ok(7),
+            "a leader of term 7 or later committed them"
+        );
+        assert_eq!(
+            (raft.role(), raft.term(), raft.term_at(7)),
+            (Role::Follower, 7, Some(5))
+        );
         let append = Body::Append {
             prev_index: 6,
             prev_term: 5,
@@ -267,6 +282,9 @@ mod tests {
         let restored = Restored::default();
         let mut raft = Raft::restore(Config::new(GroupId(1), PeerId(1), 7), restored).expect("empty");
         let prev_index = 5;
-        assert_eq!(raft.hand_entries(5, 5, entries(&[5], 6)), Err(HandError::Empty { prev_index }));
+        assert_eq!(
+            raft.hand_entries(5, 5, entries(&[5], 6)),
+            Err(HandError::Empty { prev_index })
+        );
     }
 }

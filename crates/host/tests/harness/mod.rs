@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use settle_base::{GroupId, Mono, NodeId, PeerId, fingerprint};
 use settle_host::{Host, HostAction, HostConfig, HostError, HostEvent, HostNote, OpenError, PeerError, PeerMessage};
-use settle_machine::{Action, ApplyError, Context, EntryMeta, Event, LoadError, Service, SnapshotChunks, StateMachine};
+use settle_machine::{
+    Action, ApplyError, Context, CreateOutcome, EntryMeta, Event, LoadError, Service, SnapshotChunks, StateMachine,
+};
 use settle_raft::Role;
 use settle_storage::MemDisk;
 
@@ -35,6 +37,22 @@ impl StateMachine for Journal {
         self.check(command).map_err(|error| ApplyError { index, ..error })?;
         self.lines.push(command.clone());
         effects.push(command.clone());
+        Ok(())
+    }
+
+    fn needs(&self, command: &Bytes) -> Option<Bytes> {
+        command.strip_prefix(b"needs ").map(Bytes::copy_from_slice)
+    }
+
+    fn apply_given(
+        &mut self,
+        _: EntryMeta,
+        _: &Bytes,
+        given: Bytes,
+        effects: &mut Vec<Bytes>,
+    ) -> Result<(), ApplyError> {
+        self.lines.push(given.clone());
+        effects.push(given);
         Ok(())
     }
 
@@ -76,6 +94,8 @@ impl StateMachine for Journal {
 pub enum Ask {
     Propose(&'static str),
     Read(u64),
+    /// As the service itself.
+    Act(Action<Told>),
 }
 
 #[derive(Debug, PartialEq, Eq, Clone)]
@@ -83,6 +103,9 @@ pub enum Told {
     Applied(Bytes),
     Read { token: u64, lines: usize },
     ReadDropped(u64),
+    Created(GroupId, CreateOutcome),
+    Destroyed(GroupId),
+    Paused(u64, Bytes),
 }
 
 #[derive(Default)]
@@ -111,6 +134,10 @@ impl Service for Front {
                 context.act(Action::Respond(Told::Read { token, lines }));
             }
             Event::ReadDropped { token, .. } => context.act(Action::Respond(Told::ReadDropped(token))),
+            Event::Request(Ask::Act(action)) => context.act(action),
+            Event::Created { group, outcome } => context.act(Action::Respond(Told::Created(group, outcome))),
+            Event::Destroyed { group } => context.act(Action::Respond(Told::Destroyed(group))),
+            Event::ApplyPaused { index, needs, .. } => context.act(Action::Respond(Told::Paused(index, needs))),
             _ => {}
         }
     }

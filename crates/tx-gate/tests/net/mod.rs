@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use settle_base::{GroupId, GroupTime, Mono, NodeId, Prng, Term};
-use settle_machine::{Action, Context, EntryMeta, Event, GroupRole, GroupView, Service, StateMachine};
+use settle_machine::{
+    Action, Context, EntryMeta, Event, GroupLog, GroupRole, GroupView, LogEntry, LogMarks, Service, StateMachine,
+};
 use settle_tx::{BranchStatus, BranchType, CallKind, Direction, MachineConfig, Tid, TxMachine};
 use settle_tx_gate::{
     AdminAnswer, AdminRequest, BranchCall, BranchRegistration, CallId, ClientAnswer, ClientRequest, ConnId, DropReason,
@@ -16,6 +18,19 @@ use settle_tx_gate::{
 
 pub const GROUP: GroupId = GroupId(1);
 pub const STEP_MS: u64 = 10;
+
+/// A gate does not look at the log.
+struct NoLog;
+
+impl GroupLog for NoLog {
+    fn marks(&self) -> LogMarks {
+        LogMarks::default()
+    }
+
+    fn entries(&self, _: u64, _: u64) -> Option<(Term, Vec<LogEntry>)> {
+        None
+    }
+}
 
 /// Percentages, and delays in milliseconds.
 #[derive(Clone, Copy, Default)]
@@ -442,7 +457,14 @@ impl Net {
             true => GroupTime(self.now_ms),
             false => machine.time(),
         };
-        let group = |id| (id == GROUP).then_some(GroupView { machine, role, time });
+        let group = |id| {
+            (id == GROUP).then_some(GroupView {
+                machine,
+                role,
+                time,
+                log: &NoLog,
+            })
+        };
         let now = Mono::from_millis(self.now_ms);
         let mut context = Context {
             now,

@@ -1,0 +1,615 @@
+//! Operations on the groups of a node while they run: create one, destroy one for ever, hold a log, stop a machine
+//! before an entry until it is given what it lacks, bring a log to where another group's log says that it ended.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use settle_base::{GroupId, Index, Mono, PeerId, Term};
+use settle_machine::{
+    Action, Birth, CreateOutcome, Event, GroupLog, HandedEntries, LogEntry, LogMarks, Members, NewGroup, Service,
+    StateMachine,
+};
+use settle_raft::{ConfState, Entry, HandError, HardState, Raft, Restored, Role, SnapshotMeta};
+use settle_storage::{Disk, DiskError, DiskRead, FileName, Op, Token};
+use settle_wal::Record;
+
+use crate::{
+    Host, HostAction, HostError, HostNote,
+    group::Group,
+    identity::is_full,
+    join::raft_config,
+    members::{self, Book, decode_conf, encode_conf},
+    order::Then,
+    raft_codec::{kind_from_u8, kind_to_u8},
+    snapshot_file::{Cut, Writer, Written, file_name},
+};
+
+/// Chunks of a new group's state on their way to the disk, at most.
+const WINDOW: usize = 8;
+
+/// What is being done to one group that is here.
+#[derive(Debug, Default)]
+pub(crate) struct Surgery {
+    /// The log is kept from here on, by holder.
+    holds: BTreeMap<u64, Index>,
+    paused: Option<Paused>,
+}
+
+/// The machine stands before the first of these entries, which needs something.
+#[derive(Debug)]
+struct Paused {
+    entries: VecDeque<Entry>,
+}
+
+/// What is being done on this node beyond one group.
+pub(crate) struct Theatre<M> {
+    creating: BTreeMap<GroupId, Creating<M>>,
+    /// Destroyed here, or about to be: none of them ever comes back.
+    tombstones: BTreeSet<GroupId>,
+    /// Of them those that the log does not say so of durably yet.
+    destroying: BTreeSet<GroupId>,
+    orders: VecDeque<Order>,
+    told: VecDeque<Told>,
+}
+
+enum Order {
+    Create(Box<NewGroup>),
+    Destroy(GroupId),
+    Hand(HandedEntries),
+    Resume { group: GroupId, index: Index, given: Bytes },
+}
+
+enum Told {
+    Created { group: GroupId, outcome: CreateOutcome },
+    Destroyed { group: GroupId },
+    Paused { group: GroupId, index: Index, needs: Bytes },
+}
+
+/// A group on its way to the disk: first its state as a file, then the log's records, and only then it is there.
+struct Creating<M> {
+    meta: SnapshotMeta,
+    book: Book,
+    machine: M,
+    chunks: Vec<Bytes>,
+    campaigns: bool,
+    /// `None` while a full disk is waited for, and once the file is done.
+    writing: Option<Writing>,
+    file: Option<FileName>,
+    is_staged: bool,
+}
+
+struct Writing {
+    chunks: Cut,
+    writer: Writer,
+    is_finished: bool,
+}
+
+impl<M> Default for Theatre<M> {
+    fn default() -> Theatre<M> {
+        Theatre {
+            creating: BTreeMap::new(),
+            tombstones: BTreeSet::new(),
+            destroying: BTreeSet::new(),
+            orders: VecDeque::new(),
+            told: VecDeque::new(),
+        }
+    }
+}
+
+impl<M> Theatre<M> {
+    /// Found in the log at the start.
+    pub(crate) fn found_destroyed(&mut self, group: GroupId) {
+        self.tombstones.insert(group);
+    }
+}
+
+impl<S: Service, D: Disk + DiskRead> Host<S, D> {
+    /// Takes an action on groups. A hold counts at once; the rest happens in this flush.
+    pub(crate) fn operate(&mut self, action: Action<S::Response>) {
+        let order = match action {
+            Action::Hold { group, holder, index } => return self.hold(group, holder, index),
+            Action::Release { group, holder } => {
+                if let Some(surgery) = self.groups.get_mut(&group).and_then(|g| g.surgery.as_mut()) {
+                    surgery.holds.remove(&holder);
+                }
+                return;
+            }
+            Action::Create(new) => Order::Create(new),
+            Action::Destroy { group } => Order::Destroy(group),
+            Action::HandEntries(handed) => Order::Hand(handed),
+            Action::Resume { group, index, given } => Order::Resume { group, index, given },
+            Action::Propose { .. }
+            | Action::Read { .. }
+            | Action::Peer { .. }
+            | Action::Respond(_)
+            | Action::TakeSnapshot { .. } => unreachable!("these are no operations on groups"),
+        };
+        self.theatre.orders.push_back(order);
+    }
+
+    /// Does what was ordered and tells what came of it; true when there was anything.
+    pub(crate) fn settle_surgery(
+        &mut self,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> Result<bool, HostError> {
+        let any = !self.theatre.orders.is_empty() || !self.theatre.told.is_empty();
+        // One pass each: what follows waits for the next round.
+        for order in std::mem::take(&mut self.theatre.orders) {
+            match order {
+                Order::Create(new) => self.create_group(*new, now)?,
+                Order::Destroy(group) => self.destroy_group(group, now)?,
+                Order::Hand(handed) => self.hand_over_entries(handed)?,
+                Order::Resume { group, index, given } => self.resume(group, index, given, now, out)?,
+            }
+        }
+        for told in std::mem::take(&mut self.theatre.told) {
+            let event = match told {
+                Told::Created { group, outcome } => Event::Created { group, outcome },
+                Told::Destroyed { group } => Event::Destroyed { group },
+                Told::Paused { group, index, needs } => Event::ApplyPaused { group, index, needs },
+            };
+            self.serve(event, now, out);
+        }
+        Ok(any)
+    }
+
+    /// A full disk may have space again.
+    pub(crate) fn tick_surgery(&mut self) {
+        let waits = |c: &Creating<S::Machine>| c.writing.is_none() && c.file.is_none() && !c.is_staged;
+        let waiting = self
+            .theatre
+            .creating
+            .iter()
+            .filter(|(_, c)| waits(c))
+            .map(|(id, _)| *id);
+        for id in waiting.collect::<Vec<_>>() {
+            self.begin_writing(id);
+        }
+    }
+
+    // Creation.
+
+    fn create_group(&mut self, new: NewGroup, now: Mono) -> Result<(), HostError> {
+        let group = new.group;
+        match self.prepare_creation(new) {
+            Err(outcome) => self.theatre.told.push_back(Told::Created { group, outcome }),
+            Ok(creating) => {
+                let has_state = creating.meta.index > 0;
+                self.theatre.creating.insert(group, creating);
+                if has_state {
+                    self.begin_writing(group);
+                } else {
+                    self.stage_creation(group, now)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare_creation(&self, new: NewGroup) -> Result<Creating<S::Machine>, CreateOutcome> {
+        let NewGroup { group, birth } = new;
+        let theatre = &self.theatre;
+        if theatre.tombstones.contains(&group) && !settle_base::mutant!("destroyed_group_returns") {
+            return Err(CreateOutcome::Tombstoned);
+        }
+        if self.groups.get(&group).is_some() || theatre.creating.contains_key(&group) {
+            return Err(CreateOutcome::Exists);
+        }
+        let known = self.groups.len() + theatre.creating.len() + theatre.tombstones.len();
+        let cluster = self.identity.cluster.filter(|_| self.wal.is_some());
+        let cluster = cluster.filter(|_| known < self.config.limits.groups_max);
+        let cluster = cluster.ok_or(CreateOutcome::Refused)?;
+        let mut machine = (self.make_machine)(group, cluster);
+        let (mut meta, mut book) = (SnapshotMeta::default(), Book::default());
+        let (mut chunks, mut campaigns) = (Vec::new(), false);
+        if let Some(birth) = birth {
+            (meta, book) = begin(&birth, self.identity.incarnation).ok_or(CreateOutcome::Refused)?;
+            let loaded = machine.load(&mut birth.chunks.iter().cloned());
+            loaded.map_err(|_| CreateOutcome::Refused)?;
+            (chunks, campaigns) = (birth.chunks, birth.campaigns);
+        }
+        Ok(Creating {
+            meta,
+            book,
+            machine,
+            chunks,
+            campaigns,
+            writing: None,
+            file: None,
+            is_staged: false,
+        })
+    }
+
+    fn begin_writing(&mut self, id: GroupId) {
+        let Some(creating) = self.theatre.creating.get_mut(&id) else {
+            return;
+        };
+        let target = file_name(id, creating.meta.index, "-born");
+        // It is this one's name again.
+        self.obsolete.retain(|(_, file)| *file != target);
+        let temporary = format!("snap-{:x}-creating.tmp", id.0);
+        let writer = Writer::create(&mut self.disk, &mut self.tokens, id, &creating.meta, &temporary, target);
+        let chunks = Box::new(creating.chunks.clone().into_iter());
+        creating.writing = Some(Writing {
+            chunks: Cut::new(chunks, self.config.snapshot_chunk_bytes),
+            writer,
+            is_finished: false,
+        });
+        self.pump_creation(id);
+    }
+
+    fn pump_creation(&mut self, id: GroupId) {
+        let creating = self.theatre.creating.get_mut(&id);
+        let Some(writing) = creating.and_then(|c| c.writing.as_mut()) else {
+            return;
+        };
+        while !writing.is_finished && writing.writer.in_flight() < WINDOW {
+            match writing.chunks.next() {
+                Some(data) => writing.writer.write(&mut self.disk, &mut self.tokens, &data),
+                None => {
+                    writing.writer.finish(&mut self.disk, &mut self.tokens);
+                    writing.is_finished = true;
+                }
+            }
+        }
+    }
+
+    /// A completion of the disk; false when it is none of a creation.
+    pub(crate) fn creation_written(
+        &mut self,
+        token: Token,
+        result: &Result<(), DiskError>,
+        now: Mono,
+    ) -> Result<bool, HostError> {
+        let mut found = None;
+        for (&id, creating) in &mut self.theatre.creating {
+            let Some(writing) = &mut creating.writing else { continue };
+            match writing.writer.complete(&mut self.disk, &mut self.tokens, token, result) {
+                Ok(Written::NotMine) => {}
+                outcome => {
+                    found = Some((id, outcome));
+                    break;
+                }
+            }
+        }
+        let Some((id, outcome)) = found else { return Ok(false) };
+        match outcome {
+            Ok(Written::Done) => {
+                let creating = self.theatre.creating.get_mut(&id).expect("it was just found");
+                let writing = creating.writing.take().expect("it was just found");
+                creating.file = Some(writing.writer.target().clone());
+                self.stage_creation(id, now)?;
+            }
+            Ok(_) => self.pump_creation(id),
+            Err(error) => {
+                let creating = self.theatre.creating.get_mut(&id).expect("it was just found");
+                let writing = creating.writing.take().expect("it was just found");
+                writing.writer.discard(&mut self.disk, &mut self.tokens);
+                if !is_full(&error) {
+                    return Err(HostError::Disk { source: error });
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The state is durable as a file, so the log may say that the group begins with it.
+    fn stage_creation(&mut self, id: GroupId, now: Mono) -> Result<(), HostError> {
+        let creating = self.theatre.creating.get_mut(&id).expect("its creation goes on");
+        creating.is_staged = true;
+        let (group, data) = (id, Bytes::new());
+        let mut records = vec![Record::Create { group, data }];
+        let meta = &creating.meta;
+        if meta.index > 0 {
+            let state = settle_wal::HardState {
+                term: meta.term,
+                vote: PeerId::NONE,
+                commit: meta.index,
+            };
+            records.push(Record::HardState { group, state });
+            let snapshot = settle_wal::Snapshot {
+                index: meta.index,
+                term: meta.term,
+                time: meta.time,
+                conf: encode_conf(&meta.conf, &meta.context),
+                file: creating.file.clone(),
+            };
+            let reset = true;
+            records.push(Record::Snapshot { group, snapshot, reset });
+        }
+        self.stage(id, records, Then::Created, now)
+    }
+
+    /// The log says durably that the group is here: now it may speak.
+    pub(crate) fn created(
+        &mut self,
+        id: GroupId,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> Result<(), HostError> {
+        let Some(creating) = self.theatre.creating.remove(&id) else {
+            // Destroyed while it was on its way; its file goes with it.
+            return Ok(());
+        };
+        let Creating {
+            meta,
+            book,
+            machine,
+            campaigns,
+            file,
+            ..
+        } = creating;
+        let hard_state = HardState {
+            term: meta.term,
+            commit: meta.index,
+            ..HardState::default()
+        };
+        let restored = Restored {
+            hard_state,
+            snapshot: meta.clone(),
+            ..Restored::default()
+        };
+        let raft = Raft::restore(raft_config(&self.config, &self.identity, id), restored)
+            .map_err(|source| HostError::Start { group: id, source })?;
+        self.checker.restored(id, hard_state, meta.index);
+        let book = self.groups.share(book);
+        self.groups.insert(Group::new(raft, id, machine, book, &meta, file));
+        if campaigns && let Some(group) = self.groups.get_mut(&id) {
+            group.raft.campaign();
+        }
+        self.counters.groups_created += 1;
+        let (group, conf) = (id, meta.conf);
+        out.push(HostAction::Note(HostNote::GroupCreated { group, conf }));
+        let outcome = CreateOutcome::Created;
+        self.theatre.told.push_back(Told::Created { group, outcome });
+        self.update_role(id, now, out);
+        Ok(())
+    }
+
+    // Destruction.
+
+    fn destroy_group(&mut self, id: GroupId, now: Mono) -> Result<(), HostError> {
+        if self.theatre.destroying.contains(&id) || self.wal.is_none() {
+            return Ok(());
+        }
+        if !self.theatre.tombstones.insert(id) && self.groups.get(&id).is_none() {
+            self.theatre.told.push_back(Told::Destroyed { group: id });
+            return Ok(());
+        }
+        self.theatre.destroying.insert(id);
+        let mut file = None;
+        if let Some(creating) = self.theatre.creating.remove(&id) {
+            file = creating.file;
+            if let Some(writing) = creating.writing {
+                writing.writer.discard(&mut self.disk, &mut self.tokens);
+            }
+        }
+        self.forget_transfers(id);
+        if let Some(group) = self.groups.remove(&id) {
+            file = group.snapshot_file;
+            let reads = group.reads.into_values().chain(group.reads_confirmed.into_values());
+            for read in reads {
+                self.lose_read(id, read.token);
+            }
+        }
+        self.misfits.remove(&id);
+        self.stage(id, vec![Record::Destroy { group: id }], Then::Destroyed { file }, now)
+    }
+
+    /// The log says durably that the group is gone.
+    pub(crate) fn destroyed(&mut self, id: GroupId, file: Option<FileName>, out: &mut Vec<HostAction<S::Response>>) {
+        self.theatre.destroying.remove(&id);
+        self.checker.forget(id);
+        let wal = self.wal.as_mut().expect("a group exists only with a log");
+        self.obsolete.extend(file.map(|file| (wal.durable(), file)));
+        wal.purge(&mut self.disk);
+        self.counters.groups_destroyed += 1;
+        out.push(HostAction::Note(HostNote::GroupDestroyed { group: id }));
+        self.theatre.told.push_back(Told::Destroyed { group: id });
+    }
+
+    /// Whether the group was destroyed on this node.
+    pub fn is_tombstoned(&self, group: GroupId) -> bool {
+        self.theatre.tombstones.contains(&group)
+    }
+
+    /// Who the members of a group are, as its machine was told.
+    pub fn members(&self, group: GroupId) -> Option<Members> {
+        self.groups.get(&group).map(|g| members_of(g.raft.conf(), &g.book))
+    }
+
+    /// Files of a snapshot on its way, with nobody left to want it.
+    pub(crate) fn forget_file(&mut self, file: FileName) {
+        self.disk.submit(self.tokens.next(), Op::Remove { file });
+    }
+
+    // Logs.
+
+    fn hold(&mut self, id: GroupId, holder: u64, index: Index) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.surgery.get_or_insert_default().holds.insert(holder, index);
+        if group.is_taking_from(index) {
+            self.abandon_taking(id);
+        }
+    }
+
+    fn hand_over_entries(&mut self, handed: HandedEntries) -> Result<(), HostError> {
+        let HandedEntries {
+            group: id,
+            prev_index,
+            prev_term,
+            entries,
+        } = handed;
+        let Some(group) = self.groups.get_mut(&id) else {
+            return Ok(());
+        };
+        let entries: Option<Vec<Entry>> = entries.into_iter().map(entry).collect();
+        let (after, found, term) = (prev_index, prev_index, prev_term);
+        let result = match entries {
+            Some(entries) => group.raft.hand_entries(prev_index, prev_term, entries),
+            None => Err(HandError::Entries { after, found, term }),
+        };
+        match result {
+            Ok(_) => self.counters.handed_entries += 1,
+            Err(HandError::Gap { .. } | HandError::Empty { .. }) => {}
+            Err(source) => return Err(HostError::Handed { group: id, source }),
+        }
+        Ok(())
+    }
+
+    // Pauses.
+
+    /// The machine cannot apply the first of `entries` yet.
+    pub(crate) fn pause(&mut self, id: GroupId, entries: VecDeque<Entry>, needs: Bytes) {
+        let group = self.groups.get_mut(&id).expect("its entries were just taken");
+        let index = entries.front().expect("an entry is what needs something").index;
+        group.surgery.get_or_insert_default().paused = Some(Paused { entries });
+        self.counters.applies_paused += 1;
+        self.theatre.told.push_back(Told::Paused {
+            group: id,
+            index,
+            needs,
+        });
+    }
+
+    fn resume(
+        &mut self,
+        id: GroupId,
+        index: Index,
+        given: Bytes,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> Result<(), HostError> {
+        let Some(surgery) = self.groups.get_mut(&id).and_then(|g| g.surgery.as_mut()) else {
+            return Ok(());
+        };
+        let stands_there = |paused: &mut Paused| paused.entries.front().is_some_and(|entry| entry.index == index);
+        let Some(paused) = surgery.paused.take_if(stands_there) else {
+            return Ok(());
+        };
+        self.apply_from(id, paused.entries, Some(given), now, out)
+    }
+}
+
+impl<M: StateMachine> Group<M> {
+    /// Keeps what was committed meanwhile for when the machine goes on; false when it is not paused.
+    pub(crate) fn wait_behind_pause(&mut self, committed: &mut Vec<Entry>) -> bool {
+        let Some(paused) = self.surgery.as_mut().and_then(|s| s.paused.as_mut()) else {
+            return false;
+        };
+        paused.entries.extend(committed.drain(..));
+        true
+    }
+
+    /// A snapshot stands for all that waited.
+    pub(crate) fn end_pause(&mut self) {
+        if let Some(surgery) = &mut self.surgery {
+            surgery.paused = None;
+        }
+    }
+
+    /// Whether somebody needs the log from at most the applied entry on.
+    pub(crate) fn is_held(&self) -> bool {
+        let at = self.applied.index;
+        self.surgery
+            .as_ref()
+            .is_some_and(|s| s.holds.values().any(|index| *index <= at))
+            && !settle_base::mutant!("split_loses_log_hold")
+    }
+
+    /// Tells the machine who the members are now.
+    pub(crate) fn tell_members(&mut self) {
+        let members = members_of(self.raft.conf(), &self.book);
+        self.machine.members_changed(&members);
+    }
+}
+
+impl<M: StateMachine> GroupLog for Group<M> {
+    fn marks(&self) -> LogMarks {
+        LogMarks {
+            first: self.raft.first_index(),
+            last: self.raft.last_index(),
+            committed: self.raft.commit(),
+            applied: self.applied.index,
+            snapshot: self.snapshot_index,
+            on_all: on_all(&self.raft),
+        }
+    }
+
+    fn entries(&self, after: Index, to: Index) -> Option<(Term, Vec<LogEntry>)> {
+        let prev_term = self.raft.term_at(after)?;
+        let entries: Vec<LogEntry> = self.raft.entries(after + 1..=to).map(log_entry).collect();
+        (entries.len() as u64 == to.checked_sub(after)?).then_some((prev_term, entries))
+    }
+}
+
+fn on_all(raft: &Raft) -> Option<Index> {
+    if raft.role() != Role::Leader {
+        return None;
+    }
+    let status = raft.status();
+    let is_well = status.progress.iter().all(|p| p.recent_active && !p.recovering);
+    let least = status
+        .progress
+        .iter()
+        .map(|p| p.matched)
+        .min()
+        .unwrap_or(status.last_index);
+    is_well.then_some(least.min(status.durable_index))
+}
+
+pub(crate) fn members_of(conf: &ConfState, book: &Book) -> Members {
+    if conf.voters.is_empty() {
+        return Members::default();
+    }
+    let union = |a: &[PeerId], b: &[PeerId]| {
+        a.iter()
+            .chain(b)
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    };
+    Members {
+        voters: union(&conf.voters, &conf.outgoing),
+        learners: union(&conf.learners, &conf.learners_next),
+        is_joint: conf.is_joint(),
+        encoded: encode_conf(conf, &book.encode()),
+    }
+}
+
+/// What a birth says, when it makes sense on the node of `us`.
+fn begin(birth: &Birth, us: PeerId) -> Option<(SnapshotMeta, Book)> {
+    let (conf, context) = decode_conf(birth.members.clone()).ok()?;
+    let book = Book::decode(context.clone()).ok()?;
+    let is_sound = conf.is_valid() && members::is_in(&conf, us) && birth.index > 0 && birth.term > 0;
+    let meta = SnapshotMeta {
+        index: birth.index,
+        term: birth.term,
+        conf,
+        time: birth.time,
+        context,
+    };
+    is_sound.then_some((meta, book))
+}
+
+fn log_entry(entry: &Entry) -> LogEntry {
+    LogEntry {
+        index: entry.index,
+        term: entry.term,
+        kind: kind_to_u8(entry.kind),
+        time: entry.time,
+        data: entry.data.clone(),
+    }
+}
+
+fn entry(entry: LogEntry) -> Option<Entry> {
+    Some(Entry {
+        term: entry.term,
+        index: entry.index,
+        kind: kind_from_u8(entry.kind)?,
+        time: entry.time,
+        data: entry.data,
+    })
+}

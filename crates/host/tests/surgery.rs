@@ -1,0 +1,238 @@
+//! Groups created and destroyed while their nodes run, machines that wait, logs that are kept.
+
+mod harness;
+
+use bytes::Bytes;
+use harness::{Ask, Cluster, GROUP, Told};
+use settle_base::{GroupId, GroupTime};
+use settle_host::{HostEvent, HostNote, OperatorRequest};
+use settle_machine::{Action, Birth, CreateOutcome, HandedEntries, LogEntry, NewGroup};
+use settle_storage::DiskRead;
+
+const CHILD: GroupId = GroupId(7);
+
+fn act(cluster: &mut Cluster, node: u32, action: Action<Told>) {
+    cluster.give(node, HostEvent::Request(Ask::Act(action)));
+    cluster.deliver();
+}
+
+/// A child of the founded group, as every replica of it would create it.
+fn child(cluster: &Cluster) -> NewGroup {
+    let members = cluster.hosts[&1].members(GROUP).expect("a founded group").encoded;
+    let birth = Birth {
+        members,
+        index: 5,
+        term: 5,
+        time: GroupTime(9),
+        chunks: vec![Bytes::from_static(b"born\n")],
+        campaigns: false,
+    };
+    NewGroup {
+        group: CHILD,
+        birth: Some(birth),
+    }
+}
+
+fn create_everywhere(cluster: &mut Cluster) {
+    let new = child(cluster);
+    for node in 1..=3 {
+        act(cluster, node, Action::Create(Box::new(new.clone())));
+    }
+    let is_here = |c: &Cluster| (1..=3).all(|n| c.hosts[&n].raft(CHILD).is_some_and(|r| !r.leader().is_none()));
+    cluster.until("a leader of the child", is_here);
+}
+
+fn outcomes(cluster: &Cluster, node: u32) -> Vec<CreateOutcome> {
+    let told = cluster.told.iter().filter(|(n, _)| *n == node);
+    let outcome = |told: &Told| match told {
+        Told::Created(CHILD, outcome) => Some(*outcome),
+        _ => None,
+    };
+    told.filter_map(|(_, told)| outcome(told)).collect()
+}
+
+fn restart(cluster: &mut Cluster, node: u32) {
+    cluster.stop(node);
+    cluster.start(node).expect("a sound directory opens");
+    cluster.connect_all();
+}
+
+#[test]
+fn a_group_created_on_all_nodes_begins_with_its_state_and_survives_restarts() {
+    let mut cluster = Cluster::founded(3);
+    create_everywhere(&mut cluster);
+    for node in 1..=3 {
+        assert_eq!(outcomes(&cluster, node), [CreateOutcome::Created]);
+        restart(&mut cluster, node);
+        let machine = cluster.hosts[&node].machine(CHILD).expect("it was durable");
+        assert_eq!(machine.lines, [Bytes::from_static(b"born")]);
+    }
+    let again = child(&cluster);
+    act(&mut cluster, 1, Action::Create(Box::new(again)));
+    assert_eq!(outcomes(&cluster, 1), [CreateOutcome::Created, CreateOutcome::Exists]);
+}
+
+#[test]
+fn a_replica_that_missed_the_beginning_waits_empty_for_a_snapshot() {
+    let mut cluster = Cluster::founded(3);
+    let new = child(&cluster);
+    for node in 1..=2 {
+        act(&mut cluster, node, Action::Create(Box::new(new.clone())));
+    }
+    cluster.until("a leader of the child", |c| {
+        c.hosts[&1].raft(CHILD).is_some_and(|r| !r.leader().is_none())
+    });
+    assert!(cluster.hosts[&3].raft(CHILD).is_none(), "messages create nothing");
+    let empty = NewGroup {
+        group: CHILD,
+        birth: None,
+    };
+    act(&mut cluster, 3, Action::Create(Box::new(empty)));
+    cluster.until("the state", |c| {
+        c.hosts[&3].machine(CHILD).is_some_and(|m| !m.lines.is_empty())
+    });
+}
+
+#[test]
+fn a_destroyed_group_never_comes_back() {
+    let mut cluster = Cluster::founded(3);
+    create_everywhere(&mut cluster);
+    act(&mut cluster, 1, Action::Destroy { group: CHILD });
+    cluster.until("its end", |c| c.told.contains(&(1, Told::Destroyed(CHILD))));
+    let new = child(&cluster);
+    act(&mut cluster, 1, Action::Create(Box::new(new.clone())));
+    restart(&mut cluster, 1);
+    cluster.ticks(40);
+    act(&mut cluster, 1, Action::Create(Box::new(new)));
+    cluster.ticks(2);
+    use CreateOutcome::{Created, Tombstoned};
+    assert_eq!(outcomes(&cluster, 1), [Created, Tombstoned, Tombstoned]);
+    assert!(cluster.hosts[&1].raft(CHILD).is_none());
+    let files = cluster.disks[&1].fork().list().expect("readable");
+    assert!(
+        files.iter().all(|(f, _)| !f.as_str().starts_with("snap-7-")),
+        "{files:?}"
+    );
+}
+
+#[test]
+fn a_birth_that_makes_no_sense_here_is_refused() {
+    let mut cluster = Cluster::founded(3);
+    let sound = child(&cluster);
+    let spoil: [fn(&mut Birth); 4] = [
+        |birth| birth.members = Bytes::from_static(b"nobody"),
+        |birth| birth.index = 0,
+        |birth| birth.term = 0,
+        |birth| birth.chunks = vec![Bytes::from_static(b"no end")],
+    ];
+    for spoil in spoil {
+        let mut new = sound.clone();
+        spoil(new.birth.as_mut().expect("a birth"));
+        act(&mut cluster, 1, Action::Create(Box::new(new)));
+    }
+    assert_eq!(outcomes(&cluster, 1), [CreateOutcome::Refused; 4]);
+}
+
+#[test]
+fn a_held_log_outlives_no_snapshot_until_it_is_released() {
+    let mut cluster = Cluster::founded(3);
+    cluster.propose(1, "first");
+    cluster.ticks(2);
+    let (group, holder) = (GROUP, 1);
+    let index = cluster.hosts[&1].raft(GROUP).expect("founded").applied();
+    let taken = |c: &Cluster| {
+        c.notes
+            .iter()
+            .any(|(n, note)| *n == 1 && matches!(note, HostNote::SnapshotTaken { .. }))
+    };
+    let take = || HostEvent::Operator(OperatorRequest::TakeSnapshot { group });
+    act(&mut cluster, 1, Action::Hold { group, holder, index });
+    cluster.give(1, take());
+    cluster.ticks(5);
+    assert!(!taken(&cluster));
+    act(&mut cluster, 1, Action::Release { group, holder });
+    cluster.give(1, take());
+    cluster.until("a snapshot", taken);
+}
+
+#[test]
+fn a_machine_that_needs_something_stops_there_until_it_is_given() {
+    let mut cluster = Cluster::founded(3);
+    for text in ["before", "needs help", "after"] {
+        cluster.propose(1, text);
+    }
+    cluster.until("pauses", |c| {
+        (1..=3).all(|n| c.lines(n).len() == 1 && paused(c, n).is_some())
+    });
+    cluster.ticks(20);
+    let (index, needs) = paused(&cluster, 2).expect("just seen");
+    assert_eq!(needs, "help");
+    let given = Bytes::from_static(b"given");
+    for node in [1, 2] {
+        let (group, given) = (GROUP, given.clone());
+        let wrong = index + 1;
+        act(
+            &mut cluster,
+            node,
+            Action::Resume {
+                group,
+                index: wrong,
+                given: given.clone(),
+            },
+        );
+        assert_eq!(cluster.lines(node).len(), 1);
+        act(&mut cluster, node, Action::Resume { group, index, given });
+        assert_eq!(cluster.lines(node), ["before", "given", "after"]);
+    }
+    // What was not given before a restart is asked for again.
+    cluster.told.clear();
+    restart(&mut cluster, 3);
+    cluster.until("its question", |c| paused(c, 3).is_some());
+    assert_eq!(cluster.lines(3), ["before"]);
+}
+
+fn paused(cluster: &Cluster, node: u32) -> Option<(u64, Bytes)> {
+    let told = cluster.told.iter().filter(|(n, _)| *n == node);
+    let mut pauses = told.filter_map(|(_, told)| match told {
+        Told::Paused(index, needs) => Some((*index, needs.clone())),
+        _ => None,
+    });
+    pauses.next_back()
+}
+
+#[test]
+fn a_replica_that_is_cut_off_is_brought_to_the_end_by_entries_from_elsewhere() {
+    let mut cluster = Cluster::founded(3);
+    cluster.propose(1, "first");
+    cluster.ticks(2);
+    let leader = cluster.leader().expect("founded");
+    let lagging = (1..=3).find(|n| *n != leader).expect("three");
+    (1..=3).for_each(|other| cluster.disconnect(lagging, other));
+    cluster.propose(leader, "second");
+    cluster.ticks(2);
+    assert_eq!((cluster.lines(leader).len(), cluster.lines(lagging).len()), (2, 1));
+    let raft = cluster.hosts[&leader].raft(GROUP).expect("founded");
+    let prev_index = raft.last_index() - 1;
+    let last = raft
+        .entries(raft.last_index()..=raft.last_index())
+        .next()
+        .expect("it leads")
+        .clone();
+    let entries = vec![LogEntry {
+        index: last.index,
+        term: last.term,
+        kind: 0,
+        time: last.time,
+        data: last.data,
+    }];
+    let prev_term = raft.term_at(prev_index).expect("in memory");
+    let handed = HandedEntries {
+        group: GROUP,
+        prev_index,
+        prev_term,
+        entries,
+    };
+    act(&mut cluster, lagging, Action::HandEntries(handed));
+    cluster.ticks(2);
+    assert_eq!(cluster.lines(lagging), ["first", "second"]);
+}
