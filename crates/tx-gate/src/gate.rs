@@ -126,6 +126,8 @@ impl Service for TxGate {
             Event::PeerUp { node } => self.on_peer_up(node, context),
             Event::PeerDown { node } => self.on_peer_down(node, context),
             Event::Peer { from, body } => self.on_peer_message(from, &body, context),
+            // Its groups are founded with the cluster and stay.
+            Event::Created { .. } | Event::Destroyed { .. } | Event::ApplyPaused { .. } => {}
             Event::Tick => {
                 let timed_out = door.calls.time_out(context.now, door.config.max_calls);
                 door.failed_calls.extend(timed_out);

@@ -138,7 +138,7 @@ impl Service for RegisterService {
                 }
             }
             Event::Flush => self.flush(context),
-            Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Peer { .. } => {}
+            _ => {}
         }
     }
 }

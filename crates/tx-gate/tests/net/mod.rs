@@ -529,6 +529,13 @@ impl Net {
                     body,
                 });
             }
+            Action::Create(_)
+            | Action::Destroy { .. }
+            | Action::Hold { .. }
+            | Action::Release { .. }
+            | Action::HandEntries(_)
+            | Action::Resume { .. }
+            | Action::TakeSnapshot { .. } => panic!("a gate leaves the groups as they are"),
             Action::Respond(response) => self.hear(n, response),
         }
     }
