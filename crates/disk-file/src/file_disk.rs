@@ -36,6 +36,13 @@ pub struct FileDiskOptions {
     pub kind: DiskKind,
 }
 
+/// What the caller's own thread takes at most, in bytes of writes …
+const BY_CALLER_BYTES: usize = 64 << 10;
+/// … and only while the disk answers faster than this: a caller that waits for a slow disk does nothing else.
+const QUICK: Duration = Duration::from_millis(2);
+/// So many dispatches go to the thread after an operation that was not quick.
+const BY_THREAD_AFTER_SLOW: u32 = 200;
+
 /// A directory of real files. Dropping it does everything that was submitted, then lets the directory go.
 pub struct FileDisk {
     path: PathBuf,
@@ -43,6 +50,10 @@ pub struct FileDisk {
     shared: Arc<Shared>,
     /// Completions taken from `shared` and not yet polled.
     completed: VecDeque<Completion>,
+    /// Submitted, for the next [`FileDisk::dispatch`]; `None`: each submission goes to the thread at once.
+    gathered: Option<VecDeque<Request>>,
+    /// Dispatches that still go to the thread since the disk was slow.
+    by_thread: u32,
     thread: Option<JoinHandle<()>>,
     /// Holds the directory's lock.
     _lock: File,
@@ -52,6 +63,8 @@ struct Shared {
     queue: Mutex<Queue>,
     filled: Condvar,
     completed: Mutex<VecDeque<Completion>>,
+    /// Held while requests are done, by the thread or by a caller.
+    directory: Mutex<Directory>,
     /// Held by the thread while it does an operation, so that a read sees whole ones.
     unsynced: Mutex<Unsynced>,
 }
@@ -59,6 +72,8 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     requests: VecDeque<Request>,
+    /// Taken requests are being done, by the thread or by a caller: the other one waits.
+    is_busy: bool,
     closing: bool,
 }
 
@@ -99,27 +114,70 @@ impl FileDisk {
             queue: Mutex::default(),
             filled: Condvar::new(),
             completed: Mutex::default(),
+            directory: Mutex::new(directory),
             unsynced: Mutex::default(),
         });
         let of_thread = shared.clone();
         let kind = options.kind;
         let thread = std::thread::Builder::new()
             .name("settle-disk".to_owned())
-            .spawn(move || of_thread.work(directory, kind, notify))
+            .spawn(move || of_thread.work(kind, notify))
             .map_err(|source| OpenDirError::Thread { source })?;
         Ok(FileDisk {
             path: path.to_owned(),
             kind,
             shared,
             completed: VecDeque::new(),
+            gathered: None,
+            by_thread: 0,
             thread: Some(thread),
             _lock: lock,
         })
     }
 
-    fn push(&self, request: Request) {
-        lock(&self.shared.queue).requests.push_back(request);
-        self.shared.filled.notify_one();
+    /// From now on submissions are only gathered, and an owner that has other work to do first calls
+    /// [`FileDisk::dispatch`] after it.
+    pub fn gather(&mut self) {
+        self.gathered.get_or_insert_default();
+    }
+
+    /// Lets what was gathered be done. With `by_caller` it is done here and now if it is little, the thread has nothing
+    /// to do and the disk is quick: two threads' wake-ups cost more than a fast disk's sync. True when it was, so
+    /// that the completions are there; `notify` is not called for them.
+    pub fn dispatch(&mut self, by_caller: bool) -> bool {
+        let Some(gathered) = self.gathered.as_mut().filter(|gathered| !gathered.is_empty()) else {
+            return false;
+        };
+        let is_small = |request: &Request| match &request.op {
+            Op::Write { data, .. } => data.len() <= BY_CALLER_BYTES,
+            Op::Sync { .. } => true,
+            _ => false,
+        };
+        let is_little = gathered.len() <= 4 && gathered.iter().all(is_small);
+        let wants = by_caller && is_little && self.by_thread == 0;
+        self.by_thread = self.by_thread.saturating_sub(1);
+        let mut queue = lock(&self.shared.queue);
+        if !wants || queue.is_busy || !queue.requests.is_empty() {
+            queue.requests.append(gathered);
+            drop(queue);
+            self.shared.filled.notify_one();
+            return false;
+        }
+        queue.is_busy = true;
+        drop(queue);
+        self.shared.work_off(gathered, &mut Vec::new(), self.kind, &|| {});
+        lock(&self.shared.queue).is_busy = false;
+        true
+    }
+
+    fn push(&mut self, request: Request) {
+        match &mut self.gathered {
+            Some(gathered) => gathered.push_back(request),
+            None => {
+                lock(&self.shared.queue).requests.push_back(request);
+                self.shared.filled.notify_one();
+            }
+        }
     }
 }
 
@@ -135,7 +193,11 @@ impl Disk for FileDisk {
         if self.completed.is_empty() {
             std::mem::swap(&mut *lock(&self.shared.completed), &mut self.completed);
         }
-        self.completed.pop_front()
+        let completion = self.completed.pop_front()?;
+        if completion.took > QUICK {
+            self.by_thread = BY_THREAD_AFTER_SLOW;
+        }
+        Some(completion)
     }
 }
 
@@ -165,12 +227,14 @@ impl DiskRead for FileDisk {
             op,
             answer: Answer::Caller(sender),
         });
+        self.dispatch(false);
         receiver.recv().expect("the thread answers everything before it ends")
     }
 }
 
 impl Drop for FileDisk {
     fn drop(&mut self) {
+        self.dispatch(false);
         lock(&self.shared.queue).closing = true;
         self.shared.filled.notify_one();
         if let Some(thread) = self.thread.take() {
@@ -181,23 +245,30 @@ impl Drop for FileDisk {
 }
 
 impl Shared {
-    fn work(&self, mut directory: Directory, kind: DiskKind, notify: impl Fn()) {
+    fn work(&self, kind: DiskKind, notify: impl Fn()) {
         let (mut batch, mut done) = (VecDeque::new(), Vec::new());
         while self.take(&mut batch) {
-            while let Some(request) = batch.pop_front() {
-                let is_sync = matches!(request.op, Op::Sync { .. });
-                if is_sync {
-                    self.sync_together(request, &mut batch, &mut directory, kind, &mut done);
-                } else {
-                    done.push(self.time(request, &mut directory, kind));
-                }
-                // Whoever waits for a sync is not kept waiting for the rest of the batch.
-                if is_sync || batch.is_empty() {
-                    self.answer(&mut done, &notify);
-                }
+            self.work_off(&mut batch, &mut done, kind, &notify);
+            lock(&self.queue).is_busy = false;
+        }
+        lock(&self.unsynced).write_all_out(&mut lock(&self.directory));
+    }
+
+    /// Does everything in `batch` and answers it.
+    fn work_off(&self, batch: &mut VecDeque<Request>, done: &mut Vec<Done>, kind: DiskKind, notify: &impl Fn()) {
+        let directory = &mut *lock(&self.directory);
+        while let Some(request) = batch.pop_front() {
+            let is_sync = matches!(request.op, Op::Sync { .. });
+            if is_sync {
+                self.sync_together(request, batch, directory, kind, done);
+            } else {
+                done.push(self.time(request, directory, kind));
+            }
+            // Whoever waits for a sync is not kept waiting for the rest of the batch.
+            if is_sync || batch.is_empty() {
+                self.answer(done, notify);
             }
         }
-        lock(&self.unsynced).write_all_out(&mut directory);
     }
 
     /// One sync for `first` and for those that follow it with nothing but writes of the same file between: a sync that
@@ -275,11 +346,13 @@ impl Shared {
     /// Waits for requests and takes all there are; false at the end.
     fn take(&self, batch: &mut VecDeque<Request>) -> bool {
         let mut queue = lock(&self.queue);
+        // Its owner closes it, so no caller is busy by then.
         while queue.requests.is_empty() && !queue.closing {
             queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         std::mem::swap(&mut queue.requests, batch);
-        !batch.is_empty()
+        queue.is_busy = !batch.is_empty();
+        queue.is_busy
     }
 }
 

@@ -83,6 +83,69 @@ fn the_contract_holds_for_each_kind_of_disk() {
 }
 
 #[test]
+fn the_contract_holds_when_the_caller_does_small_operations_itself() {
+    for kind in [DiskKind::Real, DiskKind::Lossy] {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let mut count = 0;
+        let make = || {
+            count += 1;
+            let mut belled = open(&root.path().join(count.to_string()), kind);
+            belled.disk.gather();
+            belled
+        };
+        // Two of three dispatches offer the caller's thread: what both do must stay in order.
+        let mut turn = 0;
+        contract::run(make, |belled| {
+            turn += 1;
+            if !belled.disk.dispatch(turn % 3 != 0) {
+                belled.wait();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_gathered_write_and_sync_is_done_by_the_caller_and_a_large_one_by_the_thread() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let mut belled = open(root.path(), DiskKind::Real);
+    let file = name("a");
+    belled
+        .run(Op::Create {
+            file: file.clone(),
+            reserve: 0,
+        })
+        .expect("it is created");
+    belled.disk.gather();
+    let mut write_and_sync = |len: usize| {
+        let data = Bytes::from(vec![7; len]);
+        let (file, offset) = (file.clone(), 0);
+        belled.disk.submit(
+            Token(1),
+            Op::Write {
+                file: file.clone(),
+                offset,
+                data,
+            },
+        );
+        belled.disk.submit(Token(2), Op::Sync { file });
+        let by_caller = belled.disk.dispatch(true);
+        let mut done = 0;
+        while done < 2 {
+            match belled.disk.poll() {
+                Some(completion) => {
+                    completion.result.expect("the operation succeeds");
+                    done += 1;
+                }
+                None => belled.wait(),
+            }
+        }
+        by_caller
+    };
+    assert!(write_and_sync(4096));
+    assert!(!write_and_sync(1 << 20));
+}
+
+#[test]
 fn a_directory_is_used_by_one_disk_at_a_time() {
     let root = tempfile::tempdir().expect("a temporary directory");
     let first = open(root.path(), DiskKind::Real);

@@ -1,8 +1,11 @@
 //! Connections between servers.
 //!
 //! Each server dials every other one, once for each lane, and sends on those connections only; what it accepts it
-//! reads, and there it writes nothing but pulses. So the order of messages on a lane is the order of sending, and the end of a dialled control connection
-//! means that the peer must be told everything again.
+//! reads, and there it writes nothing but pulses. So the order of messages on a lane is the order of sending, and the
+//! end of a dialled control connection means that the peer must be told everything again.
+//!
+//! All of this runs on the loop's own thread: a message is written to its socket by the turn that sends it, and what is
+//! read wakes no other thread.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +19,7 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use settle_base::{ErrorCode, FixedMap, NodeId, PeerId};
 use settle_host::{Hello, Lane, Malformed, PeerMessage, peer_codec};
-use settle_net::{Accepted, Listener, Stop, StopHandle};
+use settle_net::{Accepted, Listener, Outlet, Stop, StopHandle};
 use settle_telemetry::prometheus::metrics::counter::Counter;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -24,7 +27,6 @@ use tokio::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::mpsc,
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
@@ -48,11 +50,13 @@ const REDIAL_AFTER: Duration = Duration::from_millis(200);
 /// A frame holds one message; its length comes first. The host keeps append messages and chunks far below this.
 const MAX_FRAME_BYTES: usize = 80 << 20;
 const FRAME_HEAD_BYTES: usize = 8;
-/// Messages waiting for a slow peer, by lane; one more is dropped, which consensus expects of a network.
-const CONTROL_QUEUE: usize = 8192;
-const BULK_QUEUE: usize = 64;
-/// How much is gathered into one write.
-const WRITE_BYTES: usize = 256 << 10;
+/// Bytes waiting for a slow peer, by lane; beyond it a message is dropped, which consensus expects of a network.
+const CONTROL_BYTES: usize = 64 << 20;
+const BULK_BYTES: usize = 8 << 20;
+/// Room for what a socket has at once; what is decoded of it stays in this memory.
+const READ_BYTES: usize = 256 << 10;
+/// A read is worth making when there is room for so much.
+const READ_BYTES_MIN: usize = 32 << 10;
 
 /// Another server.
 #[derive(Clone, Debug)]
@@ -103,17 +107,48 @@ enum PeerError {
 
 /// The sending side, owned by the loop.
 pub(crate) struct Peers {
-    queues: BTreeMap<NodeId, [mpsc::Sender<PeerMessage>; 2]>,
+    lanes: BTreeMap<NodeId, [SendingLane; 2]>,
     inbound: Arc<Mutex<FixedMap<(NodeId, u64), StopHandle>>>,
+    bytes_sent: Counter,
     dropped: Counter,
 }
 
+#[derive(Default)]
+struct SendingLane {
+    /// `None`: not connected, and what is sent is lost.
+    outlet: Option<Arc<Outlet>>,
+    has_unsent: bool,
+}
+
 impl Peers {
-    /// Hands a message to its lane, or drops it when the lane is full: consensus and the gates expect loss.
-    pub(crate) fn send(&self, to: NodeId, lane: Lane, message: PeerMessage) {
-        let Some(queues) = self.queues.get(&to) else { return };
-        if queues[lane_index(lane)].try_send(message).is_err() {
+    /// From now on messages to `node` take this connection; what waited for an older one is void.
+    pub(crate) fn connected(&mut self, node: NodeId, lane: Lane, outlet: Option<Arc<Outlet>>) {
+        if let Some(lanes) = self.lanes.get_mut(&node) {
+            let has_unsent = false;
+            lanes[lane_index(lane)] = SendingLane { outlet, has_unsent };
+        }
+    }
+
+    /// Adds a message to its lane, or drops it when too much waits there: consensus and the gates expect loss. It leaves
+    /// with the next [`Peers::flush`].
+    pub(crate) fn send(&mut self, to: NodeId, lane: Lane, message: &PeerMessage) {
+        let Some(lanes) = self.lanes.get_mut(&to) else { return };
+        let lane = &mut lanes[lane_index(lane)];
+        let Some(outlet) = &lane.outlet else { return };
+        lane.has_unsent = outlet.push(|out| put_frame(&peer_codec::encode(message), out));
+        if !lane.has_unsent {
             self.dropped.inc();
+        }
+    }
+
+    /// Writes what was sent since the last time: once for each connection, however many messages there are.
+    pub(crate) fn flush(&mut self) {
+        for lane in self.lanes.values_mut().flatten() {
+            if std::mem::take(&mut lane.has_unsent)
+                && let Some(outlet) = &lane.outlet
+            {
+                self.bytes_sent.inc_by(outlet.flush() as u64);
+            }
         }
     }
 
@@ -146,10 +181,13 @@ pub(crate) enum PeerEvent {
     /// This server's connection to `node` is up.
     Up {
         node: NodeId,
+        lane: Lane,
         hello: Hello,
+        outlet: Arc<Outlet>,
     },
     Down {
         node: NodeId,
+        lane: Lane,
     },
     /// `node` speaks on a new connection: nothing that came on an older one of this lane counts any more.
     Inbound {
@@ -157,9 +195,10 @@ pub(crate) enum PeerEvent {
         lane: Lane,
         number: u64,
     },
-    Message {
+    /// All that came at once.
+    Messages {
         from: Source,
-        message: PeerMessage,
+        messages: Vec<PeerMessage>,
     },
 }
 
@@ -183,15 +222,14 @@ pub(crate) fn connect<E: Events>(
     tasks: &mut JoinSet<()>,
 ) -> Peers {
     let node = hello.lock().expect("no holder of this lock panics").node;
-    let mut queues = BTreeMap::new();
+    let mut lanes = BTreeMap::new();
     for other in others.iter().filter(|other| other.node != node) {
-        let lanes = [(Lane::Control, CONTROL_QUEUE), (Lane::Bulk, BULK_QUEUE)].map(|(lane, bound)| {
-            let (sender, receiver) = mpsc::channel(bound);
+        for (lane, limit) in [(Lane::Control, CONTROL_BYTES), (Lane::Bulk, BULK_BYTES)] {
             let dialler = Dialler {
                 hello: hello.clone(),
                 lane,
+                limit,
                 peer: other.clone(),
-                queue: receiver,
                 events: events.clone(),
                 bytes_sent: metrics.bytes_sent.clone(),
             };
@@ -203,9 +241,8 @@ pub(crate) fn connect<E: Events>(
                     () = dialler.run() => {}
                 }
             });
-            sender
-        });
-        queues.insert(other.node, lanes);
+        }
+        lanes.insert(other.node, <[SendingLane; 2]>::default());
     }
 
     let inbound: Arc<Mutex<FixedMap<(NodeId, u64), StopHandle>>> = Arc::default();
@@ -260,8 +297,9 @@ pub(crate) fn connect<E: Events>(
         }
     }));
     Peers {
-        queues,
+        lanes,
         inbound,
+        bytes_sent: metrics.bytes_sent.clone(),
         dropped: metrics.messages_dropped.clone(),
     }
 }
@@ -269,43 +307,49 @@ pub(crate) fn connect<E: Events>(
 struct Dialler<E> {
     hello: SharedHello,
     lane: Lane,
+    /// Bytes that may wait for the peer.
+    limit: usize,
     peer: PeerAddress,
-    queue: mpsc::Receiver<PeerMessage>,
     events: E,
     bytes_sent: Counter,
 }
 
 impl<E: Events> Dialler<E> {
-    async fn run(mut self) {
-        let control = self.lane == Lane::Control;
+    async fn run(self) {
+        let (node, lane) = (self.peer.node, self.lane);
+        let control = lane == Lane::Control;
         let mut told = None;
         loop {
             match self.dial().await {
                 Ok((stream, hello)) => {
                     told = None;
-                    // What was queued for the connection before is void: the peer is told everything anew.
-                    while self.queue.try_recv().is_ok() {}
-                    let node = self.peer.node;
-                    if control && !self.events.send(PeerEvent::Up { node, hello }).await {
+                    let (reading, writing) = stream.into_split();
+                    let outlet = Arc::new(Outlet::new(writing, self.limit));
+                    let up = PeerEvent::Up {
+                        node,
+                        lane,
+                        hello,
+                        outlet: outlet.clone(),
+                    };
+                    if !self.events.send(up).await {
                         return;
                     }
-                    let error = self.write(stream).await;
+                    let error = self.hold(reading, &outlet).await;
                     if control {
-                        tracing::info!(node = %self.peer.node, address = self.peer.address, %error, "peer lost");
-                        if !self.events.send(PeerEvent::Down { node }).await {
-                            return;
-                        }
+                        tracing::info!(%node, address = self.peer.address, %error, "peer lost");
+                    }
+                    if !self.events.send(PeerEvent::Down { node, lane }).await {
+                        return;
                     }
                 }
                 Err(error) => {
                     let text = error.to_string();
                     if control && told.as_ref() != Some(&text) {
-                        tracing::info!(node = %self.peer.node, address = self.peer.address, error = text, "peer not reached");
+                        tracing::info!(%node, address = self.peer.address, error = text, "peer not reached");
                         told = Some(text);
                     }
                 }
             }
-            while self.queue.try_recv().is_ok() {}
             sleep(REDIAL_AFTER).await;
         }
     }
@@ -330,14 +374,13 @@ impl<E: Events> Dialler<E> {
         Ok((stream, theirs))
     }
 
-    /// Writes until the connection ends and says why it did.
-    async fn write(&mut self, stream: TcpStream) -> PeerError {
-        let (mut reading, mut writing) = stream.into_split();
+    /// Until the connection ends; says why it did.
+    async fn hold(&self, mut reading: OwnedReadHalf, outlet: &Outlet) -> PeerError {
         let patience = (self.lane == Lane::Control).then_some(PULSE_LOST_AFTER);
         tokio::select! {
             biased;
             error = closed(&mut reading, patience) => error,
-            error = write_queue(&mut self.queue, &mut writing, &self.bytes_sent) => error,
+            error = outlet.drain(|bytes| { self.bytes_sent.inc_by(bytes as u64); }) => error.into(),
         }
     }
 }
@@ -360,34 +403,6 @@ async fn closed(reading: &mut OwnedReadHalf, patience: Option<Duration>) -> Peer
             Ok(_) => {}
             Err(error) => return error.into(),
         }
-    }
-}
-
-async fn write_queue(
-    queue: &mut mpsc::Receiver<PeerMessage>,
-    writing: &mut OwnedWriteHalf,
-    bytes_sent: &Counter,
-) -> PeerError {
-    let mut buffer = BytesMut::new();
-    loop {
-        let Some(mut message) = queue.recv().await else {
-            return PeerError::Closed;
-        };
-        loop {
-            put_frame(&peer_codec::encode(&message), &mut buffer);
-            if buffer.len() >= WRITE_BYTES {
-                break;
-            }
-            match queue.try_recv() {
-                Ok(next) => message = next,
-                Err(_) => break,
-            }
-        }
-        bytes_sent.inc_by(buffer.len() as u64);
-        if let Err(error) = writing.write_all(&buffer).await {
-            return error.into();
-        }
-        buffer.clear();
     }
 }
 
@@ -434,15 +449,28 @@ impl<E: Events> Reader<E> {
     }
 
     async fn read(&self, reading: &mut OwnedReadHalf, from: Source) -> Result<(), PeerError> {
-        let mut buffer = BytesMut::with_capacity(64 << 10);
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
         loop {
-            while let Some(frame) = take_frame(&mut buffer)? {
-                let message = peer_codec::decode(frame)?;
-                if !self.events.send(PeerEvent::Message { from, message }).await {
-                    return Err(PeerError::Closed);
+            let mut messages = Vec::new();
+            let broken = loop {
+                match take_frame(&mut buffer) {
+                    Ok(Some(frame)) => match peer_codec::decode(frame) {
+                        Ok(message) => messages.push(message),
+                        Err(error) => break Some(error.into()),
+                    },
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
                 }
+            };
+            if !messages.is_empty() && !self.events.send(PeerEvent::Messages { from, messages }).await {
+                return Err(PeerError::Closed);
             }
-            buffer.reserve(16 << 10);
+            if let Some(error) = broken {
+                return Err(error);
+            }
+            if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
+                buffer.reserve(READ_BYTES);
+            }
             let read = reading.read_buf(&mut buffer).await?;
             if read == 0 {
                 return Err(PeerError::Closed);

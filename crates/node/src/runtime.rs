@@ -3,23 +3,21 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use settle_base::{ErrorCode, GroupId, NodeId, PeerId};
+use settle_base::{ErrorCode, GroupId, Mono, NodeId, PeerId};
 use settle_disk_file::{FileDisk, FileDiskOptions};
 use settle_host::{
-    ClusterId, Host, HostAction, HostConfig, HostError, HostEvent, HostNote, HostStatus, OpenError, OperatorRequest,
+    ClusterId, Host, HostAction, HostConfig, HostError, HostEvent, HostNote, HostStatus, Lane, OpenError,
+    OperatorRequest,
 };
 use settle_machine::{Service, StateMachine};
 use settle_net::{Stop, StopHandle};
 use settle_telemetry::Clock;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -29,9 +27,12 @@ use crate::{
     peers::{self, Events, PeerAddress, PeerEvent, Peers, SharedHello, Source},
 };
 
-/// Events waiting for the loop; who brings more waits.
+/// Requests waiting for the loop; who brings more waits.
 const QUEUE: usize = 65_536;
-/// How many events one turn takes before it flushes.
+/// Ticks and what connections bring, waiting for the loop: it takes these first, so few wait, and requests without end
+/// hold up no heartbeat.
+const SIGNALS: usize = 1_024;
+/// How many events of each kind one turn takes before it flushes.
 const BURST: usize = 1_024;
 
 pub struct NodeConfig {
@@ -75,25 +76,29 @@ pub struct NodeStopped;
 /// A look at the host between two turns.
 type Look<S> = Box<dyn FnOnce(&Host<S, FileDisk>) + Send>;
 
-enum LoopEvent<S: Service> {
+/// What others ask of the loop.
+enum Ask<S: Service> {
     Host(HostEvent<S::Request>),
-    Peer(PeerEvent),
-    /// The disk has completions.
-    Disk,
     Inspect(Look<S>),
+}
+
+/// What the loop must not be late for.
+enum Signal {
+    Tick,
+    Peer(PeerEvent),
     Stop,
 }
 
 /// The way into a running node.
 pub struct NodeHandle<S: Service> {
-    events: mpsc::Sender<LoopEvent<S>>,
+    asks: mpsc::Sender<Ask<S>>,
     clock: Clock,
 }
 
 impl<S: Service> Clone for NodeHandle<S> {
     fn clone(&self) -> NodeHandle<S> {
         NodeHandle {
-            events: self.events.clone(),
+            asks: self.asks.clone(),
             clock: self.clock,
         }
     }
@@ -102,11 +107,11 @@ impl<S: Service> Clone for NodeHandle<S> {
 impl<S: Service> NodeHandle<S> {
     /// Hands the service a request; waits while the loop's queue is full.
     pub async fn request(&self, request: S::Request) -> Result<(), NodeStopped> {
-        self.send(LoopEvent::Host(HostEvent::Request(request))).await
+        self.send(Ask::Host(HostEvent::Request(request))).await
     }
 
     pub async fn operate(&self, request: OperatorRequest) -> Result<(), NodeStopped> {
-        self.send(LoopEvent::Host(HostEvent::Operator(request))).await
+        self.send(Ask::Host(HostEvent::Operator(request))).await
     }
 
     /// Looks at the host between two turns of the loop. `look` must be quick: the node stands still meanwhile.
@@ -119,7 +124,7 @@ impl<S: Service> NodeHandle<S> {
             // The asker may have given up.
             let _ = sender.send(look(host));
         });
-        self.send(LoopEvent::Inspect(look)).await?;
+        self.send(Ask::Inspect(look)).await?;
         answer.await.map_err(|_| NodeStopped)
     }
 
@@ -128,35 +133,28 @@ impl<S: Service> NodeHandle<S> {
         self.inspect(move |host| host.status(clock.now())).await
     }
 
-    async fn send(&self, event: LoopEvent<S>) -> Result<(), NodeStopped> {
-        self.events.send(event).await.map_err(|_| NodeStopped)
+    async fn send(&self, ask: Ask<S>) -> Result<(), NodeStopped> {
+        self.asks.send(ask).await.map_err(|_| NodeStopped)
     }
 }
 
-struct LoopEvents<S: Service>(mpsc::Sender<LoopEvent<S>>);
+#[derive(Clone)]
+struct Signals(mpsc::Sender<Signal>);
 
-impl<S: Service> Clone for LoopEvents<S> {
-    fn clone(&self) -> LoopEvents<S> {
-        LoopEvents(self.0.clone())
-    }
-}
-
-impl<S: Service<Request: Send> + 'static> Events for LoopEvents<S> {
+impl Events for Signals {
     async fn send(&self, event: PeerEvent) -> bool {
-        self.0.send(LoopEvent::Peer(event)).await.is_ok()
+        self.0.send(Signal::Peer(event)).await.is_ok()
     }
 }
 
 /// A node at work. Ends when told to, or when its host finds that it must not go on.
-pub struct RunningNode<S: Service> {
-    events: mpsc::Sender<LoopEvent<S>>,
-    stop: StopHandle,
-    tasks: JoinSet<()>,
+pub struct RunningNode {
+    signals: mpsc::Sender<Signal>,
     thread: std::thread::JoinHandle<()>,
     failed: oneshot::Receiver<HostError>,
 }
 
-impl<S: Service> RunningNode<S> {
+impl RunningNode {
     /// Resolves when the host has found a reason not to go on: evidence for the log, then the process should end.
     pub async fn failed(&mut self) -> HostError {
         match (&mut self.failed).await {
@@ -167,12 +165,10 @@ impl<S: Service> RunningNode<S> {
     }
 
     /// Stops the loop after what it has begun, then the connections, and joins them all.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         // The loop may have ended by itself.
-        let _ = self.events.send(LoopEvent::Stop).await;
-        self.stop.stop();
-        while self.tasks.join_next().await.is_some() {}
-        // The loop has been told; it ends within one turn.
+        let _ = self.signals.send(Signal::Stop).await;
+        // It has been told, and ends within one turn; so do the connections' tasks then.
         let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
     }
 }
@@ -188,20 +184,17 @@ pub fn start<S>(
     make_machine: impl Fn(GroupId, ClusterId) -> S::Machine + Send + 'static,
     respond: impl FnMut(S::Response) + Send + 'static,
     metrics: (LoopMetrics, PeerMetrics),
-) -> Result<(NodeHandle<S>, RunningNode<S>), StartError>
+) -> Result<(NodeHandle<S>, RunningNode), StartError>
 where
     S: Service<Machine: StateMachine<Effect: Send> + Send, Request: Send, Response: Send> + Send + 'static,
 {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    let disk_is_told = Arc::new(AtomicBool::new(false));
+    let (ask_sender, asks) = mpsc::channel(QUEUE);
+    let (signal_sender, signals) = mpsc::channel(SIGNALS);
+    let disk_is_ready = Arc::new(Notify::new());
     let notify = {
-        let (told, sender) = (disk_is_told.clone(), sender.clone());
-        move || {
-            // One event wakes the loop, which then takes all completions; when the queue is full it is awake.
-            if !told.swap(true, Ordering::AcqRel) {
-                let _ = sender.try_send(LoopEvent::Disk);
-            }
-        }
+        let disk_is_ready = disk_is_ready.clone();
+        // However often it is called before the loop turns, that takes all completions.
+        move || disk_is_ready.notify_one()
     };
     let path = config.data_dir.clone();
     let disk = FileDisk::open(&config.data_dir, config.disk, notify).map_err(|source| StartError::Disk {
@@ -210,7 +203,7 @@ where
     })?;
     let clock = Clock::start();
     let tick = config.host.tick;
-    let host = Host::open(
+    let mut host = Host::open(
         config.host,
         disk,
         service,
@@ -219,60 +212,73 @@ where
         clock.now(),
     )
     .map_err(|source| StartError::Open { path, source })?;
+    host.disk_mut().gather();
 
-    let (stop, stopped) = StopHandle::new();
-    let mut tasks = JoinSet::new();
-    let hello: SharedHello = Arc::new(Mutex::new(host.hello()));
-    let (loop_metrics, peer_metrics) = metrics;
-    let events = LoopEvents(sender.clone());
-    let peers = peers::connect(
-        hello.clone(),
-        &config.peers,
-        listener,
-        events,
-        &peer_metrics,
-        stopped.clone(),
-        &mut tasks,
-    );
-    tasks.spawn(tick_loop(tick, sender.clone(), stopped));
-
+    // The connections live on the loop's thread, so that a message from a peer to its turn and on to the socket of the
+    // answer wakes nobody.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| StartError::Thread { source })?;
     let (fail, failed) = oneshot::channel();
-    let turning = Loop {
-        host,
-        receiver,
-        peers,
-        hello,
-        respond,
-        clock,
-        disk_is_told,
-        metrics: loop_metrics,
-        inbound: BTreeMap::new(),
-        incarnations: BTreeMap::new(),
-        fail: Some(fail),
-        syncs_seen: 0,
-        bytes_seen: 0,
-    };
+    let (loop_metrics, peer_metrics) = metrics;
+    let (peers, ticks) = (config.peers, signal_sender.clone());
+    let events = Signals(signal_sender.clone());
     let thread = std::thread::Builder::new()
         .name("settle-loop".to_owned())
-        .spawn(move || turning.run())
+        .spawn(move || {
+            runtime.block_on(async {
+                let (stop, stopped) = StopHandle::new();
+                let mut tasks = JoinSet::new();
+                let hello: SharedHello = Arc::new(Mutex::new(host.hello()));
+                let (of_peers, stopped_peers) = (&mut tasks, stopped.clone());
+                let peers = peers::connect(
+                    hello.clone(),
+                    &peers,
+                    listener,
+                    events,
+                    &peer_metrics,
+                    stopped_peers,
+                    of_peers,
+                );
+                tasks.spawn(tick_loop(tick, ticks, stopped));
+                let turning = Loop {
+                    host,
+                    asks,
+                    signals,
+                    disk_is_ready,
+                    peers,
+                    hello,
+                    respond,
+                    clock,
+                    metrics: loop_metrics,
+                    inbound: BTreeMap::new(),
+                    incarnations: BTreeMap::new(),
+                    fail: Some(fail),
+                    syncs_seen: 0,
+                    bytes_seen: 0,
+                };
+                turning.run().await;
+                stop.stop();
+                while tasks.join_next().await.is_some() {}
+            });
+        })
         .map_err(|source| StartError::Thread { source })?;
     let handle = NodeHandle {
-        events: sender.clone(),
+        asks: ask_sender,
         clock,
     };
     Ok((
         handle,
         RunningNode {
-            events: sender,
-            stop,
-            tasks,
+            signals: signal_sender,
             thread,
             failed,
         },
     ))
 }
 
-async fn tick_loop<S: Service>(tick: Duration, events: mpsc::Sender<LoopEvent<S>>, mut stop: Stop) {
+async fn tick_loop(tick: Duration, signals: mpsc::Sender<Signal>, mut stop: Stop) {
     let mut ticks = interval(tick);
     // After a pause the missed ticks are not made up: an election would be called for nothing.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -281,7 +287,7 @@ async fn tick_loop<S: Service>(tick: Duration, events: mpsc::Sender<LoopEvent<S>
             biased;
             () = stop.stopped() => return,
             _ = ticks.tick() => {
-                if events.send(LoopEvent::Host(HostEvent::Tick)).await.is_err() {
+                if signals.send(Signal::Tick).await.is_err() {
                     return;
                 }
             }
@@ -291,12 +297,13 @@ async fn tick_loop<S: Service>(tick: Duration, events: mpsc::Sender<LoopEvent<S>
 
 struct Loop<S: Service, R> {
     host: Host<S, FileDisk>,
-    receiver: mpsc::Receiver<LoopEvent<S>>,
+    asks: mpsc::Receiver<Ask<S>>,
+    signals: mpsc::Receiver<Signal>,
+    disk_is_ready: Arc<Notify>,
     peers: Peers,
     hello: SharedHello,
     respond: R,
     clock: Clock,
-    disk_is_told: Arc<AtomicBool>,
     metrics: LoopMetrics,
     /// The newest connection of each peer and lane: what comes on older ones is void.
     inbound: BTreeMap<(NodeId, u8), u64>,
@@ -312,36 +319,53 @@ where
     S: Service,
     R: FnMut(S::Response),
 {
-    fn run(mut self) {
-        let mut events = Vec::with_capacity(BURST);
+    async fn run(mut self) {
+        let (mut asks, mut signals) = (Vec::with_capacity(BURST), Vec::with_capacity(SIGNALS));
         let mut actions = Vec::new();
+        let mut has_completions = false;
         loop {
-            if self.receiver.blocking_recv_many(&mut events, BURST) == 0 {
-                return;
+            tokio::select! {
+                biased;
+                // The connections' tasks come first: what arrived during a sync shares the turn with its completion.
+                () = tokio::task::yield_now(), if has_completions => {}
+                _ = self.signals.recv_many(&mut signals, SIGNALS) => {}
+                () = self.disk_is_ready.notified() => {}
+                // Senders may all be gone: the node goes on for its peers.
+                Some(ask) = self.asks.recv() => asks.push(ask),
+            }
+            while signals.len() < SIGNALS
+                && let Ok(signal) = self.signals.try_recv()
+            {
+                signals.push(signal);
+            }
+            while asks.len() < BURST
+                && let Ok(ask) = self.asks.try_recv()
+            {
+                asks.push(ask);
             }
             let start = self.clock.now();
             self.metrics.turns.inc();
-            self.metrics.events.inc_by(events.len() as u64);
+            self.metrics.events.inc_by((signals.len() + asks.len()) as u64);
             let mut stopping = false;
-            for event in events.drain(..) {
-                match event {
-                    LoopEvent::Host(event) => self.host.step(event, start, &mut actions),
-                    LoopEvent::Peer(event) => {
-                        if let Some(event) = self.admit(event) {
-                            self.host.step(event, start, &mut actions);
-                        }
-                    }
-                    LoopEvent::Disk => {}
-                    LoopEvent::Inspect(look) => look(&self.host),
-                    LoopEvent::Stop => stopping = true,
+            for signal in signals.drain(..) {
+                match signal {
+                    Signal::Tick => self.host.step(HostEvent::Tick, start, &mut actions),
+                    Signal::Peer(event) => self.admit(event, start, &mut actions),
+                    Signal::Stop => stopping = true,
                 }
             }
-            self.disk_is_told.store(false, Ordering::Release);
             self.host.step(HostEvent::DiskReady, start, &mut actions);
+            for ask in asks.drain(..) {
+                match ask {
+                    Ask::Host(event) => self.host.step(event, start, &mut actions),
+                    Ask::Inspect(look) => look(&self.host),
+                }
+            }
             self.host.flush(self.clock.now(), &mut actions);
             for action in actions.drain(..) {
                 self.carry_out(action);
             }
+            self.peers.flush();
             self.publish();
             self.metrics
                 .turn_seconds
@@ -349,42 +373,63 @@ where
             if stopping || self.host.is_dead() {
                 return;
             }
+            // Everything that rests on nothing is on its way. With nothing else to do, the loop syncs by itself.
+            let is_idle = self.signals.is_empty() && self.asks.is_empty();
+            has_completions = self.host.disk_mut().dispatch(is_idle);
         }
     }
 
-    /// A peer's event as the host takes it; `None` for what came on a connection that is over.
-    fn admit(&mut self, event: PeerEvent) -> Option<HostEvent<S::Request>> {
-        match event {
-            PeerEvent::Up { node, hello } => {
+    /// Hands a peer's event to the host, unless it came on a connection that is over.
+    fn admit(&mut self, event: PeerEvent, now: Mono, actions: &mut Vec<HostAction<S::Response>>) {
+        let event = match event {
+            PeerEvent::Up {
+                node,
+                lane,
+                hello,
+                outlet,
+            } => {
+                self.peers.connected(node, lane, Some(outlet));
+                if lane == Lane::Bulk {
+                    return;
+                }
                 self.incarnations.insert(node, hello.incarnation);
-                Some(HostEvent::PeerUp { node, hello })
+                HostEvent::PeerUp { node, hello }
             }
-            PeerEvent::Down { node } => Some(HostEvent::PeerDown { node }),
+            PeerEvent::Down { node, lane } => {
+                self.peers.connected(node, lane, None);
+                if lane == Lane::Bulk {
+                    return;
+                }
+                HostEvent::PeerDown { node }
+            }
             PeerEvent::Inbound { node, lane, number } => {
                 let newest = self.inbound.entry((node, lane as u8)).or_default();
                 *newest = (*newest).max(number);
-                None
+                return;
             }
-            PeerEvent::Message {
-                from:
-                    Source {
-                        node,
-                        incarnation,
-                        lane,
-                        number,
-                    },
-                message,
-            } => {
-                let is_current = self.inbound.get(&(node, lane as u8)) == Some(&number)
-                    && self.incarnations.get(&node) == Some(&incarnation);
-                is_current.then_some(HostEvent::Peer { from: node, message })
+            PeerEvent::Messages { from, messages } => {
+                let Source {
+                    node: from,
+                    incarnation,
+                    lane,
+                    number,
+                } = from;
+                let is_current = self.inbound.get(&(from, lane as u8)) == Some(&number)
+                    && self.incarnations.get(&from) == Some(&incarnation);
+                if is_current {
+                    for message in messages {
+                        self.host.step(HostEvent::Peer { from, message }, now, actions);
+                    }
+                }
+                return;
             }
-        }
+        };
+        self.host.step(event, now, actions);
     }
 
     fn carry_out(&mut self, action: HostAction<S::Response>) {
         match action {
-            HostAction::Send { to, lane, message } => self.peers.send(to, lane, message),
+            HostAction::Send { to, lane, message } => self.peers.send(to, lane, &message),
             HostAction::Respond(response) => (self.respond)(response),
             HostAction::ClosePeer { node, reason } => {
                 tracing::warn!(code = %reason.code(), %node, error = %reason, "peer connection closed");

@@ -161,7 +161,7 @@ fn start_node(
     peer_listener: Listener,
     responder: Responder,
     metrics: &ServerMetrics,
-) -> Result<(settle_node::NodeHandle<TxGate>, settle_node::RunningNode<TxGate>), ServerError> {
+) -> Result<(settle_node::NodeHandle<TxGate>, settle_node::RunningNode), ServerError> {
     let mut entropy = [0; 24];
     #[expect(
         clippy::disallowed_methods,
