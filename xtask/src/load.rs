@@ -13,18 +13,37 @@ pub struct Args {
 
 /// Runs `settle bench <bench>` with the arguments; its exit code is this one's.
 pub fn run(bench: &str, args: &Args) -> anyhow::Result<ExitCode> {
+    settle_bench(&[], bench, &args.arguments)
+}
+
+#[derive(clap::Args)]
+pub struct CompareArgs {
+    #[arg(value_enum)]
+    with: Other,
+    #[command(flatten)]
+    args: Args,
+}
+
+/// What there is to compare with. It has to be installed.
+#[derive(clap::ValueEnum, Clone, Copy)]
+enum Other {
+    /// etcd 3.4 (Debian: etcd-server).
+    Etcd,
+}
+
+/// Runs the bench that starts both.
+pub fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
+    match args.with {
+        Other::Etcd => settle_bench(&["--features", "bench-etcd"], "etcd", &args.args.arguments),
+    }
+}
+
+fn settle_bench(build: &[&str], bench: &str, arguments: &[String]) -> anyhow::Result<ExitCode> {
     let status = crate::cargo()
-        .args([
-            "run",
-            "--quiet",
-            "--release",
-            "--package",
-            "settle",
-            "--",
-            "bench",
-            bench,
-        ])
-        .args(&args.arguments)
+        .args(["run", "--quiet", "--release", "--package", "settle"])
+        .args(build)
+        .args(["--", "bench", bench])
+        .args(arguments)
         .current_dir(crate::root())
         .status()
         .context("start cargo to run the bench")?;

@@ -33,6 +33,8 @@ enum Command {
     Durability(durability::Args),
     /// Kills the leader of three servers under load, again and again, and measures how long nothing is written.
     Failover(load::Args),
+    /// Puts the same load on Settle's replication and on another system, in turn, and prints the ratio.
+    Compare(load::CompareArgs),
     /// Sends a snapshot of 1 GiB while three servers serve, and measures what is left for the clients.
     SnapshotUnderLoad(load::Args),
     /// The same as `sim --mutants`: one deliberate bug at a time, and how soon the simulator catches it.
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Conformance(args) => conformance::run(&args),
         Command::Durability(args) => durability::run(&args),
         Command::Failover(args) => load::run("failover", &args),
+        Command::Compare(args) => load::compare(&args),
         Command::SnapshotUnderLoad(args) => load::run("snapshot", &args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Sim(args) => sim::run(&args),

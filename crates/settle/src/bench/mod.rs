@@ -2,6 +2,8 @@
 //! and Settle in one run; and one for replication alone, below all wires.
 
 mod disk;
+#[cfg(feature = "bench-etcd")]
+mod etcd;
 mod figures;
 mod process;
 mod raft;
@@ -18,6 +20,9 @@ pub enum BenchCommand {
     Failover(raft::FailoverArgs),
     /// Sends a large snapshot while that cluster serves.
     Snapshot(raft::SnapshotArgs),
+    /// The same load on that cluster and on etcd, in turn.
+    #[cfg(feature = "bench-etcd")]
+    Etcd(etcd::EtcdArgs),
     /// One server of that cluster.
     #[command(hide = true)]
     RaftNode(raft::NodeArgs),
@@ -29,6 +34,8 @@ pub async fn run(command: BenchCommand) -> anyhow::Result<()> {
         BenchCommand::Raft(args) => raft::run(args).await,
         BenchCommand::Failover(args) => raft::run_failover(args).await,
         BenchCommand::Snapshot(args) => raft::run_snapshot(args).await,
+        #[cfg(feature = "bench-etcd")]
+        BenchCommand::Etcd(args) => etcd::run(args).await,
         BenchCommand::RaftNode(args) => raft::run_node(args).await,
     }
 }

@@ -174,7 +174,11 @@ impl Drop for Cluster {
     }
 }
 
-fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+/// Ports below those that the system gives to outgoing connections, free at this moment.
+///
+/// # Errors
+/// When there are not so many.
+pub fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
     let span = PORTS.end - PORTS.start;
     let first = (std::process::id().wrapping_mul(31) % u32::from(span)) as u16;
     let ports = (0..span).map(|i| PORTS.start + (first + i) % span);

@@ -2,10 +2,12 @@
 //! table of registers; entries of 128 bytes; nothing else in the way.
 
 mod client;
-mod cluster;
+pub(super) mod cluster;
 mod failover;
 mod machine;
 mod node;
+#[cfg(feature = "bench-etcd")]
+mod side;
 mod snapshot;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -29,6 +31,9 @@ use super::{
     report::{Latency, grouped},
     tx::duration,
 };
+
+#[cfg(feature = "bench-etcd")]
+pub use self::side::Ours;
 
 #[derive(clap::Args, Debug)]
 pub struct RaftArgs {
