@@ -111,14 +111,15 @@ impl Log {
 
     /// Entries from `low` on within `max_bytes`; at least one if there is any.
     pub fn page(&self, low: Index, max_bytes: usize) -> (Vec<Entry>, usize) {
-        let mut bytes = 0;
-        let fits = |entry: &&Entry| {
-            let first = bytes == 0;
-            bytes += entry.size();
-            first || bytes <= max_bytes
-        };
-        let page: Vec<Entry> = self.range(low, Index::MAX).take_while(fits).cloned().collect();
-        let bytes = page.iter().map(Entry::size).sum();
+        let (mut bytes, mut count) = (0, 0);
+        for entry in self.range(low, Index::MAX) {
+            if count > 0 && bytes + entry.size() > max_bytes {
+                break;
+            }
+            (bytes, count) = (bytes + entry.size(), count + 1);
+        }
+        // Counted first, so that the page is made in one piece.
+        let page = self.range(low, Index::MAX).take(count).cloned().collect();
         (page, bytes)
     }
 
