@@ -14,7 +14,7 @@
 //!   `lead N` (elects it without a trace), `settle` (everybody works and everything arrives until it is quiet),
 //!   `tick-all COUNT`, `status [N…]`, `log N…`, `quietly COMMAND`.
 //! * A peer: `campaign N`, `tick N [COUNT]`, `propose N DATA…`, `propose-in N TERM DATA`, `propose-host N DATA`,
-//!   `change N +4 ~3 -2` (voter, learner, remove), `transfer N TO`, `read N CTX`, `withdraw N CTX`,
+//!   `change N +4 ~3 -2 ^5` (voter, learner, remove, witness), `reset-conf N 1 ^2` (voters, witnesses), `transfer N TO`, `read N CTX`, `withdraw N CTX`,
 //!   `unreachable N PEER`, `rest N`, `wake N`, `leader-is-down N`.
 //! * Its host: `ready N`, `persist N` (one write), `apply N` (one entry), `work N` (all of these), `compact N KEEP`,
 //!   `slow-disk N`, `quick-disk N`, `slow-machine N`, `quick-machine N`.
@@ -93,6 +93,8 @@ scripts! {
     replication_slow_follower_disk
     replication_slow_leader_disk
     replication_window
+    reset_conf
+    reset_conf_refused
     snapshot_compaction
     snapshot_crash
     snapshot_failed
@@ -104,4 +106,7 @@ scripts! {
     transfer_lagging
     transfer_refused
     transfer_timeout
+    witness_hands_over
+    witness_keeps_the_log
+    witness_refused
 }

@@ -111,6 +111,11 @@ impl Promises {
         self.committed.last_key_value().map_or(0, |(&index, _)| index)
     }
 
+    /// An operator gave up what was committed after `index`.
+    pub fn forget_after(&mut self, index: Index) {
+        self.committed.retain(|&committed, _| committed <= index);
+    }
+
     pub fn committed_data(&self) -> impl Iterator<Item = &Bytes> {
         self.committed
             .values()

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use settle_base::GroupTime;
-use settle_raft::{ConfChange, ConfChangeKind, Config, EntryKind, Message, PeerId, Role, Status};
+use settle_raft::{ConfChange, ConfChangeKind, ConfState, Config, EntryKind, Message, PeerId, Role, Status};
 
 use super::cluster::{Cluster, Disk};
 
@@ -67,6 +67,7 @@ fn parse_change(word: &str) -> ConfChangeKind {
         "+" => ConfChangeKind::AddVoter(peer),
         "~" => ConfChangeKind::AddLearner(peer),
         "-" => ConfChangeKind::Remove(peer),
+        "^" => ConfChangeKind::AddWitness(peer),
         other => panic!("unknown change {other}"),
     }
 }
@@ -208,6 +209,25 @@ impl Script {
             "propose-host" => {
                 let result = raft.propose_host(Bytes::from(args[0].to_owned()), GroupTime::ZERO, None);
                 self.say_result(result);
+            }
+            "reset-conf" => {
+                let (witnesses, voters): (Vec<&str>, Vec<&str>) = args.iter().partition(|word| word.starts_with('^'));
+                let witnesses: Vec<PeerId> = witnesses.iter().map(|word| PeerId(number(&word[1..]))).collect();
+                let voters = voters.iter().map(|word| PeerId(number(word)));
+                let conf = ConfState {
+                    witnesses: witnesses.clone(),
+                    ..ConfState::of_voters(voters.chain(witnesses))
+                };
+                match raft.reset_conf(conf, Bytes::new()) {
+                    Ok(window) => {
+                        let (commit, term, last) = (window.commit, window.last_term, window.last);
+                        self.cluster().promises.forget_after(last);
+                        self.say(format!(
+                            "{id} may lose what is after {commit}, keeps up to {term}/{last}"
+                        ));
+                    }
+                    Err(error) => self.say_always(format!("error: {error}")),
+                }
             }
             "rest" => raft.rest(),
             "wake" => raft.wake(),

@@ -25,7 +25,7 @@ fn change(change: &ConfChange) -> String {
         ConfChangeKind::AddVoter(peer) => format!("+{peer}"),
         ConfChangeKind::AddLearner(peer) => format!("~{peer}"),
         ConfChangeKind::Remove(peer) => format!("-{peer}"),
-        ConfChangeKind::AddWitness(peer) => format!("w{peer}"),
+        ConfChangeKind::AddWitness(peer) => format!("^{peer}"),
         ConfChangeKind::Reset => "reset".to_owned(),
     };
     let kinds: Vec<String> = change.changes.iter().map(kind).collect();
@@ -45,6 +45,9 @@ pub fn conf(conf: &ConfState) -> String {
     }
     if !conf.learners.is_empty() {
         let _ = write!(text, " learners ({})", list(&conf.learners));
+    }
+    if !conf.witnesses.is_empty() {
+        let _ = write!(text, " witnesses ({})", list(&conf.witnesses));
     }
     if !conf.learners_next.is_empty() {
         let _ = write!(text, " learners-next ({})", list(&conf.learners_next));
