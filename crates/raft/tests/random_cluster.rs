@@ -30,6 +30,9 @@ struct Coverage {
     /// Of those, how many left no quorum whole.
     quorums_in_doubt: u64,
     elections_by_all: u64,
+    rests: u64,
+    witnesses: u64,
+    witness_logs_cut: u64,
 }
 
 impl Coverage {
@@ -48,6 +51,9 @@ impl Coverage {
         self.power_cuts += one.power_cuts;
         self.quorums_in_doubt += one.quorums_in_doubt;
         self.elections_by_all += one.elections_by_all;
+        self.rests += one.rests;
+        self.witnesses += one.witnesses;
+        self.witness_logs_cut += one.witness_logs_cut;
     }
 }
 
@@ -81,6 +87,9 @@ impl Run {
             config.max_append_bytes = if storm == 0 { 150 } else { 1 };
             config.max_inflight_messages = 4;
             config.max_inflight_bytes = 400;
+            if seed % 5 == 1 {
+                config.priority = [100, 50, 0][(seed + config.id.0) as usize % 3];
+            }
         };
         let voters: &[u64] = if seed.is_multiple_of(3) {
             &[1, 2, 3, 4, 5]
@@ -128,21 +137,63 @@ impl Run {
             400..550 if is_up => drop(self.cluster.pump(id)),
             550..680 if is_up => drop(self.cluster.persist(id)),
             680..800 if is_up => drop(self.cluster.apply(id)),
-            800..860 if is_up => self.cluster.raft(id).tick(),
+            800..859 if is_up => self.cluster.raft(id).tick(),
+            859..860 if is_up => self.doubt_leader(id),
             860..920 => self.propose(),
             920..940 if is_up => self.read(id),
-            940..955 if is_up => self.cluster.compact(id, self.prng.below(3)),
+            940..955 if is_up => self.compact(id),
             955..960 => self.change_membership(),
             960..963 => self.transfer(),
             963..965 if is_up => self.crash(id),
             965..970 if is_up => self.lose_tail(id),
             970..990 if !is_up => self.cluster.restart(id, false),
             990..992 => self.partition(),
+            992..1_000 if id == 5 && self.prng.percent(8) => self.rest(),
             992..1_000 => self.cluster.cut.clear(),
             _ => {}
         }
         self.cluster.check(id);
         self.collect_reads(id);
+    }
+
+    /// A rest never hides that the leader is gone only because the host wakes a follower in time; here it does so at some
+    /// time, with and without a reason.
+    fn doubt_leader(&mut self, id: u64) {
+        if self.prng.percent(50) {
+            self.cluster.raft(id).leader_is_down();
+        } else {
+            self.cluster.raft(id).wake();
+        }
+    }
+
+    /// Nothing happens for a while, so the group rests; the next faults find it so.
+    fn rest(&mut self) {
+        self.cluster.cut.clear();
+        for id in 1..=5 {
+            if !self.cluster.node(id).is_up() {
+                self.cluster.restart(id, false);
+            }
+        }
+        for _ in 0..4 {
+            self.cluster.settle();
+            (1..=5).for_each(|id| self.cluster.raft(id).tick());
+        }
+        self.cluster.settle();
+        (1..=5).for_each(|id| self.collect_reads(id));
+        let Some(leader) = self.cluster.leader() else { return };
+        self.cluster.raft(leader).rest();
+        self.cluster.settle();
+        self.coverage.rests += u64::from(self.cluster.raft(leader).is_resting());
+    }
+
+    fn compact(&mut self, id: u64) {
+        if self.cluster.raft(id).is_witness() {
+            let first = self.cluster.raft(id).first_index();
+            self.cluster.compact_witness(id);
+            self.coverage.witness_logs_cut += u64::from(self.cluster.raft(id).first_index() > first);
+        } else {
+            self.cluster.compact(id, self.prng.below(3));
+        }
     }
 
     /// Leaders come and go before their entries get far: what the rules on votes and on old terms are for.
@@ -227,6 +278,7 @@ impl Run {
             changes.push(match self.prng.below(3) {
                 0 => ConfChangeKind::Remove(peer),
                 1 => ConfChangeKind::AddLearner(peer),
+                _ if self.seed % 4 == 2 && self.prng.percent(60) => ConfChangeKind::AddWitness(peer),
                 _ => ConfChangeKind::AddVoter(peer),
             });
         }
@@ -346,6 +398,8 @@ impl Run {
             if !self.cluster.node(id).is_up() {
                 self.cluster.restart(id, false);
             }
+            // Their hosts see that nodes restarted.
+            self.cluster.raft(id).wake();
         }
         let mut proposed = None;
         for round in 0..400 {
@@ -399,6 +453,7 @@ fn run(seed: u64, has_power_cuts: bool) -> Coverage {
     run.heal();
     run.coverage.elections = run.cluster.promises.elections;
     run.coverage.committed = run.cluster.promises.last_committed();
+    run.coverage.witnesses = run.cluster.witnesses_added;
     run.coverage.snapshots = run.cluster.snapshots_sent;
     run.coverage.joint_changes = run.cluster.joint_changes;
     run.coverage.elections_by_all = run.cluster.promises.elections_by_all;
@@ -440,6 +495,10 @@ fn promises_hold_at_each_step_under_random_faults_and_every_group_heals() {
         assert!(count > 100, "a fault that never happens is not tested: {all:?}");
     }
     assert!(all.tails_lost > 50, "{all:?}");
+    assert!(
+        all.rests > 30 && all.witnesses > 10 && all.witness_logs_cut > 3,
+        "{all:?}"
+    );
 }
 
 #[test]

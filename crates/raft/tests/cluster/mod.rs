@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use settle_base::GroupId;
 use settle_raft::{
-    Body, ConfChange, ConfState, Config, Entry, EntryKind, HardState, Index, Message, PeerId, Persist, Raft, ReadReady,
-    Ready, Restored, Role, SnapshotMeta, Standing, StepError, Term,
+    Body, ConfChange, ConfChangeKind, ConfState, Config, Entry, EntryKind, HardState, Index, Message, PeerId, Persist,
+    Raft, ReadReady, Ready, Restored, Role, SnapshotMeta, Standing, StepError, Term,
 };
 
 pub const GROUP: GroupId = GroupId(1);
@@ -92,6 +92,18 @@ impl Node {
     pub fn is_up(&self) -> bool {
         self.raft.is_some()
     }
+
+    /// The configuration after the entry at `index`, which is on the disk and applied.
+    fn conf_at(&self, index: Index) -> ConfState {
+        let mut conf = self.disk.snapshot.conf.clone();
+        for entry in self.disk.entries.iter().filter(|entry| entry.index <= index) {
+            if entry.kind == EntryKind::ConfChange {
+                let change = ConfChange::decode(&entry.data).expect("a committed change was valid");
+                conf = conf.changed(&change).expect("a committed change can be applied");
+            }
+        }
+        conf
+    }
 }
 
 #[derive(Default)]
@@ -132,6 +144,7 @@ pub struct Cluster {
     pub promises: Promises,
     pub snapshots_sent: u64,
     pub joint_changes: u64,
+    pub witnesses_added: u64,
     pub dropped: u64,
 }
 
@@ -173,6 +186,7 @@ impl Cluster {
             promises: Promises::default(),
             snapshots_sent: 0,
             joint_changes: 0,
+            witnesses_added: 0,
             dropped: 0,
         };
         for id in cluster.ids() {
@@ -303,6 +317,8 @@ impl Cluster {
                 .apply_conf_change(&change)
                 .expect("a committed change can be applied");
             self.joint_changes += u64::from(conf.is_joint());
+            let is_witness = |kind: &&ConfChangeKind| matches!(kind, ConfChangeKind::AddWitness(_));
+            self.witnesses_added += change.changes.iter().filter(is_witness).count() as u64;
         }
         self.raft(id).on_applied(entry.index);
         self.check(id);
@@ -321,6 +337,26 @@ impl Cluster {
             node.raft().compact(&meta, keep);
             self.check(id);
         }
+    }
+
+    /// As the host of a witness does it: what every full voter holds may go, and there is no machine to take a snapshot of.
+    pub fn compact_witness(&mut self, id: u64) {
+        let node = self.node(id);
+        let raft = node.view();
+        let index = raft.held_by_full_voters().min(raft.applied());
+        if index < raft.first_index() || index <= node.disk.snapshot.index {
+            return;
+        }
+        let meta = SnapshotMeta {
+            index,
+            term: raft.term_at(index).expect("it is in the log"),
+            time: raft.time_at(index).expect("it is in the log"),
+            conf: node.conf_at(index),
+            context: Bytes::new(),
+        };
+        node.disk.compact(&meta);
+        node.raft().compact(&meta, 0);
+        self.check(id);
     }
 
     fn send_snapshot(&mut self, from: u64, to: PeerId) {
