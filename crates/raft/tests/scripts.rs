@@ -52,6 +52,7 @@ scripts! {
     election_split_vote
     election_stale_term
     election_up_to_date
+    election_vote_in_known_term
     hibernation_dead_leader
     hibernation_late_request
     hibernation_leader_is_down
