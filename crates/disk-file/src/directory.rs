@@ -6,6 +6,10 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, FileExt},
     path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use bytes::{Bytes, BytesMut};
@@ -113,94 +117,146 @@ pub(crate) fn read(path: &Path, file: &FileName, offset: u64, len: usize) -> Res
     Ok(out.freeze())
 }
 
-/// The files as the I/O thread uses them.
+/// Called on an I/O thread before each operation; what it fails with is as if the system had. For tests.
+pub type Before = Arc<dyn Fn(&Op) -> io::Result<()> + Send + Sync>;
+
+/// The files as the I/O threads use them. No two threads are at one file at a time; see `lanes.rs`.
 pub(crate) struct Directory {
     path: PathBuf,
     handle: File,
-    open: BTreeMap<FileName, OpenFile>,
-    poisoned: BTreeSet<FileName>,
+    open: Mutex<BTreeMap<FileName, Arc<OpenFile>>>,
+    poisoned: Mutex<BTreeSet<FileName>>,
+    before: Option<Before>,
 }
 
 struct OpenFile {
     file: File,
     /// Written since the last sync, or, for a file that an earlier process left, perhaps so.
-    dirty: bool,
+    dirty: AtomicBool,
+    dirty_bytes: AtomicU64,
     /// The length was set since then: `fdatasync` need not cover a file that became shorter.
-    resized: bool,
+    resized: AtomicBool,
+}
+
+impl OpenFile {
+    fn new(file: File, resized: bool) -> OpenFile {
+        OpenFile {
+            file,
+            dirty: AtomicBool::new(true),
+            dirty_bytes: AtomicU64::new(0),
+            resized: AtomicBool::new(resized),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match self.resized.load(Relaxed) {
+            true => self.file.sync_all()?,
+            false => self.file.sync_data()?,
+        }
+        self.is_clean();
+        Ok(())
+    }
+
+    fn is_clean(&self) {
+        self.dirty.store(false, Relaxed);
+        self.resized.store(false, Relaxed);
+        self.dirty_bytes.store(0, Relaxed);
+    }
 }
 
 impl Directory {
-    pub(crate) fn open(path: &Path) -> io::Result<Directory> {
+    pub(crate) fn open(path: &Path, before: Option<Before>) -> io::Result<Directory> {
         let handle = File::open(path)?;
         // Names that an earlier process made and did not live to sync.
         handle.sync_all()?;
         Ok(Directory {
             path: path.to_owned(),
             handle,
-            open: BTreeMap::new(),
-            poisoned: BTreeSet::new(),
+            open: Mutex::default(),
+            poisoned: Mutex::default(),
+            before,
         })
     }
 
     /// Does `op`. `skip_sync`: a sync succeeds without one.
-    pub(crate) fn execute(&mut self, op: &Op, skip_sync: bool) -> Result<(), DiskError> {
-        if self.poisoned.contains(op.file()) && !settle_base::mutant!("failed_sync_retried") {
+    pub(crate) fn execute(&self, op: &Op, skip_sync: bool) -> Result<(), DiskError> {
+        let is_poisoned = lock_of(&self.poisoned).contains(op.file());
+        if is_poisoned && !settle_base::mutant!("failed_sync_retried") {
             return Err(DiskError::new(DiskErrorKind::Poisoned, op.act(), op.file()));
         }
-        let done = self.execute_io(op, skip_sync);
+        let before = self.before.as_ref().map_or(Ok(()), |before| before(op));
+        let done = before.and_then(|()| self.execute_io(op, skip_sync));
         done.map_err(|error| {
             if let Op::Sync { file } = op
                 && error.kind() != io::ErrorKind::NotFound
             {
-                self.poisoned.insert(file.clone());
+                self.poison(file);
             }
             disk_error(op.act(), Some(op.file()), &error)
         })
     }
 
-    fn execute_io(&mut self, op: &Op, skip_sync: bool) -> io::Result<()> {
+    /// Syncs `file` early when more than `most` bytes of it wait for that, so that no sync has much to do at once.
+    pub(crate) fn relieve(&self, file: &FileName, most: u64) -> Result<(), DiskError> {
+        let Some(open) = lock_of(&self.open).get(file).cloned() else {
+            return Ok(());
+        };
+        if open.dirty_bytes.load(Relaxed) <= most {
+            return Ok(());
+        }
+        open.sync().map_err(|error| {
+            self.poison(file);
+            disk_error(Act::Sync, Some(file), &error)
+        })
+    }
+
+    fn poison(&self, file: &FileName) {
+        lock_of(&self.poisoned).insert(file.clone());
+    }
+
+    fn execute_io(&self, op: &Op, skip_sync: bool) -> io::Result<()> {
         match op {
             Op::Create { file, reserve } => self.create(file, *reserve),
             Op::Write { file, offset, data } => {
                 let open = self.file(file)?;
-                open.dirty = true;
+                open.dirty.store(true, Relaxed);
+                open.dirty_bytes.fetch_add(data.len() as u64, Relaxed);
                 open.file.write_all_at(data, *offset)
             }
             Op::Truncate { file, len } => {
                 let open = self.file(file)?;
-                (open.dirty, open.resized) = (true, true);
+                open.dirty.store(true, Relaxed);
+                open.resized.store(true, Relaxed);
                 open.file.set_len(*len)
             }
             Op::Sync { file } => {
                 let open = self.file(file)?;
-                if open.dirty && !skip_sync {
-                    if open.resized {
-                        open.file.sync_all()?
-                    } else {
-                        open.file.sync_data()?
-                    }
+                if open.dirty.load(Relaxed) && !skip_sync {
+                    open.sync()?;
                 }
-                (open.dirty, open.resized) = (false, false);
+                open.is_clean();
                 Ok(())
             }
             Op::Rename { from, to } => {
                 std::fs::rename(self.path_of(from), self.path_of(to))?;
-                self.open.remove(to);
-                self.poisoned.remove(to);
-                if let Some(open) = self.open.remove(from) {
-                    self.open.insert(to.clone(), open);
+                lock_of(&self.poisoned).remove(to);
+                let mut files = lock_of(&self.open);
+                files.remove(to);
+                if let Some(open) = files.remove(from) {
+                    files.insert(to.clone(), open);
                 }
+                drop(files);
                 self.handle.sync_all()
             }
             Op::Remove { file } => {
                 std::fs::remove_file(self.path_of(file))?;
-                self.open.remove(file);
+                lock_of(&self.open).remove(file);
                 self.handle.sync_all()
             }
         }
     }
 
-    fn create(&mut self, name: &FileName, reserve: u64) -> io::Result<()> {
+    fn create(&self, name: &FileName, reserve: u64) -> io::Result<()> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
         let path = self.path_of(name);
@@ -209,51 +265,47 @@ impl Directory {
             if let Err(error) = allocate(&file, reserve) {
                 // Nothing is created that does not have its space; the first error is the one that tells.
                 let _ = std::fs::remove_file(&path);
-                self.open.remove(name);
+                lock_of(&self.open).remove(name);
                 return Err(error);
             }
             // The length and the extents go to disk now, so that later syncs carry data alone.
             file.sync_all()?;
         }
         self.handle.sync_all()?;
-        let open = OpenFile {
-            file,
-            dirty: true,
-            resized: false,
-        };
-        self.keep(name.clone(), open);
+        self.keep(name, Arc::new(OpenFile::new(file, false)));
         Ok(())
     }
 
-    fn file(&mut self, name: &FileName) -> io::Result<&mut OpenFile> {
-        if !self.open.contains_key(name) {
-            let file = OpenOptions::new().read(true).write(true).open(self.path_of(name))?;
-            let open = OpenFile {
-                file,
-                dirty: true,
-                resized: true,
-            };
-            self.keep(name.clone(), open);
+    fn file(&self, name: &FileName) -> io::Result<Arc<OpenFile>> {
+        if let Some(open) = lock_of(&self.open).get(name) {
+            return Ok(open.clone());
         }
-        Ok(self.open.get_mut(name).expect("it was opened just now"))
+        let file = OpenOptions::new().read(true).write(true).open(self.path_of(name))?;
+        let open = Arc::new(OpenFile::new(file, true));
+        self.keep(name, open.clone());
+        Ok(open)
     }
 
-    fn keep(&mut self, name: FileName, open: OpenFile) {
-        if self.open.len() >= OPEN_MAX
-            && let Some(clean) = self
-                .open
-                .iter()
-                .find(|(_, open)| !open.dirty)
-                .map(|(name, _)| name.clone())
-        {
-            self.open.remove(&clean);
+    fn keep(&self, name: &FileName, open: Arc<OpenFile>) {
+        let mut files = lock_of(&self.open);
+        if files.len() >= OPEN_MAX {
+            let is_clean = |(_, open): &(&FileName, &Arc<OpenFile>)| !open.dirty.load(Relaxed);
+            let clean = files.iter().find(is_clean).map(|(name, _)| name.clone());
+            if let Some(clean) = clean {
+                files.remove(&clean);
+            }
         }
-        self.open.insert(name, open);
+        files.insert(name.clone(), open);
     }
 
     fn path_of(&self, name: &FileName) -> PathBuf {
         self.path.join(name.as_str())
     }
+}
+
+/// No code panics while it holds one of these locks in a state that another could not use.
+pub(crate) fn lock_of<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(target_os = "linux")]

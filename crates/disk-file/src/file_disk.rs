@@ -3,7 +3,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         mpsc::{SyncSender, sync_channel},
     },
     thread::JoinHandle,
@@ -15,9 +15,14 @@ use settle_storage::{Completion, Disk, DiskError, DiskRead, FileName, Op, Token}
 
 use crate::{
     OpenDirError,
-    directory::{self, Directory},
+    directory::{self, Before, Directory, lock_of as lock},
+    lanes::{self, BULK, Ended, LOG, Lanes},
     lossy::Unsynced,
 };
+
+/// Written to a bulk file and not synced, in bytes: beyond it the file is synced in between, so that the device never
+/// has much of it to do at once.
+const BULK_DIRTY_MAX: u64 = 1 << 20;
 
 /// How a [`FileDisk`] treats what is not synced.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -31,9 +36,25 @@ pub enum DiskKind {
     LossyWithoutSync,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Default)]
 pub struct FileDiskOptions {
     pub kind: DiskKind,
+    /// Files whose names begin so are written by a thread of their own, and in small steps: what others wait for, the
+    /// log above all, never waits for them.
+    pub bulk_prefixes: &'static [&'static str],
+    /// For tests: called before each operation, on its thread.
+    #[doc(hidden)]
+    pub before: Option<Before>,
+}
+
+impl std::fmt::Debug for FileDiskOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = f.debug_struct("FileDiskOptions");
+        debug
+            .field("kind", &self.kind)
+            .field("bulk_prefixes", &self.bulk_prefixes);
+        debug.finish_non_exhaustive()
+    }
 }
 
 /// What the caller's own thread takes at most, in bytes of writes …
@@ -47,43 +68,33 @@ const BY_THREAD_AFTER_SLOW: u32 = 200;
 pub struct FileDisk {
     path: PathBuf,
     kind: DiskKind,
+    bulk_prefixes: &'static [&'static str],
     shared: Arc<Shared>,
     /// Completions taken from `shared` and not yet polled.
     completed: VecDeque<Completion>,
-    /// Submitted, for the next [`FileDisk::dispatch`]; `None`: each submission goes to the thread at once.
-    gathered: Option<VecDeque<Request>>,
+    /// Submitted, for the next [`FileDisk::dispatch`]; `None`: each submission goes to a thread at once.
+    gathered: Option<VecDeque<(Op, Answer)>>,
     /// Dispatches that still go to the thread since the disk was slow.
     by_thread: u32,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     /// Holds the directory's lock.
     _lock: File,
 }
 
 struct Shared {
-    queue: Mutex<Queue>,
-    filled: Condvar,
+    lanes: Lanes<Answer>,
+    directory: Directory,
     completed: Mutex<VecDeque<Completion>>,
-    /// Held while requests are done, by the thread or by a caller.
-    directory: Mutex<Directory>,
-    /// Held by the thread while it does an operation, so that a read sees whole ones.
+    /// Held by a thread while it does an operation of a lossy disk, so that a read sees whole ones.
     unsynced: Mutex<Unsynced>,
+    notify: Mutex<Box<dyn Fn() + Send>>,
 }
 
-#[derive(Default)]
-struct Queue {
-    requests: VecDeque<Request>,
-    /// Taken requests are being done, by the thread or by a caller: the other one waits.
-    is_busy: bool,
-    closing: bool,
-}
-
-struct Request {
-    op: Op,
-    answer: Answer,
-}
+type Request = lanes::Request<Answer>;
 
 /// An operation that has ended and whose owner does not know yet.
 struct Done {
+    ended: Ended,
     answer: Answer,
     result: Result<(), DiskError>,
     took: Duration,
@@ -95,7 +106,7 @@ enum Answer {
 }
 
 impl FileDisk {
-    /// Opens the directory `path`, made if absent, for this process alone. `notify` is called on the disk's thread
+    /// Opens the directory `path`, made if absent, for this process alone. `notify` is called on a thread of the disk
     /// whenever new completions can be polled; it must not block.
     ///
     /// # Errors
@@ -106,33 +117,38 @@ impl FileDisk {
         notify: impl Fn() + Send + 'static,
     ) -> Result<FileDisk, OpenDirError> {
         let lock = directory::lock(path)?;
-        let directory = Directory::open(path).map_err(|source| {
+        let directory = Directory::open(path, options.before).map_err(|source| {
             let path = path.to_owned();
             OpenDirError::Open { path, source }
         })?;
         let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            filled: Condvar::new(),
+            lanes: Lanes::new(),
+            directory,
             completed: Mutex::default(),
-            directory: Mutex::new(directory),
             unsynced: Mutex::default(),
+            notify: Mutex::new(Box::new(notify)),
         });
-        let of_thread = shared.clone();
         let kind = options.kind;
-        let thread = std::thread::Builder::new()
-            .name("settle-disk".to_owned())
-            .spawn(move || of_thread.work(kind, notify))
-            .map_err(|source| OpenDirError::Thread { source })?;
-        Ok(FileDisk {
+        let mut disk = FileDisk {
             path: path.to_owned(),
             kind,
-            shared,
+            bulk_prefixes: options.bulk_prefixes,
+            shared: shared.clone(),
             completed: VecDeque::new(),
             gathered: None,
             by_thread: 0,
-            thread: Some(thread),
+            threads: Vec::new(),
             _lock: lock,
-        })
+        };
+        for (lane, name) in [(LOG, "settle-disk"), (BULK, "settle-disk-bulk")] {
+            let shared = shared.clone();
+            let thread = std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || shared.work(lane, kind))
+                .map_err(|source| OpenDirError::Thread { source })?;
+            disk.threads.push(thread);
+        }
+        Ok(disk)
     }
 
     /// From now on submissions are only gathered, and an owner that has other work to do first calls
@@ -141,52 +157,62 @@ impl FileDisk {
         self.gathered.get_or_insert_default();
     }
 
-    /// Lets what was gathered be done. With `by_caller` it is done here and now if it is little, the thread has nothing
-    /// to do and the disk is quick: two threads' wake-ups cost more than a fast disk's sync. True when it was, so
-    /// that the completions are there; `notify` is not called for them.
+    /// Lets what was gathered be done. With `by_caller` it is done here and now if it is little, the log's thread has
+    /// nothing to do and the disk is quick: two threads' wake-ups cost more than a fast disk's sync. Bulk files go to
+    /// their thread in any case. True when it was done here, so that completions are there; `notify` is not called for
+    /// them.
     pub fn dispatch(&mut self, by_caller: bool) -> bool {
         let Some(gathered) = self.gathered.as_mut().filter(|gathered| !gathered.is_empty()) else {
             return false;
         };
-        let is_small = |request: &Request| match &request.op {
+        let mut gathered = std::mem::take(gathered);
+        let is_small = |op: &Op| match op {
             Op::Write { data, .. } => data.len() <= BY_CALLER_BYTES,
             Op::Sync { .. } => true,
             _ => false,
         };
-        let is_little = gathered.len() <= 4 && gathered.iter().all(is_small);
+        // A rename ties two files together, so nothing is taken out of a turn that has one.
+        let is_rename = |op: &Op| matches!(op, Op::Rename { .. });
+        if !gathered.iter().any(|(op, _)| is_rename(op)) {
+            let (bulk, log) = gathered.into_iter().partition(|(op, _)| self.lane_of(op) == BULK);
+            gathered = log;
+            VecDeque::into_iter(bulk).for_each(|(op, answer)| self.shared.lanes.push(BULK, op, answer));
+        }
+        let is_little = !gathered.is_empty() && gathered.len() <= 4 && gathered.iter().all(|(op, _)| is_small(op));
         let wants = by_caller && is_little && self.by_thread == 0;
         self.by_thread = self.by_thread.saturating_sub(1);
-        let mut queue = lock(&self.shared.queue);
-        if !wants || queue.is_busy || !queue.requests.is_empty() {
-            queue.requests.append(gathered);
-            drop(queue);
-            self.shared.filled.notify_one();
-            return false;
+        let mut batch = VecDeque::new();
+        let stands_in = wants && self.shared.lanes.stand_in(LOG, &mut gathered, &mut batch);
+        if stands_in {
+            self.shared.work_off(LOG, &mut batch, &mut Vec::new(), self.kind, false);
         }
-        queue.is_busy = true;
-        drop(queue);
-        self.shared.work_off(gathered, &mut Vec::new(), self.kind, &|| {});
-        lock(&self.shared.queue).is_busy = false;
-        true
+        for (op, answer) in gathered {
+            self.shared.lanes.push(self.lane_of(&op), op, answer);
+        }
+        stands_in
     }
 
-    fn push(&mut self, request: Request) {
+    fn push(&mut self, op: Op, answer: Answer) {
         match &mut self.gathered {
-            Some(gathered) => gathered.push_back(request),
-            None => {
-                lock(&self.shared.queue).requests.push_back(request);
-                self.shared.filled.notify_one();
-            }
+            Some(gathered) => gathered.push_back((op, answer)),
+            None => self.shared.lanes.push(self.lane_of(&op), op, answer),
         }
+    }
+
+    fn lane_of(&self, op: &Op) -> usize {
+        let has_bulk_name = |file: &FileName| self.bulk_prefixes.iter().any(|p| file.as_str().starts_with(p));
+        let is_bulk = match op {
+            // Who asked for the new name waits for it.
+            Op::Rename { to, .. } => has_bulk_name(to),
+            op => has_bulk_name(op.file()),
+        };
+        if is_bulk { BULK } else { LOG }
     }
 }
 
 impl Disk for FileDisk {
     fn submit(&mut self, token: Token, op: Op) {
-        self.push(Request {
-            op,
-            answer: Answer::Completion(token),
-        });
+        self.push(op, Answer::Completion(token));
     }
 
     fn poll(&mut self) -> Option<Completion> {
@@ -223,10 +249,9 @@ impl DiskRead for FileDisk {
 
     fn run(&mut self, op: Op) -> Result<(), DiskError> {
         let (sender, receiver) = sync_channel(1);
-        self.push(Request {
-            op,
-            answer: Answer::Caller(sender),
-        });
+        self.dispatch(false);
+        self.shared.lanes.wait_for_all();
+        self.push(op, Answer::Caller(sender));
         self.dispatch(false);
         receiver.recv().expect("the thread answers everything before it ends")
     }
@@ -235,38 +260,48 @@ impl DiskRead for FileDisk {
 impl Drop for FileDisk {
     fn drop(&mut self) {
         self.dispatch(false);
-        lock(&self.shared.queue).closing = true;
-        self.shared.filled.notify_one();
-        if let Some(thread) = self.thread.take() {
+        self.shared.lanes.close();
+        for thread in self.threads.drain(..) {
             let ended = thread.join();
-            assert!(ended.is_ok() || std::thread::panicking(), "the disk's thread panicked");
+            assert!(
+                ended.is_ok() || std::thread::panicking(),
+                "a thread of the disk panicked"
+            );
         }
+        lock(&self.shared.unsynced).write_all_out(&self.shared.directory);
     }
 }
 
 impl Shared {
-    fn work(&self, kind: DiskKind, notify: impl Fn()) {
+    fn work(&self, lane: usize, kind: DiskKind) {
         let (mut batch, mut done) = (VecDeque::new(), Vec::new());
-        while self.take(&mut batch) {
-            self.work_off(&mut batch, &mut done, kind, &notify);
-            lock(&self.queue).is_busy = false;
+        while self.lanes.take(lane, &mut batch) {
+            self.work_off(lane, &mut batch, &mut done, kind, true);
         }
-        lock(&self.unsynced).write_all_out(&mut lock(&self.directory));
     }
 
     /// Does everything in `batch` and answers it.
-    fn work_off(&self, batch: &mut VecDeque<Request>, done: &mut Vec<Done>, kind: DiskKind, notify: &impl Fn()) {
-        let directory = &mut *lock(&self.directory);
+    fn work_off(
+        &self,
+        lane: usize,
+        batch: &mut VecDeque<Request>,
+        done: &mut Vec<Done>,
+        kind: DiskKind,
+        notifies: bool,
+    ) {
         while let Some(request) = batch.pop_front() {
+            self.lanes.wait_for_turn(lane, &request);
             let is_sync = matches!(request.op, Op::Sync { .. });
             if is_sync {
-                self.sync_together(request, batch, directory, kind, done);
+                self.sync_together(request, lane, batch, kind, done);
             } else {
-                done.push(self.time(request, directory, kind));
+                done.push(self.time(request, lane, kind));
             }
-            // Whoever waits for a sync is not kept waiting for the rest of the batch.
-            if is_sync || batch.is_empty() {
-                self.answer(done, notify);
+            // Whoever waits for a sync is not kept waiting for the rest of the batch; nor is the other lane, which may
+            // wait for any file here.
+            if is_sync || lane == BULK || batch.is_empty() {
+                let rests = batch.is_empty().then_some(lane);
+                self.answer(done, rests, notifies);
             }
         }
     }
@@ -276,14 +311,14 @@ impl Shared {
     fn sync_together(
         &self,
         first: Request,
+        lane: usize,
         batch: &mut VecDeque<Request>,
-        directory: &mut Directory,
         kind: DiskKind,
         done: &mut Vec<Done>,
     ) {
         let file = first.op.file().clone();
-        let mut syncs = vec![(done.len(), first.answer)];
-        loop {
+        let mut syncs = vec![(done.len(), first.ended(), first.answer)];
+        while !self.lanes.is_crossed(lane, &file) {
             let is_write = |r: &&Request| matches!(&r.op, Op::Write { file: of, .. } if *of == file);
             let writes = batch.iter().take_while(is_write).count();
             if !batch
@@ -293,72 +328,86 @@ impl Shared {
                 break;
             }
             for write in batch.drain(..writes) {
-                done.push(self.time(write, directory, kind));
+                done.push(self.time(write, lane, kind));
             }
             let sync = batch.pop_front().expect("it was just seen");
-            syncs.push((done.len(), sync.answer));
+            syncs.push((done.len(), sync.ended(), sync.answer));
         }
         let started = now();
-        let result = self.execute(Op::Sync { file }, directory, kind);
+        let result = self.execute(Op::Sync { file }, kind);
         let took = now().duration_since(started);
         // From the last, so that the places of the others stay what they were.
-        for (at, answer) in syncs.into_iter().rev() {
+        for (at, ended, answer) in syncs.into_iter().rev() {
             let result = result.clone();
-            done.insert(at, Done { answer, result, took });
+            let one = Done {
+                ended,
+                answer,
+                result,
+                took,
+            };
+            done.insert(at, one);
         }
     }
 
-    fn time(&self, request: Request, directory: &mut Directory, kind: DiskKind) -> Done {
-        let Request { op, answer } = request;
+    fn time(&self, request: Request, lane: usize, kind: DiskKind) -> Done {
+        let ended = request.ended();
+        let written = match &request.op {
+            Op::Write { file, .. } if lane == BULK && kind == DiskKind::Real => Some(file.clone()),
+            _ => None,
+        };
         let started = now();
-        let result = self.execute(op, directory, kind);
+        let mut result = self.execute(request.op, kind);
+        if let Some(file) = written.filter(|_| result.is_ok()) {
+            result = self.directory.relieve(&file, BULK_DIRTY_MAX);
+        }
         let took = now().duration_since(started);
-        Done { answer, result, took }
+        Done {
+            ended,
+            answer: request.answer,
+            result,
+            took,
+        }
     }
 
-    fn answer(&self, done: &mut Vec<Done>, notify: &impl Fn()) {
+    fn answer(&self, done: &mut Vec<Done>, rests: Option<usize>, notifies: bool) {
         let mut untold = false;
         let mut completed = lock(&self.completed);
-        for Done { answer, result, took } in done.drain(..) {
-            match answer {
-                // A caller that is gone has no use for the answer.
-                Answer::Caller(caller) => drop(caller.send(result)),
+        let mut callers = Vec::new();
+        let mut ended = Vec::with_capacity(done.len());
+        for one in done.drain(..) {
+            let result = one.result;
+            match one.answer {
+                Answer::Caller(caller) => callers.push((caller, result)),
                 Answer::Completion(token) => {
+                    let took = one.took;
                     completed.push_back(Completion { token, result, took });
                     untold = true;
                 }
             }
+            ended.push(one.ended);
         }
         drop(completed);
-        if untold {
-            notify();
+        ended.iter().for_each(|ended| self.lanes.end(ended));
+        // Before anybody hears of it: who then asks for more finds the lane free.
+        if let Some(lane) = rests {
+            self.lanes.rest(lane);
+        }
+        for (caller, result) in callers {
+            // A caller that is gone has no use for the answer.
+            drop(caller.send(result));
+        }
+        if untold && notifies {
+            lock(&self.notify)();
         }
     }
 
-    fn execute(&self, op: Op, directory: &mut Directory, kind: DiskKind) -> Result<(), DiskError> {
+    fn execute(&self, op: Op, kind: DiskKind) -> Result<(), DiskError> {
         match kind {
-            DiskKind::Real => directory.execute(&op, false),
-            DiskKind::Lossy => lock(&self.unsynced).execute(op, directory, false),
-            DiskKind::LossyWithoutSync => lock(&self.unsynced).execute(op, directory, true),
+            DiskKind::Real => self.directory.execute(&op, false),
+            DiskKind::Lossy => lock(&self.unsynced).execute(op, &self.directory, false),
+            DiskKind::LossyWithoutSync => lock(&self.unsynced).execute(op, &self.directory, true),
         }
     }
-
-    /// Waits for requests and takes all there are; false at the end.
-    fn take(&self, batch: &mut VecDeque<Request>) -> bool {
-        let mut queue = lock(&self.queue);
-        // Its owner closes it, so no caller is busy by then.
-        while queue.requests.is_empty() && !queue.closing {
-            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-        std::mem::swap(&mut queue.requests, batch);
-        queue.is_busy = !batch.is_empty();
-        queue.is_busy
-    }
-}
-
-/// No code panics while it holds one of these locks in a state that another could not use.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[allow(

@@ -13,12 +13,7 @@ pub(crate) struct Unsynced(BTreeMap<FileName, Vec<Op>>);
 
 impl Unsynced {
     /// Does `op` as far as it goes to the disk now. `sync_is_nothing`: a sync writes nothing, and says it did.
-    pub(crate) fn execute(
-        &mut self,
-        op: Op,
-        directory: &mut Directory,
-        sync_is_nothing: bool,
-    ) -> Result<(), DiskError> {
+    pub(crate) fn execute(&mut self, op: Op, directory: &Directory, sync_is_nothing: bool) -> Result<(), DiskError> {
         match &op {
             Op::Write { file, .. } | Op::Truncate { file, .. } => {
                 // An operation of no effect tells whether the file is there and well.
@@ -62,7 +57,7 @@ impl Unsynced {
     }
 
     /// A clean end: everything reaches the files.
-    pub(crate) fn write_all_out(&mut self, directory: &mut Directory) {
+    pub(crate) fn write_all_out(&mut self, directory: &Directory) {
         let files: Vec<_> = self.0.keys().cloned().collect();
         for file in files {
             // Nobody is left to hear of an error, and none of this was promised.
@@ -70,7 +65,7 @@ impl Unsynced {
         }
     }
 
-    fn write_out(&mut self, file: &FileName, directory: &mut Directory) -> Result<(), DiskError> {
+    fn write_out(&mut self, file: &FileName, directory: &Directory) -> Result<(), DiskError> {
         for op in self.0.remove(file).unwrap_or_default() {
             // The promise that breaks here is the sync's.
             directory.execute(&op, true).map_err(|error| DiskError {

@@ -31,9 +31,17 @@ struct Belled {
 
 fn open(path: &Path, kind: DiskKind) -> Belled {
     let (ring, bell) = sync_channel(1);
-    let disk = FileDisk::open(path, FileDiskOptions { kind }, move || {
-        let _ = ring.try_send(());
-    });
+    let disk = FileDisk::open(
+        path,
+        FileDiskOptions {
+            kind,
+            bulk_prefixes: &["b"],
+            before: None,
+        },
+        move || {
+            let _ = ring.try_send(());
+        },
+    );
     Belled {
         disk: disk.expect("the directory is free"),
         bell,
@@ -250,6 +258,116 @@ fn a_full_device_is_told_from_a_failed_sync_and_the_latter_poisons_the_file() {
         disk.run(Op::Sync { file: name("a") }).expect_err("poisoned").kind,
         DiskErrorKind::Poisoned
     );
+}
+
+/// A disk whose operations on `gated` wait for the returned sender; what `fails` says fails so.
+fn with_before(path: &Path, before: impl Fn(&Op) -> std::io::Result<()> + Send + Sync + 'static) -> Belled {
+    let (ring, bell) = sync_channel(1);
+    let options = FileDiskOptions {
+        bulk_prefixes: &["b"],
+        before: Some(std::sync::Arc::new(before)),
+        ..FileDiskOptions::default()
+    };
+    let disk = FileDisk::open(path, options, move || {
+        let _ = ring.try_send(());
+    });
+    let disk = disk.expect("the directory is free");
+    Belled { disk, bell }
+}
+
+#[test]
+fn the_log_is_written_and_synced_while_a_bulk_file_is_being_written() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let (open_gate, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let mut disk = with_before(root.path(), move |op| {
+        if op.file().as_str().starts_with('b') {
+            // Nothing of a bulk file happens before the test says so.
+            let _ = gate.lock().expect("one thread waits").recv_timeout(PATIENCE);
+        }
+        Ok(())
+    });
+    let create = |file| Op::Create {
+        file: name(file),
+        reserve: 0,
+    };
+    let write = |file, data: &'static [u8]| Op::Write {
+        file: name(file),
+        offset: 0,
+        data: Bytes::from_static(data),
+    };
+    disk.submit(Token(1), create("bulk"));
+    disk.submit(Token(2), write("bulk", b"zeros"));
+    for i in 0..100 {
+        disk.submit(Token(100 + 3 * i), create("log"));
+        disk.submit(Token(101 + 3 * i), write("log", b"log"));
+        disk.submit(Token(102 + 3 * i), Op::Sync { file: name("log") });
+    }
+    let collect = |count: usize, disk: &mut Belled| {
+        let mut tokens = Vec::new();
+        while tokens.len() < count {
+            match disk.poll() {
+                Some(completion) => {
+                    completion.result.expect("nothing fails");
+                    tokens.push(completion.token.0);
+                }
+                None => disk.wait(),
+            }
+        }
+        tokens
+    };
+    assert_eq!(collect(300, &mut disk), (100..400).collect::<Vec<_>>());
+    // A rename takes a file from one lane to the other: what follows waits for what came before.
+    let (from, to) = (name("bulk"), name("log"));
+    disk.submit(Token(3), Op::Rename { from, to });
+    disk.submit(Token(4), write("log", b"Z"));
+    disk.submit(Token(5), Op::Sync { file: name("log") });
+    disk.submit(Token(6), create("bulk"));
+    for _ in 0..4 {
+        open_gate.send(()).expect("the disk waits");
+    }
+    let tokens = collect(6, &mut disk);
+    let of_log: Vec<_> = tokens.iter().copied().filter(|token| *token <= 5).collect();
+    assert_eq!(of_log, [1, 2, 3, 4, 5]);
+    assert!(tokens.iter().position(|t| *t == 6) > tokens.iter().position(|t| *t == 3));
+    assert_eq!(&disk.read(&name("log"), 0, 9).expect("readable")[..], b"Zeros");
+}
+
+#[test]
+fn after_a_failed_sync_no_operation_on_the_file_succeeds_and_other_files_go_on() {
+    for fails_at in [0, 1, 2] {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let syncs = std::sync::atomic::AtomicU32::new(0);
+        let mut disk = with_before(root.path(), move |op| {
+            let is_hit = matches!(op, Op::Sync { file } if file.as_str() == "a")
+                && syncs.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == fails_at;
+            is_hit
+                .then(|| Err(std::io::Error::from_raw_os_error(5)))
+                .unwrap_or(Ok(()))
+        });
+        let mut failed = false;
+        for file in ["a", "c"] {
+            let (file, reserve) = (name(file), 0);
+            disk.run(Op::Create { file, reserve }).expect("made");
+        }
+        for i in 0..5u64 {
+            let data = Bytes::from_static(b"x");
+            let (file, offset) = (name("a"), i);
+            let written = disk.run(Op::Write { file, offset, data });
+            let synced = disk.run(Op::Sync { file: name("a") });
+            if failed {
+                assert_eq!(written.expect_err("poisoned").kind, DiskErrorKind::Poisoned);
+                assert_eq!(synced.expect_err("poisoned").kind, DiskErrorKind::Poisoned);
+            } else if i == u64::from(fails_at) {
+                let error = synced.expect_err("the device said so");
+                assert_eq!((error.kind, error.os_error), (DiskErrorKind::Io, Some(5)));
+                failed = true;
+            } else {
+                synced.expect("the device is well");
+            }
+            disk.run(Op::Sync { file: name("c") }).expect("another file");
+        }
+    }
 }
 
 #[test]

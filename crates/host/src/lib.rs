@@ -42,5 +42,6 @@ pub use host::Host;
 pub use identity::{ClusterId, Identity, Member};
 pub use members::Book;
 pub use message::{ChunkContent, Hello, JoinMessage, Lane, PeerMessage, SnapshotChunk};
+pub use snapshot_file::BULK_PREFIXES;
 pub use status::{GroupCounts, GroupStatus, HostCounters, HostStatus};
 pub use wire::Malformed;

@@ -27,6 +27,10 @@ pub(crate) fn file_name(group: GroupId, index: Index, suffix: &str) -> FileName 
     FileName::new(&format!("snap-{:x}-{index:x}{suffix}", group.0)).expect("three 64-bit numbers fit a name")
 }
 
+/// What the names of files begin with that are written in bulk and that nobody waits for: a disk with several lanes keeps
+/// them apart from the log.
+pub const BULK_PREFIXES: &[&str] = &["snap-", settle_wal::SPARE_PREFIX];
+
 pub(crate) fn is_snapshot_file(file: &FileName) -> bool {
     file.as_str().starts_with("snap-")
 }

@@ -197,7 +197,11 @@ where
         move || disk_is_ready.notify_one()
     };
     let path = config.data_dir.clone();
-    let disk = FileDisk::open(&config.data_dir, config.disk, notify).map_err(|source| StartError::Disk {
+    let options = FileDiskOptions {
+        bulk_prefixes: settle_host::BULK_PREFIXES,
+        ..config.disk
+    };
+    let disk = FileDisk::open(&config.data_dir, options, notify).map_err(|source| StartError::Disk {
         path: path.clone(),
         source,
     })?;

@@ -187,7 +187,10 @@ fn start_node(
     let node_config = NodeConfig {
         host,
         data_dir: config.data_dir.clone(),
-        disk: FileDiskOptions { kind: config.disk },
+        disk: FileDiskOptions {
+            kind: config.disk,
+            ..FileDiskOptions::default()
+        },
         peers: config
             .peers
             .iter()

@@ -164,6 +164,9 @@ pub(crate) fn group_bit(group: GroupId) -> u64 {
     1 << (group.0 % 64)
 }
 
+/// What the names of spare segments begin with: zeroed in the background, then renamed into the next segment.
+pub const SPARE_PREFIX: &str = "spare-";
+
 pub(crate) fn segment_name(number: u64) -> FileName {
     FileName::new(&format!("wal-{number:016x}.seg")).expect("hex digits make a valid name")
 }

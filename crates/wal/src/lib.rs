@@ -33,7 +33,7 @@ mod segment_reader;
 mod wal;
 
 pub use error::WalError;
-pub use format::{LogIdentity, Lsn};
+pub use format::{LogIdentity, Lsn, SPARE_PREFIX};
 pub use groups::{Damage, LiveEntries, RecoveredGroup};
 pub use options::WalOptions;
 pub use record::{HardState, Record, Snapshot, WalEntry};
