@@ -8,7 +8,8 @@
 //! The reset happens at one survivor, best the one with the newest log. It counts votes and copies by the forced
 //! configuration at once, in terms far above those of the lost ones. When it is elected, an entry that puts the
 //! configuration in force for everybody follows its first one. Changes of membership that were under way are applied
-//! before that entry, as everywhere, but nobody of them is counted. A survivor that restarts before that entry is
+//! before that entry, as everywhere, but nobody of them is counted. Survivors that lost the tail of their logs elect by
+//! all, as everywhere (`recovering.rs`): all of the forced voters then have to be there. A survivor that restarts before that entry is
 //! applied has forgotten the reset: it has to be asked for again.
 
 use bytes::Bytes;
@@ -38,8 +39,6 @@ pub enum ResetError {
         "reset the configuration: peer {id} is no full voter of the new one, so it cannot be the one that leads it"
     )]
     NotAVoter { id: PeerId },
-    #[error("reset the configuration: this replica lost the tail of its log and is not whole yet")]
-    Recovering,
     #[error("reset the configuration: a snapshot or a membership change is being applied here; ask again")]
     Busy,
 }
@@ -65,9 +64,6 @@ impl Raft {
         if !conf.voters.contains(&self.config.id) || conf.is_witness(self.config.id) {
             let id = self.config.id;
             return Err(ResetError::NotAVoter { id });
-        }
-        if self.recovering.is_some() {
-            return Err(ResetError::Recovering);
         }
         if self.installing.is_some() || self.has_unapplied_conf_change() {
             return Err(ResetError::Busy);

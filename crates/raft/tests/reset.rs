@@ -180,6 +180,23 @@ fn a_survivor_that_restarts_before_the_reset_is_in_the_log_is_asked_again() {
 }
 
 #[test]
+fn survivors_that_lost_the_tail_of_their_logs_go_on_when_all_of_the_new_voters_are_there() {
+    for conf in [of(&[4]), of(&[4, 5])] {
+        let mut cluster = survivors();
+        for id in [4, 5] {
+            cluster.crash(id);
+            cluster.restart(id, true);
+        }
+        cluster.raft(4).reset_conf(conf.clone(), Bytes::new()).unwrap();
+        for _ in 0..200 {
+            tick(&mut cluster);
+        }
+        assert_goes_on(&mut cluster, 4, &conf);
+        assert!(!cluster.raft(4).is_recovering());
+    }
+}
+
+#[test]
 fn what_cannot_be_forced_is_refused_by_name() {
     let mut cluster = survivors();
     let raft = cluster.raft(4);
