@@ -45,6 +45,22 @@ pub enum OperatorRequest {
     TakeSnapshot {
         group: GroupId,
     },
+    /// Makes `node`'s replica a learner, a voter (once it has caught up as a learner), or no member any more. To be asked
+    /// of the group's leader.
+    ChangeMember {
+        group: GroupId,
+        node: NodeId,
+        role: MemberRole,
+    },
+}
+
+/// What a node's replica is to be in a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemberRole {
+    Voter,
+    /// Gets everything, decides nothing.
+    Learner,
+    Removed,
 }
 
 #[derive(Debug)]

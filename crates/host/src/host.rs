@@ -486,6 +486,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 }
             }
             OperatorRequest::TakeSnapshot { group } => self.begin_snapshot(*group, now),
+            OperatorRequest::ChangeMember { group, node, role } => self.change_member(*group, *node, *role, now),
         };
         if !done {
             out.push(HostAction::Note(HostNote::OperatorRefused { request }));

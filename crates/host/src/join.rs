@@ -284,8 +284,14 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             .map_or(GroupId(0), |last| GroupId(last.0 + 1));
         for id in ids {
             let Some(group) = self.groups.get(&id) else { continue };
+            // A learner that stands in nobody's place is one because an operator wants it so.
             let is_misfit = |(node, hello): &(NodeId, Hello)| {
-                group.book.knows_node(*node) && !group.raft.conf().voters.contains(&hello.incarnation)
+                let mut others = group
+                    .book
+                    .iter()
+                    .filter(|m| m.node == *node && m.peer != hello.incarnation);
+                let is_wanted = self.replace_allowed.contains(node) || others.next().is_some();
+                is_wanted && group.book.knows_node(*node) && !group.raft.conf().voters.contains(&hello.incarnation)
             };
             if !group.is_ready_leader() || !nodes.iter().any(is_misfit) {
                 self.misfits.remove(&id);

@@ -5,7 +5,7 @@ mod harness;
 use harness::{Cluster, GROUP, config, open};
 use settle_base::{Mono, NodeId, PeerId};
 use settle_host::{
-    ClusterId, HostEvent, HostNote, JoinMessage, Member, OpenError, OperatorRequest, PeerError, PeerMessage,
+    ClusterId, HostEvent, HostNote, JoinMessage, Member, MemberRole, OpenError, OperatorRequest, PeerError, PeerMessage,
 };
 use settle_raft::Body;
 use settle_storage::{DiskRead, FileName, MemDisk, Op};
@@ -105,6 +105,44 @@ fn without_permission_a_wiped_node_stays_outside_until_an_operator_says_so() {
     let node = settle_base::NodeId(lost);
     cluster.give(leader, HostEvent::Operator(OperatorRequest::ReplaceMember { node }));
     cluster.until("replaced voter", |c| c.is_voter(lost));
+}
+
+#[test]
+fn an_operator_makes_a_voter_a_learner_that_stays_one_removes_it_and_brings_it_back() {
+    let mut cluster = Cluster::founded(3);
+    let leader = cluster.leader().expect("it was founded");
+    let other = leader % 3 + 1;
+    let turn_into = |c: &mut Cluster, role| {
+        let node = NodeId(other);
+        let request = OperatorRequest::ChangeMember {
+            group: GROUP,
+            node,
+            role,
+        };
+        c.give(leader, HostEvent::Operator(request));
+    };
+    let sizes = |c: &Cluster| {
+        let conf = c.hosts[&leader].raft(GROUP).expect("a member").conf();
+        (conf.voters.len(), conf.outgoing.len(), conf.learners.len())
+    };
+    turn_into(&mut cluster, MemberRole::Learner);
+    cluster.until("a learner", |c| sizes(c) == (2, 0, 1));
+    cluster.propose(leader, "a");
+    cluster.ticks(300);
+    assert_eq!(sizes(&cluster), (2, 0, 1), "nobody promotes it by himself");
+    assert_eq!(cluster.lines(other), ["a"]);
+    turn_into(&mut cluster, MemberRole::Removed);
+    cluster.until("removed", |c| sizes(c) == (2, 0, 0));
+    turn_into(&mut cluster, MemberRole::Voter);
+    cluster.ticks(50);
+    assert_eq!(sizes(&cluster), (2, 0, 0), "first a learner");
+    cluster.propose(leader, "b");
+    turn_into(&mut cluster, MemberRole::Learner);
+    cluster.until("a learner again", |c| {
+        sizes(c) == (2, 0, 1) && c.lines(other) == ["a", "b"]
+    });
+    turn_into(&mut cluster, MemberRole::Voter);
+    cluster.until("a voter again", |c| sizes(c) == (3, 0, 0));
 }
 
 #[test]

@@ -92,7 +92,10 @@ impl<W: Workload> World<W> {
             .enumerate()
             .filter(|(i, n)| *i != node && n.is_impaired)
             .count();
-        let is_one_gone = self.nodes.iter().any(|n| n.is_impaired && !n.is_voter);
+        let is_one_gone = self
+            .nodes
+            .iter()
+            .any(|n| n.is_impaired && (!n.is_voter || n.is_damaged));
         let may_be_impaired = self.nodes[node].is_impaired || !is_one_gone || others < (self.nodes.len() - 1) / 2;
         for _ in 0..8 {
             let disk = self.nodes[node].disk.fork();
@@ -186,6 +189,9 @@ impl<W: Workload> World<W> {
         self.script.name(host.identity().incarnation, id, generation);
         for &group in &self.groups {
             let Some(raft) = host.raft(group) else { continue };
+            if raft.is_recovering() && self.nodes[node].is_damaged {
+                self.invariants.forgives(group, raft.id());
+            }
             self.invariants.restarted(group, raft)?;
             self.coverage.starts_from_snapshot += u64::from(raft.applied() > 1);
             self.coverage.recovering_starts += u64::from(raft.is_recovering());

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use settle_base::{GroupId, Prng};
-use settle_host::{Host, HostEvent, OperatorRequest};
-use settle_storage::{Latency, MemDisk};
+use settle_base::{GroupId, PeerId, Prng};
+use settle_host::{Host, HostEvent, MemberRole, OperatorRequest};
+use settle_storage::{DiskRead, Latency, MemDisk};
 
 use crate::{
     workload::Workload,
@@ -48,7 +48,7 @@ impl<W: Workload> World<W> {
 
     fn act_out(&mut self) {
         let node = self.prng.below(self.nodes.len() as u64) as usize;
-        match self.prng.below(112) {
+        match self.prng.below(126) {
             0..18 => self.crash(node, true, None),
             18..21 => self.crash(node, false, None),
             21..23 => self.crash_leader(),
@@ -69,7 +69,9 @@ impl<W: Workload> World<W> {
             95..104 => self.ask_for_snapshot(node),
             104..109 => self.slow_process(node),
             109..112 => self.snapshot_and_crash(node),
-            _ => unreachable!("below 112"),
+            112..119 => self.damage_disk(node),
+            119..126 => self.churn_members(node),
+            _ => unreachable!("below 126"),
         }
     }
 
@@ -267,9 +269,7 @@ impl<W: Workload> World<W> {
 
     /// The node comes back under its name with an empty directory. Only while nobody else has lost anything.
     fn wipe(&mut self, node: usize) {
-        let voters = self.nodes.len();
-        let is_settled = self.nodes.iter().all(|n| !n.is_impaired && n.is_voter);
-        if voters < 3 || !is_settled {
+        if !self.may_lose_a_disk() {
             return;
         }
         self.crash(node, true, None);
@@ -284,6 +284,110 @@ impl<W: Workload> World<W> {
         if !self.auto_replace {
             self.operator_replaces.push(node);
         }
+    }
+
+    /// One replica of at least three, nobody else has lost anything, and no operator is moving members about: with a
+    /// change under way, the loss could leave no quorum of what comes.
+    fn may_lose_a_disk(&self) -> bool {
+        let is_settled = self.nodes.iter().all(|n| !n.is_impaired && n.is_voter);
+        self.nodes.len() >= 3 && is_settled && !self.churns_members
+    }
+
+    /// Bytes that were synced long ago are not what was written: rot, a write that never reached the medium or reached
+    /// it elsewhere. It is found when the node starts again.
+    fn damage_disk(&mut self, node: usize) {
+        if !self.may_lose_a_disk() {
+            return;
+        }
+        self.crash(node, true, None);
+        if self.nodes[node].is_impaired {
+            return;
+        }
+        let disk = self.nodes[node].disk.clone();
+        let files = disk.clone().list().unwrap_or_default();
+        let is_data = |name: &str| name.starts_with("snap-") || name.ends_with(".seg");
+        let files: Vec<_> = files
+            .into_iter()
+            .filter(|(file, len)| is_data(file.as_str()) && *len > 0)
+            .collect();
+        if files.is_empty() {
+            return;
+        }
+        let some_file = |prng: &mut Prng| files[prng.below(files.len() as u64) as usize].clone();
+        for _ in 0..self.prng.between(1, 4) {
+            let (file, len) = some_file(&mut self.prng);
+            // Segments are reserved ahead: most of what was written is in front.
+            let within = [len, len.min(4_096)][self.prng.below(2) as usize];
+            let at = self.prng.below(within);
+            match self.prng.below(4) {
+                0 => disk.flip_bit(&file, at, self.prng.below(8) as u8),
+                1 => disk.corrupt_sector(&file, at, &mut self.prng),
+                2 => disk.lose_write(&file, at, self.prng.between(1, 2_000)),
+                _ => {
+                    let (to, to_len) = some_file(&mut self.prng);
+                    let to_at = self.prng.below(to_len);
+                    self.coverage.writes_misdirected += 1;
+                    disk.misdirect(&file, at, self.prng.between(1, 2_000), &to, to_at);
+                }
+            }
+        }
+        self.coverage.disks_damaged += 1;
+        let is_found = self.starts_impaired(node, &disk);
+        let n = &mut self.nodes[node];
+        n.is_impaired |= is_found;
+        n.is_damaged |= is_found;
+        self.tell(format_args!("node {}: stored bytes are damaged", self.id(node)));
+    }
+
+    /// An operator adds, demotes, promotes or removes a replica of one group.
+    fn churn_members(&mut self, node: usize) {
+        let group = self.some_group();
+        let Some(leader) = self.leader(group).filter(|_| self.churns_members) else {
+            return;
+        };
+        let id = self.id(node);
+        let peer = self.nodes[node].host.as_ref().map(|host| host.identity().incarnation);
+        let host = self.nodes[leader].host.as_ref().expect("it leads");
+        let conf = host.raft(group).expect("it leads").conf();
+        let is_in = |peers: &[PeerId]| peer.is_some_and(|peer| peers.contains(&peer));
+        let roles = match (is_in(&conf.voters), is_in(&conf.learners)) {
+            (true, _) if conf.voters.len() <= 2 => return,
+            (true, _) => [MemberRole::Learner, MemberRole::Removed],
+            (_, true) => [MemberRole::Voter, MemberRole::Removed],
+            (false, false) => [MemberRole::Learner, MemberRole::Learner],
+        };
+        let role = roles[self.prng.below(2) as usize];
+        self.coverage.members_churned += 1;
+        self.tell(format_args!("operator: node {id} in group {group} is to be {role:?}"));
+        let request = OperatorRequest::ChangeMember { group, node: id, role };
+        self.give(leader, HostEvent::Operator(request));
+    }
+
+    /// Once the faults are over, the operator brings everybody back.
+    pub(crate) fn restore_members(&mut self, leader: usize, group: GroupId) {
+        let peers: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|n| Some(n.host.as_ref()?.identity().incarnation))
+            .collect();
+        let host = self.nodes[leader].host.as_ref().expect("it leads");
+        let conf = host.raft(group).expect("it leads").conf();
+        let is_missing = |peer: &Option<PeerId>| peer.is_some_and(|peer| !conf.voters.contains(&peer));
+        let Some(node) = peers.iter().position(is_missing) else {
+            return;
+        };
+        let is_learner = peers[node].is_some_and(|peer| conf.learners.contains(&peer));
+        let role = if is_learner {
+            MemberRole::Voter
+        } else {
+            MemberRole::Learner
+        };
+        let request = OperatorRequest::ChangeMember {
+            group,
+            node: self.id(node),
+            role,
+        };
+        self.give(leader, HostEvent::Operator(request));
     }
 
     fn ask_for_transfer(&mut self, to: usize) {

@@ -128,6 +128,14 @@ impl<W: Workload> World<W> {
             HostNote::Founded { .. } if self.invariants.has_history() => {
                 Err(Broken::new("incarnation safety", "a second cluster was founded"))
             }
+            HostNote::LogDamaged { .. } => {
+                self.coverage.logs_mended += 1;
+                Ok(())
+            }
+            HostNote::SnapshotDamaged { .. } => {
+                self.coverage.snapshots_unreadable += 1;
+                Ok(())
+            }
             HostNote::Recovered { .. } => {
                 self.coverage.recovered += 1;
                 Ok(())
@@ -154,6 +162,10 @@ impl<W: Workload> World<W> {
             let raft = host.raft(group).expect("it was there above");
             is_voter &= raft.conf().voters.contains(&raft.id()) && raft.conf().outgoing.is_empty();
             is_recovering |= raft.is_recovering();
+            let is_calm = self.are_faults_off && self.churns_members;
+            if is_calm && raft.is_leader() && self.nodes[node].inbox.is_empty() && self.prng.percent(5) {
+                self.restore_members(node, group);
+            }
         }
         let n = &mut self.nodes[node];
         let host = n.host.as_ref().expect("it just had its turn");
@@ -168,6 +180,7 @@ impl<W: Workload> World<W> {
         }
         if n.is_impaired && n.is_voter && !is_recovering {
             n.is_impaired = false;
+            n.is_damaged = false;
             self.operator_replaces.retain(|other| *other != node);
         }
         if host.groups_led() > 0 && !self.operator_replaces.is_empty() {

@@ -121,6 +121,8 @@ pub(crate) struct Node<W: Workload> {
     pub(crate) was_wiped: bool,
     /// Directories that it has had before this one.
     pub(crate) generation: u32,
+    /// It lost what it had acknowledged, and has not got it back yet.
+    pub(crate) is_damaged: bool,
     pub(crate) is_disk_faulty: bool,
     pub(crate) seen: BTreeMap<GroupId, Seen>,
 }
@@ -141,6 +143,8 @@ pub(crate) struct World<W: Workload> {
     pub(crate) pause_us_max: u64,
     /// New leaders do not live long: what only a sequence of short-lived leaders brings about.
     pub(crate) hunts_leaders: bool,
+    /// Operators move members about; no disk is lost meanwhile.
+    pub(crate) churns_members: bool,
     /// Nodes whose loss an operator is to declare.
     pub(crate) operator_replaces: Vec<usize>,
     pub(crate) are_faults_off: bool,
@@ -228,6 +232,7 @@ impl<W: Workload> World<W> {
         }
         let pause_us_max = [400_000, 1_200_000, 3_000_000][prng.below(3) as usize];
         let is_encoding = prng.percent(20);
+        let churns_members = prng.percent(35);
         let mut nodes = Vec::new();
         for n in 1..=shape.nodes {
             let disk = MemDisk::new(prng.next_u64());
@@ -248,6 +253,7 @@ impl<W: Workload> World<W> {
                 is_voter: false,
                 was_wiped: false,
                 generation: 0,
+                is_damaged: false,
                 is_disk_faulty: false,
                 seen: BTreeMap::new(),
             });
@@ -266,6 +272,7 @@ impl<W: Workload> World<W> {
             auto_replace,
             pause_us_max,
             hunts_leaders: hunts_leaders && !cut.hunts_nobody,
+            churns_members,
             operator_replaces: Vec::new(),
             are_faults_off: false,
             workload: Some(workload),

@@ -113,7 +113,8 @@ fn hurt(scan: &mut Scan, stop: Stop, tail: &Tail, expected: &[GroupId]) -> Hurt 
             resumed.push(group);
         }
     }
-    let is_hidden = |group: &GroupId| scan.holes_mask & group_bit(*group) != 0 || tail.is_proven;
+    // Every expected group was in the log before the directory named its cluster: whatever is damaged hides it.
+    let is_hidden = |group: &GroupId| scan.holes_mask & group_bit(*group) != 0 || tail.damage.is_some();
     for &group in expected.iter().filter(|group| is_hidden(group)) {
         if !scan.groups.contains_key(&group) {
             let kind = MarkKind::Middle;

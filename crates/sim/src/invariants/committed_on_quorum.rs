@@ -13,15 +13,15 @@ use super::{Broken, Checked};
 
 #[derive(Default)]
 pub(super) struct CommittedOnQuorum {
-    /// The newest term in which each peer acknowledged, and how far.
-    acked: BTreeMap<PeerId, (Term, Index)>,
+    /// How far each peer acknowledged in each term. A leader may learn of it when others are in later terms.
+    acked: BTreeMap<(Term, PeerId), Index>,
 }
 
 impl CommittedOnQuorum {
     pub(super) fn sent(&mut self, message: &Message) {
         if let Body::AppendReply { result: Ok(index), .. } = message.body {
-            let acked = self.acked.entry(message.from).or_default();
-            *acked = (message.term, index).max(*acked);
+            let acked = self.acked.entry((message.term, message.from)).or_default();
+            *acked = index.max(*acked);
         }
     }
 
@@ -38,16 +38,16 @@ impl CommittedOnQuorum {
             return broken(what);
         }
         let own = raft.status().durable_index;
-        let has = |peer: PeerId| match self.acked.get(&peer) {
-            _ if peer == raft.id() => own >= index,
-            Some(acked) => acked.0 == term && acked.1 >= index,
-            None => false,
+        let acked = |peer: PeerId| match self.acked.get(&(term, peer)) {
+            _ if peer == raft.id() => own,
+            acked => acked.copied().unwrap_or(0),
         };
+        let has = |peer| acked(peer) >= index;
         // The change itself may have been applied in the same turn.
         if !is_quorum(before, has) && !is_quorum(raft.conf(), has) {
-            let acked: Vec<_> = raft.conf().voters.iter().map(|p| (p, self.acked.get(p))).collect();
+            let acked: Vec<_> = raft.conf().voters.iter().map(|p| (p, acked(*p))).collect();
             let what = format!(
-                "{} leads term {term} and commits {index} in {:?} with acks {acked:?} and {own} of its own",
+                "{} leads term {term} and commits {index} in {:?} with acks {acked:?}",
                 raft.id(),
                 raft.conf()
             );

@@ -46,6 +46,10 @@ impl DurabilityContract {
         Ok(())
     }
 
+    pub(super) fn forgives(&mut self, peer: PeerId) {
+        self.promises.remove(&peer);
+    }
+
     /// Whether anything had been promised.
     pub(super) fn restarted(&self, raft: &Raft) -> Result<bool, Broken> {
         let Some(promise) = self.promises.get(&raft.id()) else {

@@ -35,6 +35,11 @@ impl IncarnationSafety {
         self.born_at.insert((group, peer), committed);
     }
 
+    /// It is recovering, so its votes count only where every voter's is needed.
+    pub(super) fn forgives(&mut self, group: GroupId, peer: PeerId) {
+        self.born_at.remove(&(group, peer));
+    }
+
     pub(super) fn may_vote(&mut self, group: GroupId, peers: &[PeerId]) {
         self.ever_voters.extend(peers.iter().map(|peer| (group, *peer)));
     }

@@ -154,6 +154,12 @@ impl Invariants {
         Ok(())
     }
 
+    /// A replica's disk lost what it had promised: the fault model allows it to fewer than a quorum.
+    pub(crate) fn forgives(&mut self, group: GroupId, peer: PeerId) {
+        self.group(group).durability.forgives(peer);
+        self.incarnations.forgives(group, peer);
+    }
+
     /// A directory said who it is: `generation` counts the directories that this node has had.
     pub(crate) fn is_named(&mut self, peer: PeerId, node: NodeId, generation: u32) -> Checked {
         self.incarnations.is_named(peer, node, generation)
