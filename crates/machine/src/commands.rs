@@ -35,6 +35,15 @@ pub enum CommandResponse<E> {
     Full(Ticket),
 }
 
+impl<E> CommandResponse<E> {
+    pub fn ticket(&self) -> Ticket {
+        match self {
+            CommandResponse::Applied(applied) => applied.ticket,
+            CommandResponse::GivenUp(ticket) | CommandResponse::Full(ticket) => *ticket,
+        }
+    }
+}
+
 /// Proposes what its clients ask until it sees it applied, and reads what a quorum has confirmed.
 pub struct Commands<M: StateMachine> {
     options: CommandOptions,

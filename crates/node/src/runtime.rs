@@ -128,6 +128,11 @@ impl<S: Service> NodeHandle<S> {
         answer.await.map_err(|_| NodeStopped)
     }
 
+    /// Resolves when the loop has ended.
+    pub async fn stopped(&self) {
+        self.events.closed().await;
+    }
+
     pub async fn status(&self) -> Result<HostStatus, NodeStopped> {
         let clock = self.clock;
         self.inspect(move |host| host.status(clock.now())).await

@@ -21,6 +21,8 @@ pub enum Layer {
     Service,
     /// L6: the executable.
     Binary,
+    /// A program that shows what the layers below are for; tests itself in the simulator.
+    Example,
     /// Simulator and test harness: uses all, shipped in nothing.
     TestOnly,
     /// Tools of the repository.
@@ -53,6 +55,8 @@ const LAYERS: &[(&str, Layer)] = &[
     ("crates/settle", Layer::Binary),
     ("crates/sim", Layer::TestOnly),
     ("crates/testkit", Layer::TestOnly),
+    ("examples/bank-ledger", Layer::Example),
+    ("examples/counter", Layer::Example),
     ("xtask", Layer::Tool),
 ];
 
@@ -76,7 +80,7 @@ pub fn layer_of(folder: &str) -> Option<Layer> {
 
 /// Why `user` may not depend on `used` in this `kind`, or `Ok`. Both are folders with their layers.
 pub fn may_use(user: (&str, Layer), used: (&str, Layer), kind: DependencyKind) -> Result<(), String> {
-    use Layer::{Base, Binary, Codec, Core, Disk, Runtime, Seam, Service, TestOnly, Tool};
+    use Layer::{Base, Binary, Codec, Core, Disk, Example, Runtime, Seam, Service, TestOnly, Tool};
     let ((user_folder, user_layer), (used_folder, used_layer)) = (user, used);
     if SIDEWAYS.contains(&(user_folder, used_folder)) || (user_layer == Tool && used_layer != Tool) {
         return Ok(());
@@ -90,6 +94,7 @@ pub fn may_use(user: (&str, Layer), used: (&str, Layer), kind: DependencyKind) -
         Core => matches!(used_layer, Base | Seam),
         Disk => matches!(used_layer, Base | Seam),
         Runtime | Service | Binary => used_layer < user_layer,
+        Example => used_layer < Binary || used_folder == "crates/sim" && kind == DependencyKind::Development,
         TestOnly => used_layer < Binary || user_folder == "crates/sim" && used_folder == "crates/testkit",
         Tool => false,
     };

@@ -21,7 +21,10 @@ pub fn check(workspace: &Workspace, findings: &mut Findings) -> anyhow::Result<(
         let expected = match folder.strip_prefix("crates/") {
             Some("settle") => "settle".to_string(),
             Some(name) => format!("settle-{name}"),
-            None => folder.clone(),
+            None => match folder.strip_prefix("examples/") {
+                Some(name) => format!("settle-example-{name}"),
+                None => folder.clone(),
+            },
         };
         if *package.name != expected {
             complain(format!(
