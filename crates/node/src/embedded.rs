@@ -94,7 +94,7 @@ impl<M: StateMachine<Effect: Send>> Embedded<M> {
         listener: Listener,
         options: CommandOptions,
         make_machine: impl Fn(GroupId) -> M + Send + 'static,
-    ) -> Result<(Embedded<M>, RunningNode<Commands<M>>), StartError> {
+    ) -> Result<(Embedded<M>, RunningNode), StartError> {
         let prng = Prng::from_parts(&[config.host.seed, 1]);
         let waiting = Arc::new(Mutex::new(Waiting {
             answers: FixedMap::default(),

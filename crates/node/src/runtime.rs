@@ -130,7 +130,7 @@ impl<S: Service> NodeHandle<S> {
 
     /// Resolves when the loop has ended.
     pub async fn stopped(&self) {
-        self.events.closed().await;
+        self.asks.closed().await;
     }
 
     pub async fn status(&self) -> Result<HostStatus, NodeStopped> {

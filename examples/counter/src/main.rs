@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use settle_base::{GroupId, NodeId};
 use settle_example_counter::Counter;
-use settle_machine::{Applied, CommandOptions, Commands};
+use settle_machine::{Applied, CommandOptions};
 use settle_net::bind;
 use settle_node::{Embedded, NodeConfig, RunningNode};
 
@@ -57,7 +57,7 @@ fn sum(applied: Applied<u64>) -> anyhow::Result<u64> {
     told.context("an addition has a sum")
 }
 
-type Node = (NodeId, Embedded<Counter>, RunningNode<Commands<Counter>>);
+type Node = (NodeId, Embedded<Counter>, RunningNode);
 
 async fn start_three(folder: &Path) -> anyhow::Result<Vec<Node>> {
     let mut listeners = Vec::new();
