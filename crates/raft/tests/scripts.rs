@@ -95,6 +95,7 @@ scripts! {
     replication_slow_leader_disk
     replication_window
     reset_conf
+    reset_conf_damaged
     reset_conf_refused
     snapshot_compaction
     snapshot_crash
