@@ -12,6 +12,7 @@ mod conformance;
 mod durability;
 mod load;
 mod mutants;
+mod restart;
 mod sim;
 mod tidy;
 
@@ -39,6 +40,8 @@ enum Command {
     SnapshotUnderLoad(load::Args),
     /// The same as `sim --mutants`: one deliberate bug at a time, and how soon the simulator catches it.
     Mutants(mutants::Args),
+    /// Writes a large log of many groups and measures how long a start takes until all serve.
+    Restart(restart::Args),
     /// Builds the simulator with optimisation and runs it; every argument is passed on.
     Sim(sim::Args),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => load::compare(&args),
         Command::SnapshotUnderLoad(args) => load::run("snapshot", &args),
         Command::Mutants(args) => mutants::run(&args),
+        Command::Restart(args) => restart::run(&args),
         Command::Sim(args) => sim::run(&args),
     };
     outcome.unwrap_or_else(|error| {

@@ -8,7 +8,8 @@
 //! other. A batch is a 64-byte header and a body of records, both under CRC-32C; all integers little-endian. Each batch
 //! carries its own [`Lsn`] and `durable_to`, the Lsn up to which everything was durable when it was written. The first
 //! batch of a segment ends with a checkpoint: what is known of every group except its entries, so that older segments
-//! can go once their entries are dead. A process never appends to a segment of an earlier one.
+//! can go once their entries are dead: they become spares, are zeroed and then reused (`spares.rs`). A process never
+//! appends to a segment of an earlier one.
 //!
 //! # Damage (design, correctness contract: log damage)
 //! A bad batch at Lsn X with proof, in any later batch header, that X was durable, is corruption. The segment is copied
@@ -30,6 +31,7 @@ mod record;
 mod recovery;
 mod scan;
 mod segment_reader;
+mod spares;
 mod wal;
 
 pub use error::WalError;

@@ -9,6 +9,10 @@ pub struct WalOptions {
     pub max_batch_bytes: usize,
     /// Flushes whose sync has not completed, at most.
     pub max_in_flight: usize,
+    /// Dead segments that are kept to become new ones, at most; 0: none.
+    pub spares_max: usize,
+    /// Bytes zeroed in one step of a spare's preparation.
+    pub spare_step_bytes: usize,
     /// Copies of damaged segments that are kept for whoever looks into it, at most.
     pub evidence_files_max: usize,
 }
@@ -19,6 +23,8 @@ impl Default for WalOptions {
             segment_bytes: ByteSize::mib(64).bytes(),
             max_batch_bytes: 32 << 20,
             max_in_flight: 2,
+            spares_max: 2,
+            spare_step_bytes: 256 << 10,
             evidence_files_max: 4,
         }
     }

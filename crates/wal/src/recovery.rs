@@ -12,6 +12,7 @@ use crate::{
     groups::{Damage, GroupIndex, RecoveredGroup},
     marks::{Mark, MarkKind, Marks},
     scan::{Scan, Stop, Tail, corrupt, open_error, place_of},
+    spares::is_spare,
 };
 
 /// What opening found.
@@ -47,6 +48,8 @@ pub(crate) struct Recovered {
     /// Of those, groups that the log does not even know.
     pub missing: Vec<GroupId>,
     pub holes_mask: u64,
+    /// Spare segments of an earlier process, of unknown contents.
+    pub spares: Vec<(FileName, u64)>,
     pub report: RecoveryReport,
 }
 
@@ -64,6 +67,8 @@ pub(crate) fn recover(
         .filter(|name| is_evidence(name))
         .cloned();
     let kept: BTreeSet<FileName> = kept.collect();
+    let (spares, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|(name, _)| is_spare(name));
+    let spares = keep_spares(disk, options, spares)?;
     let segments = files
         .into_iter()
         .filter_map(|(name, len)| Some((segment_number(&name)?, len)));
@@ -85,7 +90,25 @@ pub(crate) fn recover(
     bridge(&mut scan, disk)?;
     cut(&mut scan, disk, stop, &tail)?;
     sync(&scan, disk)?;
-    Ok(finish(scan, marks, hurt))
+    Ok(Recovered {
+        spares,
+        ..finish(scan, marks, hurt)
+    })
+}
+
+/// Those that can become segments; the others go.
+fn keep_spares(
+    disk: &mut impl DiskRead,
+    options: &WalOptions,
+    found: Vec<(FileName, u64)>,
+) -> Result<Vec<(FileName, u64)>, WalError> {
+    let fits = |(_, len): &(FileName, u64)| *len == options.segment_bytes;
+    let (mut kept, mut useless): (Vec<_>, Vec<_>) = found.into_iter().partition(fits);
+    useless.extend(kept.drain(options.spares_max.min(kept.len())..));
+    for (file, _) in useless {
+        disk.run(Op::Remove { file }).map_err(open_error)?;
+    }
+    Ok(kept)
 }
 
 /// Who may have lost something.
@@ -338,6 +361,7 @@ fn sync(scan: &Scan, disk: &mut impl DiskRead) -> Result<(), WalError> {
 
 fn finish(mut scan: Scan, marks: BTreeMap<GroupId, Mark>, hurt: Hurt) -> Recovered {
     let mut groups: BTreeMap<_, _> = scan.groups.into_iter().map(|(group, r)| (group, r.known)).collect();
+    unpin(&mut groups, scan.report.bytes);
     groups.extend(hurt.missing.iter().map(|group| (*group, RecoveredGroup::new(*group))));
     let mut marked = BTreeMap::new();
     for (group, at) in marks {
@@ -359,7 +383,21 @@ fn finish(mut scan: Scan, marks: BTreeMap<GroupId, Mark>, hurt: Hurt) -> Recover
         resumed: hurt.resumed,
         missing: hurt.missing,
         holes_mask: scan.holes_mask,
+        spares: Vec::new(),
         report: scan.report,
+    }
+}
+
+/// Entries are slices of what was read, and one keeps all of it in memory. Where most of that is dead, the living are
+/// copied out: so a log never takes more than about twice what lives in it.
+fn unpin(groups: &mut BTreeMap<GroupId, RecoveredGroup>, bytes_read: u64) {
+    let entries = || groups.values().flat_map(|group| &group.entries);
+    let live: u64 = entries().map(|entry| entry.data.len() as u64).sum();
+    if live > bytes_read / 2 {
+        return;
+    }
+    for entry in groups.values_mut().flat_map(|group| &mut group.entries) {
+        entry.data = Bytes::copy_from_slice(&entry.data);
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use settle_base::GroupId;
-use settle_storage::{Act, Completion, Disk, DiskError, DiskErrorKind, DiskRead, Op, Token};
+use settle_storage::{Act, Completion, Disk, DiskError, DiskErrorKind, DiskRead, FileName, Op, Token};
 
 use crate::{
     LiveEntries, LogIdentity, Lsn, RecoveredGroup, RecoveryReport, WalError, WalOptions,
@@ -17,6 +17,7 @@ use crate::{
     rebuild::no_snapshot,
     record::Record,
     recovery,
+    spares::Spares,
 };
 
 /// The top byte of every token that the log submits. Others that use the same disk keep off it.
@@ -55,6 +56,8 @@ pub struct WalStats {
     pub segment_bytes: u64,
     pub segments_removed: u64,
     pub segments_begun: u64,
+    /// Of these, those that are dead ones zeroed.
+    pub segments_recycled: u64,
 }
 
 /// One node's log. See the crate's head for the format and the rules.
@@ -82,6 +85,7 @@ pub struct Wal {
 
     /// Segments and their lengths; the last is `current` once this process has made one.
     segments: BTreeMap<u64, u64>,
+    spares: Spares,
     current: Option<Current>,
     purge: Purge,
     next_token: u64,
@@ -100,8 +104,8 @@ struct Flush {
     segment: u64,
     offset: u64,
     data: Bytes,
-    /// Create the segment first, with this many bytes.
-    create: Option<u64>,
+    /// The segment begins with this flush.
+    begin: Option<Begin>,
     end: Lsn,
     /// What the batch itself says was durable when it was sealed.
     durable_to: Lsn,
@@ -112,6 +116,13 @@ struct Flush {
     done: bool,
 }
 
+/// How a segment comes to be.
+#[derive(Clone)]
+enum Begin {
+    Create { reserve: u64 },
+    Reuse { spare: FileName },
+}
+
 /// Segments go one at a time, the oldest first: a crash must never leave a gap.
 #[derive(Default)]
 struct Purge {
@@ -119,6 +130,8 @@ struct Purge {
     waiting: Option<(Lsn, u64)>,
     allowed_below: u64,
     removing: Option<(u64, u64)>,
+    /// What it is to be called, if it becomes a spare.
+    spare: Option<FileName>,
 }
 
 impl Wal {
@@ -159,6 +172,7 @@ impl Wal {
             in_flight: VecDeque::new(),
             failed: None,
             segments: recovered.segments,
+            spares: Spares::new(recovered.spares),
             current: None,
             purge: Purge::default(),
             next_token: TOKEN_SPACE,
@@ -289,6 +303,7 @@ impl Wal {
         if self.failed.is_some() {
             return;
         }
+        self.prepare_spares(disk);
         if self.is_full() {
             // Only once every attempt has ended: what is left of one must not be mixed up with the next.
             if self.in_flight.iter().all(|flush| flush.awaited == 0) {
@@ -320,6 +335,12 @@ impl Wal {
             self.purge.removing = None;
             self.removed(number, completion);
             self.remove_next(disk);
+            self.prepare_spares(disk);
+            return Ok(WalProgress::Pending);
+        }
+        let next_token = &mut self.next_token;
+        if self.spares.complete(completion, &self.options, next_token, disk) {
+            self.prepare_spares(disk);
             return Ok(WalProgress::Pending);
         }
         self.check_failed()?;
@@ -330,12 +351,12 @@ impl Wal {
         let not_created = self
             .in_flight
             .range(..=at)
-            .any(|f| f.full && f.create.is_some() && f.segment == segment);
+            .any(|f| f.full && f.begin.is_some() && f.segment == segment);
         let flush = &mut self.in_flight[at];
         flush.awaited -= 1;
-        if flush.create.is_some() && token == flush.tokens.start && completion.result.is_ok() {
+        if flush.begin.is_some() && token == flush.tokens.start && completion.result.is_ok() {
             // Another attempt must not empty the segment again.
-            flush.create = None;
+            flush.begin = None;
         }
         let is_sync = token + 1 == flush.tokens.end;
         if is_sync && completion.result.is_ok() {
@@ -345,7 +366,7 @@ impl Wal {
             self.stats.sync_time_total += completion.took;
         }
         if let Err(error) = &completion.result {
-            if error.kind == DiskErrorKind::NoSpace && matches!(error.act, Act::Create | Act::Write) {
+            if error.kind == DiskErrorKind::NoSpace && matches!(error.act, Act::Create | Act::Rename | Act::Write) {
                 flush.full = true;
             } else if not_created && error.kind == DiskErrorKind::NotFound {
                 // What was submitted behind a refused creation shares its fate.
@@ -499,7 +520,7 @@ impl Wal {
             lost: 0,
         };
         self.staging[SEGMENT_HEADER_LEN..HEADROOM].copy_from_slice(&header.encode());
-        let (offset, create, skip) = match current {
+        let (offset, begin, skip) = match current {
             Some(current) => (current.written, None, SEGMENT_HEADER_LEN),
             None => {
                 let segment = SegmentHeader {
@@ -510,9 +531,14 @@ impl Wal {
                 };
                 self.staging[..SEGMENT_HEADER_LEN].copy_from_slice(&segment.encode());
                 let reserve = self.options.segment_bytes.max(self.staging.len() as u64);
+                let begin = match self.spares.take(reserve) {
+                    Some(spare) => Begin::Reuse { spare },
+                    None => Begin::Create { reserve },
+                };
+                self.stats.segments_recycled += u64::from(matches!(begin, Begin::Reuse { .. }));
                 self.segments.insert(number, reserve);
                 self.stats.segments_begun += 1;
-                (0, Some(reserve), 0)
+                (0, Some(begin), 0)
             }
         };
         let data = self.staging.split().freeze().slice(skip..);
@@ -526,7 +552,7 @@ impl Wal {
             segment: number,
             offset,
             data,
-            create,
+            begin,
             end: self.submitted,
             durable_to: header.durable_to,
             tokens: 0..0,
@@ -558,14 +584,18 @@ impl Wal {
         let first = self.next_token;
         let mut ops = 0..;
         let mut next = || Token(first + ops.next().expect("the range is endless"));
-        if let Some(reserve) = flush.create {
-            disk.submit(
-                next(),
-                Op::Create {
-                    file: file.clone(),
-                    reserve,
-                },
-            );
+        let begin = flush.begin.clone().map(|begin| match begin {
+            Begin::Create { reserve } => Op::Create {
+                file: file.clone(),
+                reserve,
+            },
+            Begin::Reuse { spare } => Op::Rename {
+                from: spare,
+                to: file.clone(),
+            },
+        });
+        if let Some(op) = begin {
+            disk.submit(next(), op);
         }
         let (offset, data) = (flush.offset, flush.data.clone());
         disk.submit(
@@ -577,10 +607,17 @@ impl Wal {
             },
         );
         disk.submit(next(), Op::Sync { file });
-        flush.awaited = if flush.create.is_some() { 3 } else { 2 };
+        flush.awaited = if flush.begin.is_some() { 3 } else { 2 };
         flush.full = false;
         flush.tokens = first..first + u64::from(flush.awaited);
         self.next_token = flush.tokens.end;
+    }
+
+    fn prepare_spares(&mut self, disk: &mut impl Disk) {
+        if self.failed.is_none() {
+            let is_full = self.is_full();
+            self.spares.go_on(&self.options, is_full, &mut self.next_token, disk);
+        }
     }
 
     fn allow_purge(&mut self) {
@@ -603,18 +640,29 @@ impl Wal {
         self.next_token += 1;
         self.purge.removing = Some((token, number));
         let file = segment_name(number);
-        disk.submit(Token(token), Op::Remove { file });
+        let is_usual = self.segments.get(&number) == Some(&self.options.segment_bytes);
+        if is_usual && self.spares.count() < self.options.spares_max && !self.is_full() {
+            let to = self.spares.next_name();
+            self.purge.spare = Some(to.clone());
+            disk.submit(Token(token), Op::Rename { from: file, to });
+        } else {
+            disk.submit(Token(token), Op::Remove { file });
+        }
     }
 
     fn removed(&mut self, number: u64, completion: &Completion) {
+        let spare = self.purge.spare.take();
         match &completion.result {
             Err(error) if error.kind != DiskErrorKind::NotFound => {
                 // The next purge tries again; nothing depends on it but space.
                 self.purge.allowed_below = 0;
             }
-            _ => {
-                self.segments.remove(&number);
+            result => {
+                let len = self.segments.remove(&number);
                 self.stats.segments_removed += 1;
+                if let (Some(spare), Some(len), Ok(())) = (spare, len, result) {
+                    self.spares.add(spare, len);
+                }
             }
         }
     }

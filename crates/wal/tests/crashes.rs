@@ -23,6 +23,7 @@ struct Coverage {
     healed: u64,
     interrupted_recoveries: u64,
     removed_segments: u64,
+    recycled_segments: u64,
     in_flight: u64,
     torn: u64,
     full: u64,
@@ -108,6 +109,7 @@ impl Run {
             }
         }
         self.coverage.removed_segments += wal.stats().segments_removed;
+        self.coverage.recycled_segments += wal.stats().segments_recycled;
         let durable = steps.iter().take_while(|step| step.lsn <= wal.durable()).count();
         (steps, durable)
     }
@@ -209,6 +211,7 @@ fn run(seed: u64, total: &mut Coverage) {
     total.healed += c.healed;
     total.interrupted_recoveries += c.interrupted_recoveries;
     total.removed_segments += c.removed_segments;
+    total.recycled_segments += c.recycled_segments;
     total.in_flight += c.in_flight;
     total.torn += c.torn;
     total.full += c.full;
@@ -231,6 +234,7 @@ fn a_crash_loses_nothing_durable_and_invents_nothing() {
         healed,
         interrupted_recoveries,
         removed_segments,
+        recycled_segments,
         in_flight,
         torn,
         full,
@@ -245,6 +249,7 @@ fn a_crash_loses_nothing_durable_and_invents_nothing() {
         healed,
         interrupted_recoveries,
         removed_segments,
+        recycled_segments,
         in_flight,
         torn,
         full,

@@ -349,3 +349,67 @@ fn killed_processes_leave_good_batches_that_are_synced_before_they_count() {
     }
     drop(disk.list());
 }
+
+#[test]
+fn dead_segments_become_new_ones_and_hold_nothing_old() {
+    let disk = MemDisk::new(1);
+    let (mut wal, _) = open(&disk).expect("an empty directory");
+    store(&mut wal, &disk, &[create(1), hard_state(1, 1, 0, 0)]);
+    for index in 1..200 {
+        let records = [entries(1, index, 1, 1, &[0xee; 300]), snapshot(1, index, 1, false)];
+        store(&mut wal, &disk, &records);
+        wal.purge(&mut disk.clone());
+        poll(&mut wal, &disk).expect("the disk is well");
+        let (_, found) = open(&disk.fork()).expect("undamaged");
+        assert!(!is_damaged(&found[0]), "a tail of zeros is no damage");
+        let files = disk.clone().list().expect("listable").len();
+        assert!(files <= 6, "{files} files");
+    }
+    let stats = wal.stats();
+    assert!(
+        stats.segments_recycled > 5 && stats.segments_begun - stats.segments_recycled < 8,
+        "{stats:?}"
+    );
+    // Behind its last batch a reused segment is as empty as a new one.
+    let (last, len) = segments(&disk).pop().expect("a log");
+    let bytes = disk.clone().read(&last, 0, len as usize).expect("readable");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("it was written to");
+    let (wal, _) = open(&disk.fork()).expect("undamaged");
+    assert_eq!(wal.recovery().cut, None);
+    assert!(end < bytes.len());
+}
+
+#[test]
+fn a_full_disk_gets_the_spares_back() {
+    let disk = MemDisk::new(1);
+    let (mut wal, _) = open(&disk).expect("an empty directory");
+    store(&mut wal, &disk, &[create(1)]);
+    let spares = |disk: &MemDisk| {
+        let files = disk.clone().list().expect("listable");
+        let is_spare = |(name, _): &&(FileName, u64)| name.as_str().starts_with("spare-");
+        files.iter().filter(is_spare).count()
+    };
+    for index in 1..60 {
+        store(&mut wal, &disk, &[entries(1, index, 1, 1, &[1; 300])]);
+    }
+    // Many segments die at once.
+    store(&mut wal, &disk, &[snapshot(1, 59, 1, false)]);
+    wal.purge(&mut disk.clone());
+    for term in 2..4 {
+        store(&mut wal, &disk, &[hard_state(1, term, 0, 0)]);
+    }
+    poll(&mut wal, &disk).expect("the disk is well");
+    assert!(wal.stats().segments_removed > 3);
+    assert_eq!(spares(&disk), small().spares_max, "no more than the bound");
+    disk.set_capacity(Some(disk.used()));
+    for index in 60.. {
+        wal.append(&[entries(1, index, 1, 1, &[1; 2_000])])
+            .expect("there is room in memory");
+        wal.flush(&mut disk.clone());
+        poll(&mut wal, &disk).expect("a full disk is no failure");
+        if wal.is_full() {
+            break;
+        }
+    }
+    assert!(spares(&disk) <= 1);
+}

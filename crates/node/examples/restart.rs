@@ -1,0 +1,185 @@
+//! How long a node with a large log and many groups takes from its start to serving: `cargo xtask restart`.
+//!
+//! Fills a data directory through the host itself (one member, so every entry is committed), drops it, and opens it again:
+//! once with everything live, once with all but the tail below snapshots.
+
+use std::{
+    path::Path,
+    sync::mpsc::{Receiver, sync_channel},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use settle_base::{GroupId, Mono, NodeId, PeerId};
+use settle_disk_file::{FileDisk, FileDiskOptions};
+use settle_host::{BULK_PREFIXES, Host, HostAction, HostConfig, HostEvent};
+use settle_machine::{Action, ApplyError, Context, EntryMeta, Event, LoadError, Service, SnapshotChunks, StateMachine};
+
+/// Counts its commands.
+#[derive(Default)]
+struct Counter(u64);
+
+impl StateMachine for Counter {
+    type Effect = ();
+
+    fn check(&self, _: &Bytes) -> Result<(), ApplyError> {
+        Ok(())
+    }
+
+    fn apply(&mut self, _: EntryMeta, _: &Bytes, _: &mut Vec<()>) -> Result<(), ApplyError> {
+        self.0 += 1;
+        Ok(())
+    }
+
+    fn begin_snapshot(&self) -> SnapshotChunks {
+        Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
+    }
+
+    fn load_chunk(&mut self, chunk: Bytes) -> Result<(), LoadError> {
+        let reason = "eight bytes are a count".to_owned();
+        let bytes = chunk[..].try_into().map_err(|_| LoadError { reason })?;
+        self.0 = u64::from_le_bytes(bytes);
+        Ok(())
+    }
+
+    fn finish_load(&mut self) -> Result<(), LoadError> {
+        Ok(())
+    }
+
+    fn state_hash(&self) -> u64 {
+        self.0
+    }
+}
+
+struct Front;
+
+impl Service for Front {
+    type Machine = Counter;
+    type Request = (GroupId, Bytes);
+    type Response = ();
+
+    fn step(&mut self, event: Event<'_, (), (GroupId, Bytes)>, context: &mut Context<'_, Counter, ()>) {
+        if let Event::Request((group, command)) = event {
+            context.act(Action::Propose { group, command });
+        }
+    }
+}
+
+struct Node {
+    host: Host<Front, FileDisk>,
+    bell: Receiver<()>,
+    started: Instant,
+    ticked: Instant,
+}
+
+impl Node {
+    fn open(path: &Path, groups: u64, snapshot_after_bytes: u64) -> Node {
+        let started = Instant::now();
+        let (ring, bell) = sync_channel(1);
+        let notify = move || {
+            let _ = ring.try_send(());
+        };
+        let options = FileDiskOptions {
+            bulk_prefixes: BULK_PREFIXES,
+            ..FileDiskOptions::default()
+        };
+        let disk = FileDisk::open(path, options, notify).expect("the directory is free");
+        let mut config = HostConfig::new(NodeId(1), vec![(NodeId(1), "node-1:7070".to_owned())], 7);
+        config.groups = (1..=groups).map(GroupId).collect();
+        config.snapshot_after_bytes = snapshot_after_bytes;
+        config.keep_tail_entries = 0;
+        let machine = |_, _| Counter::default();
+        let host = Host::open(config, disk, Front, machine, PeerId(1), Mono::ZERO).expect("the directory opens");
+        Node {
+            host,
+            bell,
+            started,
+            ticked: Instant::now(),
+        }
+    }
+
+    /// Leads everywhere, and has applied everything.
+    fn serves(&self, groups: u64) -> bool {
+        let is_ready = |group| {
+            let raft = self.host.raft(GroupId(group));
+            raft.is_some_and(|raft| raft.applied() == raft.last_index())
+        };
+        self.host.groups_led() as u64 == groups && (1..=groups).all(is_ready)
+    }
+
+    fn give(&mut self, events: impl IntoIterator<Item = HostEvent<(GroupId, Bytes)>>) {
+        let now = Mono::from_millis(self.started.elapsed().as_millis() as u64);
+        let mut out = Vec::new();
+        for event in events {
+            self.host.step(event, now, &mut out);
+        }
+        self.host.flush(now, &mut out);
+        for action in out {
+            if let HostAction::Fatal(error) = action {
+                panic!("{error:?}");
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        if self.bell.recv_timeout(Duration::from_millis(5)).is_ok() {
+            self.give([HostEvent::DiskReady]);
+        }
+        if self.ticked.elapsed() >= Duration::from_millis(50) {
+            self.ticked = Instant::now();
+            self.give([HostEvent::Tick]);
+        }
+    }
+}
+
+fn measure(what: &str, bytes: u64, groups: u64, snapshot_after_bytes: u64) {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let mut node = Node::open(root.path(), groups, snapshot_after_bytes);
+    while !node.serves(groups) {
+        node.turn();
+    }
+    let line = Bytes::from(vec![7; 1_000]);
+    let mut next = 0;
+    while node.host.wal_stats().bytes < bytes {
+        let burst: Vec<_> = (0..1_000)
+            .map(|_| {
+                next += 1;
+                HostEvent::Request((GroupId(1 + next % groups), line.clone()))
+            })
+            .collect();
+        node.give(burst);
+        node.turn();
+    }
+    while !node.serves(groups) || !node.host.is_written() {
+        node.turn();
+    }
+    let stats = node.host.wal_stats();
+    drop(node);
+    for round in ["first", "second"] {
+        let started = Instant::now();
+        let mut node = Node::open(root.path(), groups, snapshot_after_bytes);
+        let opened = started.elapsed();
+        while !node.serves(groups) {
+            node.turn();
+        }
+        println!(
+            "{what}, {round} start: {groups} groups, {} MiB written, {} MiB of segments, {} recycled: \
+             opened in {:.2} s, every group serves after {:.2} s",
+            stats.bytes >> 20,
+            stats.segment_bytes >> 20,
+            stats.segments_recycled,
+            opened.as_secs_f64(),
+            started.elapsed().as_secs_f64(),
+        );
+    }
+}
+
+fn main() {
+    let mut args = std::env::args()
+        .skip(1)
+        .map(|arg| arg.parse::<u64>().expect("a number"));
+    let bytes = args.next().unwrap_or(1 << 30);
+    let groups = args.next().unwrap_or(100);
+    measure("all live", bytes, groups, u64::MAX);
+    measure("snapshots every 1 MiB", bytes, groups, 1 << 20);
+}

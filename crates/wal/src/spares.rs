@@ -1,0 +1,141 @@
+//! Dead segments that become new ones.
+//!
+//! A segment whose last entry died is renamed into a spare, zeroed in small steps that nobody waits for, synced, and then
+//! renamed into the next segment: its blocks are allocated and written already, so a sync has only data to write. Since
+//! it is all zeros by then, what follows the last batch stays zeros, which recovery takes for no damage. A crash leaves a
+//! spare of unknown contents; it is zeroed again.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use settle_storage::{Completion, Disk, FileName, Op, Token};
+
+use crate::{WalOptions, format::SPARE_PREFIX};
+
+pub(crate) fn is_spare(name: &FileName) -> bool {
+    name.as_str().starts_with(SPARE_PREFIX)
+}
+
+#[derive(Default)]
+pub(crate) struct Spares {
+    /// Not known to be zeros, and their lengths.
+    dirty: VecDeque<(FileName, u64)>,
+    /// The first of `dirty` is being zeroed: up to here, by this operation.
+    step: Option<Step>,
+    ready: VecDeque<(FileName, u64)>,
+    /// Of those that are too many.
+    removing: BTreeMap<u64, FileName>,
+    named: u64,
+    zeros: Bytes,
+}
+
+struct Step {
+    token: u64,
+    zeroed: u64,
+    is_sync: bool,
+}
+
+impl Spares {
+    /// What an earlier process left.
+    pub(crate) fn new(found: Vec<(FileName, u64)>) -> Spares {
+        let last = found.iter().filter_map(|(name, _)| {
+            let digits = name.as_str().strip_prefix(SPARE_PREFIX)?;
+            u64::from_str_radix(digits, 16).ok()
+        });
+        Spares {
+            named: last.max().map_or(0, |last| last + 1),
+            dirty: found.into(),
+            ..Spares::default()
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.dirty.len() + self.ready.len()
+    }
+
+    /// A name that no file has.
+    pub(crate) fn next_name(&mut self) -> FileName {
+        self.named += 1;
+        FileName::new(&format!("{SPARE_PREFIX}{:016x}", self.named)).expect("hex digits make a valid name")
+    }
+
+    pub(crate) fn add(&mut self, name: FileName, len: u64) {
+        self.dirty.push_back((name, len));
+    }
+
+    /// A zeroed file of `len` bytes.
+    pub(crate) fn take(&mut self, len: u64) -> Option<FileName> {
+        let at = self.ready.iter().position(|(_, of)| *of == len)?;
+        self.ready.remove(at).map(|(name, _)| name)
+    }
+
+    /// One more step, if none is under way. Also gives up what is too much, and all but one when the disk is full.
+    pub(crate) fn go_on(&mut self, options: &WalOptions, is_full: bool, next_token: &mut u64, disk: &mut impl Disk) {
+        let max = if is_full { 1 } else { options.spares_max };
+        let is_busy = usize::from(self.step.is_some());
+        while self.dirty.len() > is_busy && self.count() > max {
+            let (file, _) = self.dirty.pop_back().expect("it was just seen");
+            self.remove(file, next_token, disk);
+        }
+        while self.count() > max && self.ready.len() > 1 {
+            let (file, _) = self.ready.pop_back().expect("it was just seen");
+            self.remove(file, next_token, disk);
+        }
+        if self.step.is_none() && !self.dirty.is_empty() {
+            self.submit_step(0, options, next_token, disk);
+        }
+    }
+
+    fn submit_step(&mut self, zeroed: u64, options: &WalOptions, next_token: &mut u64, disk: &mut impl Disk) {
+        let (file, len) = self.dirty.front().expect("there is one to be zeroed").clone();
+        let token = *next_token;
+        *next_token += 1;
+        let is_sync = zeroed >= len;
+        self.step = Some(Step { token, zeroed, is_sync });
+        if is_sync {
+            return disk.submit(Token(token), Op::Sync { file });
+        }
+        if self.zeros.len() != options.spare_step_bytes {
+            self.zeros = vec![0; options.spare_step_bytes].into();
+        }
+        let offset = zeroed;
+        let data = self.zeros.slice(..self.zeros.len().min((len - zeroed) as usize));
+        disk.submit(Token(token), Op::Write { file, offset, data });
+    }
+
+    /// Whether the completion was of a spare.
+    pub(crate) fn complete(
+        &mut self,
+        completion: &Completion,
+        options: &WalOptions,
+        next_token: &mut u64,
+        disk: &mut impl Disk,
+    ) -> bool {
+        let token = completion.token.0;
+        if self.removing.remove(&token).is_some() {
+            return true;
+        }
+        let Some(step) = self.step.take_if(|step| step.token == token) else {
+            return false;
+        };
+        if completion.result.is_err() {
+            // A spare is worth no trouble.
+            let (file, _) = self.dirty.pop_front().expect("it was being zeroed");
+            self.remove(file, next_token, disk);
+        } else if step.is_sync {
+            let spare = self.dirty.pop_front().expect("it was being zeroed");
+            self.ready.push_back(spare);
+        } else {
+            let zeroed = step.zeroed + options.spare_step_bytes as u64;
+            self.submit_step(zeroed, options, next_token, disk);
+        }
+        true
+    }
+
+    fn remove(&mut self, file: FileName, next_token: &mut u64, disk: &mut impl Disk) {
+        let token = *next_token;
+        *next_token += 1;
+        self.removing.insert(token, file.clone());
+        disk.submit(Token(token), Op::Remove { file });
+    }
+}
