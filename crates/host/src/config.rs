@@ -38,6 +38,12 @@ pub struct HostConfig {
     pub promote_within_entries: u64,
     /// A leader whose oldest write has waited this long for the disk hands leadership over.
     pub slow_disk: Duration,
+    /// A leader that has committed so many entries more than it has applied hands leadership over too.
+    pub apply_lag_max: u64,
+    /// How willing this node is to lead, up to [`settle_raft::PRIORITY_MAX`]; 0 is only when nobody else can.
+    pub election_priority: u8,
+    /// Leaderships that a node which leads more than its share gives away in a second; 0 leaves them where they are.
+    pub leader_moves_per_second: u32,
     /// The log may be this many times as large as what lives in it (and two segments beside the current one in any
     /// case). Beyond it the few live entries that keep its oldest segment are written again at its end.
     pub log_space_factor: u64,
@@ -99,6 +105,9 @@ impl HostConfig {
             auto_replace_after_elections: 10,
             promote_within_entries: 64,
             slow_disk: Duration::from_secs(2),
+            apply_lag_max: 100_000,
+            election_priority: settle_raft::PRIORITY_MAX,
+            leader_moves_per_second: 5,
             log_space_factor: 2,
             log_rewrite_bytes_max: 1 << 20,
             limits: Limits::default(),

@@ -7,7 +7,7 @@ use settle_machine::ApplyError;
 use settle_raft::ConfState;
 use settle_storage::FileName;
 
-use crate::{ClusterId, Hello, HostError, Lane, PeerError, PeerMessage};
+use crate::{ClusterId, Hello, HostError, Lane, OperatorOutcome, OperatorRequest, PeerError, PeerMessage};
 
 #[derive(Debug)]
 pub enum HostEvent<R> {
@@ -30,37 +30,6 @@ pub enum HostEvent<R> {
     },
     Request(R),
     Operator(OperatorRequest),
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum OperatorRequest {
-    /// The node's data directory is lost for good; let its new, empty one in.
-    ReplaceMember {
-        node: NodeId,
-    },
-    TransferLeader {
-        group: GroupId,
-        to: NodeId,
-    },
-    TakeSnapshot {
-        group: GroupId,
-    },
-    /// Makes `node`'s replica a learner, a voter (once it has caught up as a learner), or no member any more. To be asked
-    /// of the group's leader.
-    ChangeMember {
-        group: GroupId,
-        node: NodeId,
-        role: MemberRole,
-    },
-}
-
-/// What a node's replica is to be in a group.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MemberRole {
-    Voter,
-    /// Gets everything, decides nothing.
-    Learner,
-    Removed,
 }
 
 #[derive(Debug)]
@@ -168,8 +137,10 @@ pub enum HostNote {
         to: NodeId,
         waited: Duration,
     },
-    OperatorRefused {
+    /// The answer to an operator; there is exactly one for each request, in the same step.
+    Operated {
         request: OperatorRequest,
+        outcome: OperatorOutcome,
     },
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Index,
+    ops::{Bound, Index},
     sync::Arc,
 };
 
@@ -27,8 +27,11 @@ pub(crate) struct Groups<M: StateMachine> {
     reading: BTreeSet<GroupId>,
     /// A snapshot is being taken, sent or received, or is due.
     moving: BTreeSet<GroupId>,
+    /// Led here, but what is committed is not applied in time.
+    lagging: BTreeSet<GroupId>,
     books: Books,
     snapshot_after_bytes: u64,
+    apply_lag_max: u64,
 }
 
 /// Where a group was filed last.
@@ -39,6 +42,7 @@ pub(crate) struct Filed {
     is_awake: bool,
     is_reading: bool,
     is_moving: bool,
+    is_lagging: bool,
     leader: PeerId,
 }
 
@@ -49,12 +53,13 @@ impl Filed {
         is_awake: false,
         is_reading: false,
         is_moving: false,
+        is_lagging: false,
         leader: PeerId::NONE,
     };
 }
 
 impl<M: StateMachine> Groups<M> {
-    pub(crate) fn new(snapshot_after_bytes: u64) -> Groups<M> {
+    pub(crate) fn new(snapshot_after_bytes: u64, apply_lag_max: u64) -> Groups<M> {
         Groups {
             all: BTreeMap::new(),
             undrained: Vec::new(),
@@ -63,8 +68,10 @@ impl<M: StateMachine> Groups<M> {
             led_by: BTreeMap::new(),
             reading: BTreeSet::new(),
             moving: BTreeSet::new(),
+            lagging: BTreeSet::new(),
             books: Books::default(),
             snapshot_after_bytes,
+            apply_lag_max,
         }
     }
 
@@ -151,6 +158,21 @@ impl<M: StateMachine> Groups<M> {
         self.led_by.get(&peer).map_or(0, BTreeSet::len)
     }
 
+    /// At most `count` of those whose leader is `peer`, from behind `after` on and round to it.
+    pub(crate) fn led_after(&mut self, peer: PeerId, after: GroupId, count: usize) -> Vec<GroupId> {
+        self.file();
+        let Some(led) = self.led_by.get(&peer) else {
+            return Vec::new();
+        };
+        let behind = led.range((Bound::Excluded(after), Bound::Unbounded));
+        behind.chain(led.range(..=after)).take(count).copied().collect()
+    }
+
+    pub(crate) fn lagging(&mut self) -> Vec<GroupId> {
+        self.file();
+        self.lagging.iter().copied().collect()
+    }
+
     pub(crate) fn reading(&mut self) -> Vec<GroupId> {
         self.file();
         self.reading.iter().copied().collect()
@@ -184,12 +206,14 @@ impl<M: StateMachine> Groups<M> {
                 is_awake: !group.raft.is_resting(),
                 is_reading: !group.reads.is_empty() || !group.reads_confirmed.is_empty(),
                 is_moving: group.is_moving(self.snapshot_after_bytes),
+                is_lagging: group.raft.is_leader() && group.raft.commit() - group.applied.index > self.apply_lag_max,
                 leader: group.raft.leader(),
             };
             group.filed = new;
             set(&mut self.awake, id, old.is_awake, new.is_awake);
             set(&mut self.reading, id, old.is_reading, new.is_reading);
             set(&mut self.moving, id, old.is_moving, new.is_moving);
+            set(&mut self.lagging, id, old.is_lagging, new.is_lagging);
             if old.leader != new.leader {
                 if let Some(groups) = self.led_by.get_mut(&old.leader) {
                     groups.remove(&id);

@@ -6,17 +6,17 @@
 //! it leads here is woken, and the silence of its leader counts from then on as ever. A group led here with a member
 //! there is woken too: whether a quorum still hears this leader is to be found out, not assumed.
 
-use settle_base::{GroupId, NodeId, PeerId};
+use settle_base::{GroupId, Mono, NodeId, PeerId};
 use settle_machine::Service;
 use settle_storage::{Disk, DiskRead};
 
-use crate::{Host, HostAction, PeerMessage, host::send, members};
+use crate::{Host, HostAction, Leads, PeerMessage, host::send, members};
 
 impl<S: Service, D: Disk + DiskRead> Host<S, D> {
-    pub(crate) fn tick_pulses(&mut self, out: &mut Vec<HostAction<S::Response>>) {
-        let boot = self.boot;
+    pub(crate) fn tick_pulses(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        let (boot, leads) = (self.boot, self.leads(now));
         for (&node, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.is_linked) {
-            send(out, node, PeerMessage::Pulse { boot });
+            send(out, node, PeerMessage::Pulse { boot, leads });
             peer.silent_ticks = peer.silent_ticks.saturating_add(1);
         }
         let patience = self.config.election_ticks;
@@ -32,8 +32,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.leave_lost_leaders();
     }
 
-    pub(crate) fn on_pulse(&mut self, from: NodeId, boot: u64) {
+    pub(crate) fn on_pulse(&mut self, from: NodeId, boot: u64, leads: Leads) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.leads = Some(leads);
         let is_restarted = peer.boot.replace(boot).is_some_and(|before| before != boot);
         let incarnation = peer.hello.incarnation;
         if is_restarted {

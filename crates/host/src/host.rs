@@ -11,10 +11,11 @@ use settle_wal::{Lsn, Wal};
 
 use crate::{
     ClusterId, DurabilityChecker, Hello, HostAction, HostConfig, HostCounters, HostError, HostEvent, HostNote,
-    Identity, OperatorRequest, PeerError, PeerMessage,
+    Identity, PeerError, PeerMessage,
     event::DropReason,
     group::PendingRead,
     groups::Groups,
+    leaders::Leads,
     order::{Staged, Unstaged},
     peer_codec::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
     snapshot_file::Tokens,
@@ -51,6 +52,10 @@ pub struct Host<S: Service, D> {
     pub(crate) retries_full_disk: bool,
     /// Groups whose leader's node is lost, and that leader, whose followers here are not told yet.
     pub(crate) lost_leaders: VecDeque<(GroupId, PeerId)>,
+    /// The process is about to stop: whatever this node leads is handed over.
+    pub(crate) is_leaving: bool,
+    /// The group that was looked at last for moving its leadership.
+    pub(crate) balanced_to: GroupId,
     pub(crate) outbox: BTreeMap<NodeId, Vec<Message>>,
     pub(crate) tokens: Tokens,
     pub(crate) theatre: Theatre<S::Machine>,
@@ -83,6 +88,8 @@ pub(crate) struct Peer {
     pub(crate) silent_ticks: u32,
     /// What its first pulse on this connection said.
     pub(crate) boot: Option<u64>,
+    /// What its last pulse said.
+    pub(crate) leads: Option<Leads>,
 }
 
 impl Peer {
@@ -92,6 +99,7 @@ impl Peer {
             is_linked: false,
             silent_ticks: 0,
             boot: None,
+            leads: None,
         }
     }
 }
@@ -109,7 +117,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let mut prng = Prng::from_parts(&[config.seed, node, identity.incarnation.0]);
         // Answers to an earlier run's reads may still be on their way; they must not fit this run's.
         let next_read = prng.next_u64();
-        let groups = Groups::new(config.snapshot_after_bytes);
+        let groups = Groups::new(config.snapshot_after_bytes, config.apply_lag_max);
         Host {
             config,
             identity,
@@ -129,6 +137,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             disk_is_full: false,
             retries_full_disk: false,
             lost_leaders: VecDeque::new(),
+            is_leaving: false,
+            balanced_to: GroupId(0),
             outbox: BTreeMap::new(),
             tokens: Tokens::default(),
             boot: prng.next_u64(),
@@ -261,7 +271,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.ticks += 1;
         self.retries_full_disk = true;
         self.groups.tick(self.config.hibernate_after_ticks);
-        self.tick_pulses(out);
+        self.tick_pulses(now, out);
         self.try_found(now, out)?;
         if self.ticks.is_multiple_of(u64::from(self.config.election_ticks)) {
             self.remind_of_cluster(out);
@@ -269,7 +279,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
         // Not once per election timeout: consensus forgets then who was active, and both would always coincide.
         self.replace_lost_members(now, out);
-        self.hand_over_from_slow_disk(now, out);
+        self.tick_leaders(now, out);
         self.tick_snapshots(now, out);
         self.tend_log(now)?;
         self.tick_surgery();
@@ -315,7 +325,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 }
             }
             PeerMessage::Service(body) => self.serve(Event::Peer { from, body }, now, out),
-            PeerMessage::Pulse { boot } => self.on_pulse(from, boot),
+            PeerMessage::Pulse { boot, leads } => self.on_pulse(from, boot, leads),
             PeerMessage::Join(_) => unreachable!("taken above"),
         }
         Ok(())
@@ -464,32 +474,6 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             // Confirmed, but what it has to see does not come.
             let late = group.reads_confirmed.extract_if(.., |_, read| is_late(read));
             lost.extend(late.map(|(_, read)| (id, read.token)));
-        }
-    }
-
-    fn operator(&mut self, request: OperatorRequest, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
-        let done = match &request {
-            OperatorRequest::ReplaceMember { node } => {
-                self.replace_allowed.insert(*node);
-                self.replace_lost_members(now, out);
-                true
-            }
-            OperatorRequest::TransferLeader { group, to } => {
-                let peer = match self.peers.get(to) {
-                    Some(peer) => Some(peer.hello.incarnation),
-                    None => (*to == self.config.node).then_some(self.identity.incarnation),
-                };
-                let group = self.groups.get_mut(group);
-                match (peer, group) {
-                    (Some(peer), Some(group)) => group.raft.transfer_leader(peer).is_ok(),
-                    _ => false,
-                }
-            }
-            OperatorRequest::TakeSnapshot { group } => self.begin_snapshot(*group, now),
-            OperatorRequest::ChangeMember { group, node, role } => self.change_member(*group, *node, *role, now),
-        };
-        if !done {
-            out.push(HostAction::Note(HostNote::OperatorRefused { request }));
         }
     }
 

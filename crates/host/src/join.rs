@@ -367,6 +367,7 @@ pub(crate) fn raft_config(config: &HostConfig, identity: &Identity, group: Group
         // One persist must fit the log's staging area.
         max_uncommitted_bytes: defaults.max_uncommitted_bytes.min(config.wal.max_batch_bytes / 2),
         max_inflight_bytes: defaults.max_inflight_bytes.min(config.wal.max_batch_bytes / 4),
+        priority: config.election_priority,
         max_pending_reads: config.limits.reads_in_flight_max,
         ..defaults
     }

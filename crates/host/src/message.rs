@@ -4,7 +4,7 @@ use bytes::Bytes;
 use settle_base::{GroupId, NodeId, PeerId};
 use settle_raft::Message;
 
-use crate::{ClusterId, Member};
+use crate::{ClusterId, Leads, Member};
 
 /// The first thing both sides of a connection say; carried by the transport.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +53,7 @@ pub enum PeerMessage {
     Pulse {
         /// Random for each start of the process: a node that was restarted unnoticed has forgotten what it led.
         boot: u64,
+        leads: Leads,
     },
 }
 

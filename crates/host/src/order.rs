@@ -619,31 +619,6 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             }
         }
     }
-
-    /// A leader that cannot write in time lets another lead: it would hold up every client.
-    pub(crate) fn hand_over_from_slow_disk(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
-        let waited = self.disk_wait(now);
-        if waited < self.config.slow_disk {
-            return;
-        }
-        for id in self.groups.led_by(self.identity.incarnation) {
-            let status = self.groups[&id].raft.status();
-            if status.role != Role::Leader || !status.transferee.is_none() {
-                continue;
-            }
-            let can_lead =
-                |p: &&settle_raft::PeerStatus| p.recent_active && !p.recovering && status.conf.voters.contains(&p.peer);
-            let best = status.progress.iter().filter(can_lead).max_by_key(|p| p.matched);
-            let Some((peer, to)) = best.and_then(|p| Some((p.peer, self.node_of(p.peer)?))) else {
-                continue;
-            };
-            let group = self.groups.get_mut(&id).expect("it was just asked");
-            if group.raft.transfer_leader(peer).is_ok() {
-                self.counters.handed_over += 1;
-                out.push(HostAction::Note(HostNote::HandsOver { group: id, to, waited }));
-            }
-        }
-    }
 }
 
 pub(crate) fn wal_entry(entry: &Entry) -> WalEntry {

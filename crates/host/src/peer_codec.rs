@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes};
 use settle_base::{GroupId, NodeId, PeerId};
 
 use crate::{
-    ClusterId,
+    ClusterId, Leads,
     identity::{members, put_members},
     message::{ChunkContent, Hello, JoinMessage, PeerMessage, SnapshotChunk},
     raft_codec,
@@ -106,9 +106,12 @@ pub fn encode(message: &PeerMessage) -> Bytes {
             out.put_u8(8);
             out.put_u128_le(cluster.0);
         }
-        PeerMessage::Pulse { boot } => {
+        PeerMessage::Pulse { boot, leads } => {
             out.put_u8(9);
             out.put_u64_le(*boot);
+            out.put_u32_le(leads.count);
+            out.put_u8(leads.priority);
+            out.put_u8(u8::from(leads.accepts));
         }
     }
     out.into()
@@ -156,7 +159,14 @@ pub fn decode(bytes: Bytes) -> Result<PeerMessage, Malformed> {
         8 => PeerMessage::Join(JoinMessage::Adopted {
             cluster: ClusterId(reader.u128()?),
         }),
-        9 => PeerMessage::Pulse { boot: reader.u64()? },
+        9 => PeerMessage::Pulse {
+            boot: reader.u64()?,
+            leads: Leads {
+                count: reader.u32()?,
+                priority: reader.u8()?,
+                accepts: reader.bool()?,
+            },
+        },
         _ => return reader.malformed(),
     };
     reader.finish()?;

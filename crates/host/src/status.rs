@@ -33,6 +33,10 @@ pub struct HostCounters {
     pub joint_entered: u64,
     pub elections_won: u64,
     pub handed_over: u64,
+    /// After the loss of a majority, by an operator.
+    pub members_reset: u64,
+    /// Given away to spread leaderships evenly.
+    pub leaders_moved: u64,
     pub disk_full: u64,
     /// Live entries of a group written again at the log's end, so that its oldest segment could go.
     pub groups_rewritten: u64,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use settle_base::{GroupId, GroupTime, NodeId, PeerId};
 use settle_host::{
-    ChunkContent, ClusterId, Hello, JoinMessage, Member, PeerMessage, SnapshotChunk,
+    ChunkContent, ClusterId, Hello, JoinMessage, Leads, Member, PeerMessage, SnapshotChunk,
     peer_codec::{decode, decode_hello, encode, encode_hello},
 };
 use settle_raft::{Body, ConfState, Entry, EntryKind, Message, Reject, SnapshotMeta};
@@ -234,7 +234,14 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
             command
         }),
         bytes().prop_map(PeerMessage::Service),
-        n().prop_map(|boot| PeerMessage::Pulse { boot }),
+        (n(), any::<u32>(), any::<u8>(), any::<bool>()).prop_map(|(boot, count, priority, accepts)| {
+            let leads = Leads {
+                count,
+                priority,
+                accepts,
+            };
+            PeerMessage::Pulse { boot, leads }
+        }),
         any::<u128>().prop_map(|c| PeerMessage::Join(JoinMessage::Adopted { cluster: ClusterId(c) })),
     ]
 }

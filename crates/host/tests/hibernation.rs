@@ -88,11 +88,15 @@ fn a_leaders_node_that_was_started_anew_unnoticed_wakes_those_who_rest() {
     let mut cluster = Cluster::resting(3);
     let leader = cluster.leader().expect("it was founded");
     let follower = leader % 3 + 1;
-    let pulse = |boot| HostEvent::Peer {
-        from: NodeId(leader),
-        message: PeerMessage::Pulse { boot },
-    };
-    cluster.give(follower, pulse(1));
+    let mut message = cluster.sent.iter().rev().find_map(|(from, _, message)| match message {
+        PeerMessage::Pulse { .. } if *from == leader => Some(message.clone()),
+        _ => None,
+    });
+    if let Some(PeerMessage::Pulse { boot, .. }) = &mut message {
+        *boot += 1;
+    }
+    let (from, message) = (NodeId(leader), message.expect("one at each tick"));
+    cluster.give(follower, HostEvent::Peer { from, message });
     assert!(!cluster.is_resting(follower), "it is another number than before");
     assert!(
         cluster.hosts[&follower]

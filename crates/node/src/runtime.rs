@@ -11,7 +11,7 @@ use settle_base::{ErrorCode, GroupId, Mono, NodeId, PeerId};
 use settle_disk_file::{FileDisk, FileDiskOptions};
 use settle_host::{
     ClusterId, Host, HostAction, HostConfig, HostError, HostEvent, HostNote, HostStatus, Lane, OpenError,
-    OperatorRequest,
+    OperatorOutcome, OperatorRequest,
 };
 use settle_machine::{Service, StateMachine};
 use settle_net::{Stop, StopHandle};
@@ -80,6 +80,7 @@ type Look<S> = Box<dyn FnOnce(&Host<S, FileDisk>) + Send>;
 enum Ask<S: Service> {
     Host(HostEvent<S::Request>),
     Inspect(Look<S>),
+    Operate(OperatorRequest, oneshot::Sender<OperatorOutcome>),
 }
 
 /// What the loop must not be late for.
@@ -110,8 +111,11 @@ impl<S: Service> NodeHandle<S> {
         self.send(Ask::Host(HostEvent::Request(request))).await
     }
 
-    pub async fn operate(&self, request: OperatorRequest) -> Result<(), NodeStopped> {
-        self.send(Ask::Host(HostEvent::Operator(request))).await
+    /// Asks what an operator asks. What is begun by it may take longer than the answer.
+    pub async fn operate(&self, request: OperatorRequest) -> Result<OperatorOutcome, NodeStopped> {
+        let (sender, answer) = oneshot::channel();
+        self.send(Ask::Operate(request, sender)).await?;
+        answer.await.map_err(|_| NodeStopped)
     }
 
     /// Looks at the host between two turns of the loop. `look` must be quick: the node stands still meanwhile.
@@ -368,6 +372,16 @@ where
                 match ask {
                     Ask::Host(event) => self.host.step(event, start, &mut actions),
                     Ask::Inspect(look) => look(&self.host),
+                    Ask::Operate(request, answer) => {
+                        let before = actions.len();
+                        self.host.step(HostEvent::Operator(request), start, &mut actions);
+                        let outcome = actions[before..].iter().find_map(|action| match action {
+                            HostAction::Note(HostNote::Operated { outcome, .. }) => Some(outcome.clone()),
+                            _ => None,
+                        });
+                        // A dead host answers nothing; the asker may have given up.
+                        let _ = outcome.map(|outcome| answer.send(outcome));
+                    }
                 }
             }
             self.host.flush(self.clock.now(), &mut actions);

@@ -22,6 +22,9 @@ enum CtlCommand {
     /// The server itself and its groups.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// One group of the server.
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Global transactions.
     #[command(subcommand)]
     Tx(TxCommand),
@@ -40,6 +43,19 @@ enum NodeCommand {
     TransferLeader {
         /// Its id.
         node: u32,
+    },
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum GroupCommand {
+    /// A majority of the group's voters is lost for good: go on with the survivors, at the cost of what only the lost
+    /// ones knew. Ask that survivor whose log reaches furthest (`settle ctl node status` at each).
+    ResetMembers {
+        /// The group's id.
+        group: u64,
+        /// The servers that are left, the asked one among them.
+        #[arg(long, required = true, value_delimiter = ',', value_name = "IDS")]
+        survivors: Vec<u32>,
     },
 }
 
@@ -81,6 +97,10 @@ pub fn run(args: CtlArgs) -> anyhow::Result<()> {
             println!("Asked. `settle ctl node status` shows who leads.");
             return Ok(());
         }
+        CtlCommand::Group(GroupCommand::ResetMembers { group, survivors }) => {
+            let body = json!({ "group": group, "survivors": survivors });
+            http_client::post(&format!("{base}/v1/group/reset-members"), &body)?
+        }
         CtlCommand::Tx(TxCommand::List {
             status,
             older_than,
@@ -107,6 +127,7 @@ pub fn run(args: CtlArgs) -> anyhow::Result<()> {
     let value: Value = serde_json::from_str(&answer).context("the server's answer is no JSON")?;
     match args.command {
         CtlCommand::Node(_) => print_node(&value),
+        CtlCommand::Group(GroupCommand::ResetMembers { .. }) => print_reset(&value),
         CtlCommand::Tx(TxCommand::List { .. }) => print_list(&value),
         CtlCommand::Tx(TxCommand::Show { .. }) => print_tx(&value),
     }
@@ -132,6 +153,26 @@ fn text(value: &Value) -> String {
 
 fn rows(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn print_reset(answer: &Value) {
+    let (commit, last) = (&answer["commit"], &answer["last-index"]);
+    println!(
+        "Group {} goes on with the voters {}.",
+        answer["group"], answer["voters"]
+    );
+    println!(
+        "Whatever the lost servers had acknowledged after entry {last} (term {}) is lost.",
+        answer["last-term"]
+    );
+    println!("Entries {commit} (excluded) to {last} are kept, although nobody may have been told of them.");
+    for lost in answer["lost"].as_array().into_iter().flatten() {
+        let seconds = &lost["unconnected-seconds"];
+        println!(
+            "Lost: server {} ({}), not connected for {seconds} s.",
+            lost["node"], lost["incarnation"]
+        );
+    }
 }
 
 fn print_node(node: &Value) {

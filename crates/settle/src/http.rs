@@ -11,7 +11,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use settle_base::{ErrorCode, GroupId, NodeId, Retryable};
-use settle_host::{HostStatus, OperatorRequest};
+use settle_host::{HostStatus, OperatorDone, OperatorError, OperatorRequest};
 use settle_node::{NodeHandle, NodeStopped};
 use settle_telemetry::prometheus::registry::Registry;
 use settle_tx::{GlobalStatus, Tid};
@@ -37,6 +37,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/node", get(node))
         .route("/v1/node/replace", post(replace))
         .route("/v1/node/transfer-leader", post(transfer_leader))
+        .route("/v1/group/reset-members", post(reset_members))
         .route("/v1/tx", get(list_tx))
         .route("/v1/tx/{id}", get(show_tx))
         .with_state(api)
@@ -264,10 +265,75 @@ async fn replace(
             "node {node} is no member of this cluster"
         )));
     }
-    api.node
-        .operate(OperatorRequest::ReplaceMember { node: NodeId(node) })
-        .await?;
+    operate(&api, OperatorRequest::ReplaceMember { node: NodeId(node) }).await?;
     Ok(StatusCode::ACCEPTED)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reset {
+    group: u64,
+    survivors: Vec<u32>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct ResetJson {
+    group: u64,
+    commit: u64,
+    last_index: u64,
+    last_term: u64,
+    voters: Vec<String>,
+    lost: Vec<LostJson>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct LostJson {
+    node: u32,
+    incarnation: String,
+    unconnected_seconds: u64,
+}
+
+async fn reset_members(
+    State(api): State<Arc<Api>>,
+    Json(Reset { group, survivors }): Json<Reset>,
+) -> Result<Json<ResetJson>, ApiError> {
+    let request = OperatorRequest::ResetMembers {
+        group: GroupId(group),
+        survivors: survivors.into_iter().map(NodeId).collect(),
+    };
+    let OperatorDone::Reset(report) = operate(&api, request).await? else {
+        unreachable!("a reset is answered by its report");
+    };
+    let lost = report.lost.iter().map(|lost| LostJson {
+        node: lost.node.0,
+        incarnation: lost.peer.to_string(),
+        unconnected_seconds: lost.unconnected_for.as_secs(),
+    });
+    Ok(Json(ResetJson {
+        group,
+        commit: report.window.commit,
+        last_index: report.window.last,
+        last_term: report.window.last_term,
+        voters: report.voters.iter().map(|peer| peer.to_string()).collect(),
+        lost: lost.collect(),
+    }))
+}
+
+async fn operate(api: &Api, request: OperatorRequest) -> Result<OperatorDone, ApiError> {
+    api.node.operate(request).await?.map_err(|refused| ApiError {
+        status: match refused {
+            OperatorError::UnknownGroup { .. } => StatusCode::NOT_FOUND,
+            _ => StatusCode::CONFLICT,
+        },
+        code: refused.code(),
+        message: match std::error::Error::source(&refused) {
+            Some(source) => format!("{refused}: {source}"),
+            None => refused.to_string(),
+        },
+        retryable: refused.retryable(),
+    })
 }
 
 async fn transfer_leader(
@@ -276,12 +342,8 @@ async fn transfer_leader(
 ) -> Result<StatusCode, ApiError> {
     let status = status_of_leader(&api).await?;
     for group in status.groups {
-        api.node
-            .operate(OperatorRequest::TransferLeader {
-                group: group.group,
-                to: NodeId(node),
-            })
-            .await?;
+        let (group, to) = (group.group, NodeId(node));
+        operate(&api, OperatorRequest::TransferLeader { group, to }).await?;
     }
     Ok(StatusCode::ACCEPTED)
 }

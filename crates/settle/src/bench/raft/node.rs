@@ -263,7 +263,8 @@ async fn serve(
                         say(&outlet, &text);
                     }
                     Some(&SNAPSHOT) => {
-                        node.operate(OperatorRequest::TakeSnapshot { group: GROUP }).await?;
+                        // Refused when there is nothing new to take.
+                        let _ = node.operate(OperatorRequest::TakeSnapshot { group: GROUP }).await?;
                         say(&outlet, "");
                     }
                     _ => anyhow::bail!("not a frame of the bench"),
