@@ -10,7 +10,7 @@
 //! [`Raft::tick`] for resting groups must watch the leaders' nodes by other means, and call [`Raft::wake`] or
 //! [`Raft::leader_is_down`] when one of them goes silent. A peer that starts is awake.
 
-use settle_base::{Index, Prng};
+use settle_base::{Index, PeerId, Prng};
 
 use crate::{
     message::Body,
@@ -124,8 +124,10 @@ impl Raft {
     }
 
     /// Whether `body`, which comes in at a resting or asking peer, belongs to the rest itself.
-    pub(crate) fn keeps_rest(&self, body: &Body) -> bool {
+    pub(crate) fn keeps_rest(&self, from: PeerId, body: &Body) -> bool {
         match *body {
+            // A removed peer that does not know it would ask for ever. It has no vote of ours: the lease holds.
+            Body::PreVote { .. } => !self.conf.contains(from) && !self.has_unapplied_conf_change(),
             Body::Heartbeat { rest, .. } => rest && self.role == Role::Follower,
             Body::Held { .. } => self.role == Role::Follower,
             Body::HeartbeatReply { read_seq, rested, .. } => match self.rest {

@@ -284,7 +284,7 @@ impl Raft {
     /// its sender is broken (or lost its disk) and the host should close the connection.
     pub fn step(&mut self, message: Message) -> Result<(), StepError> {
         self.validate(&message)?;
-        if self.rest != Rest::Awake && !self.keeps_rest(&message.body) {
+        if self.rest != Rest::Awake && !self.keeps_rest(message.from, &message.body) {
             self.wake();
         }
         self.step_valid(message);

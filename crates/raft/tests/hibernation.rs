@@ -257,6 +257,34 @@ fn a_read_wakes_a_resting_leader_which_answers_only_after_a_round() {
 }
 
 #[test]
+fn a_removed_peer_that_asks_for_votes_again_and_again_wakes_nobody() {
+    use settle_raft::{ConfChange, ConfChangeKind};
+    let mut cluster = with_leader(&[1, 2, 3], 1);
+    // p3 never hears of its removal.
+    for other in [1, 2] {
+        cluster.cut.extend([(other, 3), (3, other)]);
+    }
+    let change = ConfChange {
+        changes: vec![ConfChangeKind::Remove(PeerId(3))],
+        context: Bytes::new(),
+    };
+    cluster.raft(1).propose_conf_change(change, GroupTime::ZERO).unwrap();
+    for _ in 0..8 {
+        cluster.settle();
+        tick(&mut cluster);
+    }
+    cluster.raft(1).rest();
+    cluster.settle();
+    cluster.cut.retain(|&(from, _)| from != 3);
+    let requests = cluster.dropped;
+    for _ in 0..200 {
+        tick(&mut cluster);
+    }
+    assert_eq!(cluster.dropped, requests, "what p3 asks arrives, and nobody answers");
+    assert!([1, 2].into_iter().all(|id| cluster.raft(id).is_resting()));
+}
+
+#[test]
 fn a_learner_and_a_removed_voter_rest_and_wake_like_the_others() {
     use settle_raft::{ConfChange, ConfChangeKind};
     let mut cluster = Cluster::new(&[1, 2, 3], &[4], 1, |_| {});
