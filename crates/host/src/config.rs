@@ -26,7 +26,17 @@ pub struct HostConfig {
     pub appends_in_flight_max: usize,
     /// A group takes a snapshot when it has applied this many bytes of log since its last one.
     pub snapshot_after_bytes: u64,
+    /// And when the oldest of them was applied so long ago.
+    pub snapshot_after: Duration,
+    /// When the logs of all groups since their last snapshots take more bytes than this, the groups with the largest
+    /// ones take theirs early. So memory is bounded whatever the number of groups.
+    pub log_memory_max: u64,
+    /// A snapshot's piece, in a file and on its way to a peer.
     pub snapshot_chunk_bytes: usize,
+    /// What this node sends of snapshots in a second, in bytes, to all its peers together.
+    pub snapshot_bytes_per_second: u64,
+    /// How long a transfer that makes no progress, as when the connection is broken, may still go on from where it was.
+    pub snapshot_resume: Duration,
     /// Entries before a snapshot that stay in memory for followers that are a little behind.
     pub keep_tail_entries: u64,
     /// Whether a node that comes back with an empty disk is replaced without an operator.
@@ -99,7 +109,11 @@ impl HostConfig {
             append_bytes_max: 256 << 10,
             appends_in_flight_max: 256,
             snapshot_after_bytes: 64 << 20,
+            snapshot_after: Duration::from_secs(3_600),
+            log_memory_max: 512 << 20,
             snapshot_chunk_bytes: 64 << 10,
+            snapshot_bytes_per_second: 128 << 20,
+            snapshot_resume: Duration::from_secs(60),
             keep_tail_entries: 1_000,
             auto_replace: true,
             auto_replace_after_elections: 10,

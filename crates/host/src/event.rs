@@ -45,10 +45,21 @@ pub enum HostAction<Response> {
         node: NodeId,
         reason: PeerError,
     },
+    /// A state machine that is not needed any more. Freeing a large one takes long: drop it on another thread.
+    Discard(Discarded),
     /// For logs and metrics.
     Note(HostNote),
     /// Stop the process and keep the evidence. Nothing comes out of this host any more.
     Fatal(HostError),
+}
+
+/// A state machine to be dropped.
+pub struct Discarded(pub Box<dyn Send>);
+
+impl std::fmt::Debug for Discarded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Discarded")
+    }
 }
 
 /// Something happened that an operator may want to know.

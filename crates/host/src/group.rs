@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use settle_base::{GroupId, GroupTime, Index, Mono, PeerId, Term};
+use settle_base::{GroupId, GroupTime, Index, Mono, PeerId, Term, mutant};
 use settle_machine::{GroupRole, GroupView, StateMachine};
 use settle_raft::{Raft, Role, SnapshotMeta};
 use settle_storage::FileName;
@@ -10,8 +10,9 @@ use settle_storage::FileName;
 use crate::{
     groups::Filed,
     members::Book,
-    snapshots::{Received, Receiving, Sending, Taking},
+    snapshots::{Received, Taking},
     surgery::Surgery,
+    transfers::{Receiving, Sending},
 };
 
 pub(crate) struct Group<M: StateMachine> {
@@ -37,6 +38,8 @@ pub(crate) struct Group<M: StateMachine> {
 
     /// Applied since the last snapshot, in bytes.
     pub(crate) log_bytes: u64,
+    /// Since when there is any.
+    pub(crate) log_since: Option<Mono>,
     pub(crate) snapshot_file: Option<FileName>,
     pub(crate) snapshot_retry_at: Mono,
     pub(crate) taking: Option<Box<Taking>>,
@@ -110,6 +113,7 @@ impl<M: StateMachine> Group<M> {
             reads: BTreeMap::new(),
             reads_confirmed: BTreeMap::new(),
             log_bytes: 0,
+            log_since: None,
             snapshot_file: file,
             snapshot_retry_at: Mono::ZERO,
             taking: None,
@@ -166,11 +170,19 @@ impl<M: StateMachine> Group<M> {
 
     /// What a snapshot of the machine as it is now stands for.
     pub(crate) fn snapshot_meta(&self) -> SnapshotMeta {
+        let mut applied = self.applied;
+        if mutant!("snapshot_index_before_state")
+            && let before = applied.index.saturating_sub(1)
+            && let (Some(term), Some(time)) = (self.raft.term_at(before), self.raft.time_at(before))
+        {
+            let index = before;
+            applied = Applied { index, term, time };
+        }
         SnapshotMeta {
-            index: self.applied.index,
-            term: self.applied.term,
+            index: applied.index,
+            term: applied.term,
             conf: self.raft.conf().clone(),
-            time: self.applied.time,
+            time: applied.time,
             context: self.book.encode(),
         }
     }

@@ -10,8 +10,8 @@ use settle_storage::{Disk, DiskRead, FileName};
 use settle_wal::{Lsn, Wal};
 
 use crate::{
-    ClusterId, DurabilityChecker, Hello, HostAction, HostConfig, HostCounters, HostError, HostEvent, HostNote,
-    Identity, PeerError, PeerMessage,
+    ClusterId, Discarded, DurabilityChecker, Hello, HostAction, HostConfig, HostCounters, HostError, HostEvent,
+    HostNote, Identity, PeerError, PeerMessage,
     event::DropReason,
     group::PendingRead,
     groups::Groups,
@@ -20,6 +20,7 @@ use crate::{
     peer_codec::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
     snapshot_file::Tokens,
     surgery::Theatre,
+    transfers::Throttle,
 };
 
 pub(crate) type MakeMachine<M> = Box<dyn Fn(GroupId, ClusterId) -> M + Send>;
@@ -47,6 +48,13 @@ pub struct Host<S: Service, D> {
     pub(crate) obsolete: VecDeque<(Lsn, FileName)>,
     /// Segments that the log had begun when its size was looked at last, and whether it was too large.
     pub(crate) log_looked_at: (u64, bool),
+    /// Bytes of all groups' logs since their last snapshots.
+    pub(crate) log_bytes: u64,
+    /// When a group's log comes of age, in order.
+    pub(crate) log_ages: VecDeque<(Mono, GroupId)>,
+    pub(crate) throttle: Throttle,
+    /// Machines that were replaced, to be freed elsewhere.
+    pub(crate) discarded: Vec<Discarded>,
     pub(crate) disk_is_full: bool,
     /// A tick has passed since a full disk refused a write.
     pub(crate) retries_full_disk: bool,
@@ -117,6 +125,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let mut prng = Prng::from_parts(&[config.seed, node, identity.incarnation.0]);
         // Answers to an earlier run's reads may still be on their way; they must not fit this run's.
         let next_read = prng.next_u64();
+        let throttle = Throttle::new(config.snapshot_bytes_per_second, now);
         let groups = Groups::new(config.snapshot_after_bytes, config.apply_lag_max);
         Host {
             config,
@@ -134,6 +143,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             unstaged: VecDeque::new(),
             obsolete: VecDeque::new(),
             log_looked_at: (0, false),
+            log_bytes: 0,
+            log_ages: VecDeque::new(),
+            throttle,
+            discarded: Vec::new(),
             disk_is_full: false,
             retries_full_disk: false,
             lost_leaders: VecDeque::new(),
@@ -231,6 +244,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.serve(Event::Flush, now, out);
         let result = self.settle(now, out);
         self.send_outbox(out);
+        out.extend(self.discarded.drain(..).map(HostAction::Discard));
         if let Err(error) = result {
             self.die(error, out);
         }

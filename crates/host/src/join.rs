@@ -91,7 +91,6 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let members: BTreeSet<PeerId> = self.groups.books().flat_map(|b| b.iter().map(|m| m.peer)).collect();
         self.last_connected.retain(|peer, _| members.contains(peer));
         self.outbox.remove(&node);
-        self.drop_transfers(peer.hello.incarnation, out);
         if peer.is_linked {
             self.report_unreachable(peer.hello.incarnation);
             self.lose_peer(peer.hello.incarnation);
@@ -110,6 +109,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         // What went to it before did not arrive.
         self.report_unreachable(incarnation);
         self.misfits.extend(self.groups.led_by(self.identity.incarnation));
+        self.resume_transfers(incarnation, now, out);
         self.serve(Event::PeerUp { node }, now, out);
         self.update_roles(incarnation, now, out);
     }

@@ -35,12 +35,13 @@ mod snapshot_file;
 mod snapshots;
 mod status;
 pub mod surgery;
+mod transfers;
 mod wire;
 
 pub use config::{HostConfig, Limits};
 pub use durability::{CheckerCounters, DurabilityChecker, Durable};
 pub use error::{HostError, OpenError, PeerError, SnapshotError, SnapshotFileError};
-pub use event::{HostAction, HostEvent, HostNote};
+pub use event::{Discarded, HostAction, HostEvent, HostNote};
 pub use host::Host;
 pub use identity::{ClusterId, Identity, Member};
 pub use leaders::Leads;

@@ -488,6 +488,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let first = group.applied.index;
         let mut needed = None;
         let mut is_conf_changed = false;
+        let mut log_bytes = 0;
         let mut book = Arc::clone(&group.book);
         while let Some(entry) = entries.front() {
             let index = entry.index;
@@ -551,7 +552,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 term: entry.term,
                 time: entry.time,
             };
-            group.log_bytes += entry.size() as u64;
+            log_bytes += entry.size() as u64;
             entries.pop_front();
         }
         let last = group.applied.index;
@@ -564,6 +565,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
         let group = self.groups.get_mut(&id).expect("its entries were just taken");
         group.raft.on_applied(last);
+        self.log_grew(id, log_bytes, now);
         if is_conf_changed {
             let book = self.groups.share(Arc::unwrap_or_clone(book));
             self.groups.get_mut(&id).expect("its entries were just taken").book = book;

@@ -1,26 +1,22 @@
-//! Snapshots of a group: taken without stopping it, sent in a window of chunks, installed once whole and durable.
+//! Snapshots of a group: taken without stopping it, installed once whole and durable. How they travel: `transfers.rs`.
 
-use settle_base::{GroupId, Index, Mono, NodeId, PeerId};
+use settle_base::{GroupId, Index, Mono, mutant};
 use settle_machine::{Event, Service, StateMachine};
-use settle_raft::{Body, Message, SnapshotMeta};
+use settle_raft::SnapshotMeta;
 use settle_storage::{Completion, Disk, DiskRead, FileName, Op};
 use settle_wal::{Lsn, Record, Wal};
 
 use crate::{
-    Host, HostAction, HostError, HostNote, PeerError, PeerMessage, SnapshotError,
-    group::Applied,
-    host::send,
+    Discarded, Host, HostAction, HostError, HostNote,
+    group::{Applied, Group},
     identity::is_full,
     members::{Book, encode_conf},
-    message::{ChunkContent, SnapshotChunk},
     order::Then,
     snapshot_file::{Cut, Writer, Written, file_name},
 };
 
 /// Chunks on their way to the disk, or to a peer, at most.
-const WINDOW: u32 = 8;
-/// A transfer without progress for so many election timeouts is given up.
-const PATIENCE_ELECTIONS: u32 = 10;
+pub(crate) const WINDOW: u32 = 8;
 
 /// A snapshot of this replica on its way to a file.
 pub(crate) struct Taking {
@@ -30,34 +26,8 @@ pub(crate) struct Taking {
     log_bytes: u64,
     writer: Writer,
     is_finished: bool,
-}
-
-/// A snapshot on its way to a peer.
-pub(crate) struct Sending {
-    node: NodeId,
-    stream: u64,
-    index: Index,
-    chunks: Cut,
-    next: u32,
-    acked: u32,
-    bytes: u64,
-    crc: u32,
-    is_ended: bool,
-    last_progress: Mono,
-}
-
-/// A snapshot on its way from the leader: each chunk goes to the file and into a fresh machine as it arrives.
-pub(crate) struct Receiving<M> {
-    from: PeerId,
-    stream: u64,
-    announcement: Message,
-    machine: M,
-    book: Book,
-    next: u32,
-    acked: u32,
-    is_ended: bool,
-    writer: Writer,
-    last_progress: Mono,
+    /// The log has been told of it.
+    is_recorded: bool,
 }
 
 /// A snapshot that is whole and durable as a file, but not yet in the log.
@@ -68,8 +38,8 @@ pub(crate) struct Received<M> {
     pub(crate) file: FileName,
     /// The log's record of it is on its way.
     pub(crate) is_staged: bool,
-    machine: M,
-    book: Book,
+    pub(crate) machine: M,
+    pub(crate) book: Book,
 }
 
 impl<S: Service, D: Disk + DiskRead> Host<S, D> {
@@ -99,6 +69,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             log_bytes: group.log_bytes,
             writer,
             is_finished: false,
+            is_recorded: false,
         }));
         self.pump_taking(id);
         true
@@ -157,7 +128,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         match taken {
             None => {}
             Some((id, Ok(Written::Done))) => self.snapshot_taken(id, now)?,
-            Some((id, Ok(_))) => self.pump_taking(id),
+            Some((id, Ok(_))) => {
+                self.pump_taking(id);
+                if mutant!("purge_before_snapshot_durable") {
+                    self.record_finished(id, now)?;
+                }
+            }
             Some((id, Err(error))) => {
                 self.give_up_taking(id, now, out);
                 if !is_full(&error) {
@@ -181,18 +157,31 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     /// The file is durable: now the log may say so, and only then the entries may go.
     fn snapshot_taken(&mut self, id: GroupId, now: Mono) -> Result<(), HostError> {
-        let Some(taking) = self.groups.get_mut(&id).and_then(|g| g.taking.take()) else {
+        self.record_taken(id, now)?;
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.taking = None;
+        }
+        Ok(())
+    }
+
+    /// The deliberate bug: everything is written, so it must be there.
+    fn record_finished(&mut self, id: GroupId, now: Mono) -> Result<(), HostError> {
+        let taking = self.groups.get(&id).and_then(|g| g.taking.as_ref());
+        match taking.is_some_and(|t| t.is_finished) {
+            true => self.record_taken(id, now),
+            false => Ok(()),
+        }
+    }
+
+    fn record_taken(&mut self, id: GroupId, now: Mono) -> Result<(), HostError> {
+        let Some(taking) = self.groups.get_mut(&id).and_then(|g| g.taking.as_mut()) else {
             return Ok(());
         };
-        let Taking {
-            meta,
-            writer,
-            log_bytes,
-            ..
-        } = *taking;
-        let group = self.groups.get_mut(&id).expect("it was just asked");
-        group.log_bytes -= log_bytes;
-        let (bytes, file) = (writer.bytes(), writer.target().clone());
+        if std::mem::replace(&mut taking.is_recorded, true) {
+            return Ok(());
+        }
+        let (meta, log_bytes) = (taking.meta.clone(), taking.log_bytes);
+        let (bytes, file) = (taking.writer.bytes(), taking.writer.target().clone());
         let record = Record::Snapshot {
             group: id,
             snapshot: settle_wal::Snapshot {
@@ -204,6 +193,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             },
             reset: false,
         };
+        self.log_shrank(id, log_bytes, now);
         self.stage(id, vec![record], Then::Compact { meta, file, bytes }, now)
     }
 
@@ -216,11 +206,15 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         bytes: u64,
         out: &mut Vec<HostAction<S::Response>>,
     ) {
+        // Who is a little behind is spared a snapshot, unless memory is short.
+        let is_short = self.log_bytes > self.config.log_memory_max / 2;
         let Some(group) = self.groups.get_mut(&id) else {
             return self.forget_file(file);
         };
         group.snapshot_index = meta.index;
-        group.raft.compact(meta, self.config.keep_tail_entries);
+        group
+            .raft
+            .compact(meta, if is_short { 0 } else { self.config.keep_tail_entries });
         self.replace_file(id, file);
         self.counters.snapshots_taken += 1;
         let (group, index) = (id, meta.index);
@@ -257,358 +251,6 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
     }
 
-    pub(crate) fn start_sending(
-        &mut self,
-        id: GroupId,
-        peer: PeerId,
-        now: Mono,
-        out: &mut Vec<HostAction<S::Response>>,
-    ) {
-        let node = self.node_of(peer);
-        let stream = self.prng.next_u64();
-        let chunk_bytes = self.config.snapshot_chunk_bytes;
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        let meta = group.snapshot_meta();
-        let index = meta.index;
-        let announcement = group.raft.snapshot_message(peer, meta);
-        let (Some(node), Some(announcement)) = (node, announcement) else {
-            group.raft.report_snapshot(peer, false);
-            return;
-        };
-        let sending = Sending {
-            node,
-            stream,
-            index,
-            chunks: Cut::new(group.machine.begin_snapshot(), chunk_bytes),
-            next: 1,
-            acked: 0,
-            bytes: 0,
-            crc: 0,
-            is_ended: false,
-            last_progress: now,
-        };
-        group.sending.insert(peer, sending);
-        let content = ChunkContent::Start(Box::new(announcement));
-        let chunk = SnapshotChunk {
-            group: id,
-            stream,
-            number: 0,
-            crc: 0,
-            content,
-        };
-        send(out, node, PeerMessage::SnapshotChunk(chunk));
-        self.pump_sending(id, peer, out);
-    }
-
-    fn pump_sending(&mut self, id: GroupId, peer: PeerId, out: &mut Vec<HostAction<S::Response>>) {
-        let Some(sending) = self.groups.get_mut(&id).and_then(|g| g.sending.get_mut(&peer)) else {
-            return;
-        };
-        while !sending.is_ended && sending.next - sending.acked < WINDOW {
-            let (crc, content) = match sending.chunks.next() {
-                Some(data) => {
-                    sending.bytes += data.len() as u64;
-                    sending.crc = crc32c::crc32c_append(sending.crc, &data);
-                    (crc32c::crc32c(&data), ChunkContent::Data(data))
-                }
-                None => {
-                    sending.is_ended = true;
-                    (sending.crc, ChunkContent::End { bytes: sending.bytes })
-                }
-            };
-            let chunk = SnapshotChunk {
-                group: id,
-                stream: sending.stream,
-                number: sending.next,
-                crc,
-                content,
-            };
-            sending.next += 1;
-            send(out, sending.node, PeerMessage::SnapshotChunk(chunk));
-        }
-    }
-
-    pub(crate) fn on_snapshot_ack(
-        &mut self,
-        peer: PeerId,
-        id: GroupId,
-        stream: u64,
-        next: u32,
-        now: Mono,
-        out: &mut Vec<HostAction<S::Response>>,
-    ) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        let Some(sending) = group.sending.get_mut(&peer).filter(|s| s.stream == stream) else {
-            return;
-        };
-        if next <= sending.acked || next > sending.next {
-            return;
-        }
-        sending.acked = next;
-        sending.last_progress = now;
-        if sending.is_ended && sending.acked == sending.next {
-            self.end_sending(id, peer, true, out);
-        } else {
-            self.pump_sending(id, peer, out);
-        }
-    }
-
-    pub(crate) fn on_snapshot_reject(
-        &mut self,
-        peer: PeerId,
-        id: GroupId,
-        stream: u64,
-        out: &mut Vec<HostAction<S::Response>>,
-    ) {
-        let group = self.groups.get(&id);
-        if group
-            .and_then(|g| g.sending.get(&peer))
-            .is_some_and(|s| s.stream == stream)
-        {
-            self.end_sending(id, peer, false, out);
-        }
-    }
-
-    pub(crate) fn end_sending(&mut self, id: GroupId, peer: PeerId, ok: bool, out: &mut Vec<HostAction<S::Response>>) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        let Some(sending) = group.sending.remove(&peer) else {
-            return;
-        };
-        group.raft.report_snapshot(peer, ok);
-        self.counters.snapshots_sent += u64::from(ok);
-        let (group, to, index) = (id, sending.node, sending.index);
-        out.push(HostAction::Note(HostNote::SnapshotSent { group, to, index, ok }));
-    }
-
-    pub(crate) fn on_chunk(
-        &mut self,
-        from: NodeId,
-        incarnation: PeerId,
-        chunk: SnapshotChunk,
-        now: Mono,
-        out: &mut Vec<HostAction<S::Response>>,
-    ) -> Result<(), HostError> {
-        let (id, stream) = (chunk.group, chunk.stream);
-        let Some(group) = self.groups.get_mut(&id) else {
-            self.counters.messages_ignored += 1;
-            return Ok(());
-        };
-        if let ChunkContent::Start(announcement) = chunk.content {
-            return self.start_receiving(from, incarnation, id, stream, *announcement, now, out);
-        }
-        let Some(receiving) = &mut group.receiving else {
-            send(out, from, PeerMessage::SnapshotReject { group: id, stream });
-            return Ok(());
-        };
-        if receiving.stream != stream || receiving.from != incarnation {
-            send(out, from, PeerMessage::SnapshotReject { group: id, stream });
-            return Ok(());
-        }
-        let index = snapshot_index(&receiving.announcement);
-        let size = receiving.writer.bytes();
-        let in_order = chunk.number == receiving.next && !receiving.is_ended;
-        receiving.next = receiving.next.wrapping_add(1);
-        receiving.last_progress = now;
-        let mut loaded = Ok(());
-        let fits = match chunk.content {
-            ChunkContent::Data(data) if in_order => {
-                let whole = crc32c::crc32c(&data) == chunk.crc && !data.is_empty();
-                let bounded = size + data.len() as u64 <= self.config.limits.snapshot_bytes_max
-                    && receiving.writer.in_flight() <= 2 * WINDOW as usize
-                    && data.len() <= 16 << 20;
-                if whole && bounded {
-                    receiving.writer.write(&mut self.disk, &mut self.tokens, &data);
-                    loaded = receiving.machine.load_chunk(data);
-                }
-                whole && bounded
-            }
-            ChunkContent::End { bytes } if in_order && bytes == size && chunk.crc == receiving.writer.crc() => {
-                receiving.is_ended = true;
-                receiving.writer.finish(&mut self.disk, &mut self.tokens);
-                loaded = receiving.machine.finish_load();
-                true
-            }
-            _ => false,
-        };
-        if let Err(source) = loaded {
-            self.give_up_receiving(id, false, out);
-            out.push(refusal(from, id, index, SnapshotError::Load { source }));
-        } else if !fits {
-            self.give_up_receiving(id, true, out);
-        }
-        Ok(())
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one message's fields and where it came from")]
-    fn start_receiving(
-        &mut self,
-        from: NodeId,
-        incarnation: PeerId,
-        id: GroupId,
-        stream: u64,
-        announcement: Message,
-        now: Mono,
-        out: &mut Vec<HostAction<S::Response>>,
-    ) -> Result<(), HostError> {
-        self.give_up_receiving(id, false, out);
-        let Some(group) = self.groups.get_mut(&id) else {
-            return Ok(());
-        };
-        let reject = PeerMessage::SnapshotReject { group: id, stream };
-        let Body::Snapshot { meta } = &announcement.body else {
-            send(out, from, reject);
-            return Ok(());
-        };
-        if announcement.from != incarnation || announcement.group != id {
-            let (node, group, peer) = (from, id, announcement.from);
-            let reason = PeerError::NotItsReplica { node, group, peer };
-            out.push(HostAction::ClosePeer { node, reason });
-            return Ok(());
-        }
-        let is_old = announcement.term < group.raft.term();
-        if is_old || meta.index <= group.raft.commit() || group.received.is_some() {
-            // Consensus answers by itself when it needs none of it.
-            if meta.index <= group.raft.commit() {
-                self.step_snapshot(from, announcement, out);
-            }
-            send(out, from, reject);
-            return Ok(());
-        }
-        let book = match members_of(meta) {
-            Ok(book) => book,
-            Err(source) => {
-                out.push(refusal(from, id, meta.index, source));
-                return Ok(());
-            }
-        };
-        let cluster = self.identity.cluster.expect("a group exists only in a cluster");
-        let temporary = format!("snap-{:x}-receiving.tmp", id.0);
-        // A name of its own: it can never be the file of a snapshot that this replica took at the same index.
-        let target = file_name(id, meta.index, &format!("-{stream:x}"));
-        let writer = Writer::create(&mut self.disk, &mut self.tokens, id, meta, &temporary, target);
-        group.receiving = Some(Box::new(Receiving {
-            from: incarnation,
-            stream,
-            announcement,
-            machine: (self.make_machine)(id, cluster),
-            book,
-            next: 1,
-            acked: 1,
-            is_ended: false,
-            writer,
-            last_progress: now,
-        }));
-        let next = 1;
-        send(
-            out,
-            from,
-            PeerMessage::SnapshotAck {
-                group: id,
-                stream,
-                next,
-            },
-        );
-        Ok(())
-    }
-
-    /// Lets the sender go on as far as the disk has followed.
-    fn ack_chunks(&mut self, id: GroupId, out: &mut Vec<HostAction<S::Response>>) {
-        let Some(receiving) = self.groups.get_mut(&id).and_then(|g| g.receiving.as_mut()) else {
-            return;
-        };
-        let next = 1 + receiving.writer.data_written() as u32;
-        if next <= receiving.acked {
-            return;
-        }
-        receiving.acked = next;
-        let (from, stream) = (receiving.from, receiving.stream);
-        if let Some(node) = self.node_of(from) {
-            send(
-                out,
-                node,
-                PeerMessage::SnapshotAck {
-                    group: id,
-                    stream,
-                    next,
-                },
-            );
-        }
-    }
-
-    /// The whole snapshot is durable as a file: consensus may have it.
-    fn snapshot_arrived(
-        &mut self,
-        id: GroupId,
-        now: Mono,
-        out: &mut Vec<HostAction<S::Response>>,
-    ) -> Result<(), HostError> {
-        let Some(receiving) = self.groups.get_mut(&id).and_then(|g| g.receiving.take()) else {
-            return Ok(());
-        };
-        let (from, stream, next) = (receiving.from, receiving.stream, receiving.next);
-        let Some(node) = self.node_of(from) else {
-            receiving.writer.discard(&mut self.disk, &mut self.tokens);
-            return Ok(());
-        };
-        let Receiving {
-            announcement,
-            machine,
-            book,
-            writer,
-            ..
-        } = *receiving;
-        let index = snapshot_index(&announcement);
-        let group = self.groups.get_mut(&id).expect("it was just asked");
-        group.received = Some(Box::new(Received {
-            index,
-            file: writer.target().clone(),
-            is_staged: false,
-            machine,
-            book,
-        }));
-        self.step_snapshot(node, announcement, out);
-        while self.groups.get(&id).is_some_and(|g| g.raft.has_ready()) {
-            self.drain_ready(id, now, out)?;
-        }
-        if self
-            .groups
-            .get(&id)
-            .and_then(|g| g.received.as_ref())
-            .is_some_and(|r| !r.is_staged)
-        {
-            self.forget_received(id);
-        }
-        send(
-            out,
-            node,
-            PeerMessage::SnapshotAck {
-                group: id,
-                stream,
-                next,
-            },
-        );
-        Ok(())
-    }
-
-    /// Consensus did not want it after all.
-    fn forget_received(&mut self, id: GroupId) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        if let Some(received) = group.received.take() {
-            let Received { file, .. } = *received;
-            self.disk.submit(self.tokens.next(), Op::Remove { file });
-        }
-    }
-
-    fn step_snapshot(&mut self, from: NodeId, announcement: Message, out: &mut Vec<HostAction<S::Response>>) {
-        let Some(group) = self.groups.get_mut(&announcement.group) else {
-            return;
-        };
-        if let Err(source) = group.raft.step(announcement) {
-            let reason = PeerError::Step { node: from, source };
-            out.push(HostAction::ClosePeer { node: from, reason });
-        }
-    }
-
     /// The log says durably that this replica starts from the received snapshot.
     pub(crate) fn install(
         &mut self,
@@ -625,19 +267,21 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let received = group.received.take().expect("nothing else takes it");
         let book = self.groups.share(received.book);
         let group = self.groups.get_mut(&id).expect("it was just asked");
-        group.machine = received.machine;
+        let replaced = std::mem::replace(&mut group.machine, received.machine);
         group.book = book;
         group.applied = Applied {
             index,
             term: meta.term,
             time: meta.time,
         };
-        group.log_bytes = 0;
+        let log_bytes = group.log_bytes;
         group.effects.clear();
         group.snapshot_index = index;
         group.end_pause();
         group.raft.on_applied(index);
         group.tell_members();
+        self.log_shrank(id, log_bytes, now);
+        self.discard(replaced);
         self.replace_file(id, received.file);
         self.counters.snapshots_installed += 1;
         out.push(HostAction::Note(HostNote::SnapshotInstalled { group: id, index }));
@@ -650,13 +294,22 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     pub(crate) fn forget_transfers(&mut self, id: GroupId) {
         self.abandon_taking(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let receiving = group.receiving.take();
-        if let Some(received) = group.received.take() {
+        let (receiving, received) = (group.receiving.take(), group.received.take());
+        self.log_bytes -= std::mem::take(&mut group.log_bytes);
+        if let Some(received) = received {
             self.forget_file(received.file);
+            self.discard(received.machine);
         }
         if let Some(receiving) = receiving {
-            receiving.writer.discard(&mut self.disk, &mut self.tokens);
+            let crate::transfers::Receiving { writer, machine, .. } = *receiving;
+            writer.discard(&mut self.disk, &mut self.tokens);
+            self.discard(machine);
         }
+    }
+
+    /// Freeing a large machine takes long: that is for another thread than the loop's.
+    pub(crate) fn discard(&mut self, machine: S::Machine) {
+        self.discarded.push(Discarded(Box::new(machine)));
     }
 
     pub(crate) fn abandon_taking(&mut self, id: GroupId) {
@@ -665,82 +318,70 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
     }
 
-    fn give_up_receiving(&mut self, id: GroupId, reject: bool, out: &mut Vec<HostAction<S::Response>>) {
-        let Some(receiving) = self.groups.get_mut(&id).and_then(|g| g.receiving.take()) else {
-            return;
-        };
-        let (group, stream) = (id, receiving.stream);
-        if reject && let Some(node) = self.node_of(receiving.from) {
-            send(out, node, PeerMessage::SnapshotReject { group, stream });
-        }
-        receiving.writer.discard(&mut self.disk, &mut self.tokens);
-    }
-
-    /// Transfers with a node whose connection is gone.
-    pub(crate) fn drop_transfers(&mut self, peer: PeerId, out: &mut Vec<HostAction<S::Response>>) {
-        for id in self.groups.moving() {
-            self.end_sending(id, peer, false, out);
-            if self.groups[&id].receiving.as_ref().is_some_and(|r| r.from == peer) {
-                self.give_up_receiving(id, false, out);
-            }
-        }
-    }
-
-    /// Gives up transfers that stand still, and takes snapshots that had to wait.
+    /// Takes the snapshots that are due: by the size of a group's log, by its age, and while the logs of all groups take
+    /// more memory than they may, of the groups with the largest ones.
     pub(crate) fn tick_snapshots(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
-        let patience = self.config.tick * self.config.election_ticks * PATIENCE_ELECTIONS;
+        self.tick_transfers(now, out);
         for id in self.groups.moving() {
-            let group = &self.groups[&id];
-            let is_late = |last: Mono| now.since(last) > patience;
-            let late: Vec<PeerId> = group
-                .sending
-                .iter()
-                .filter(|(_, s)| is_late(s.last_progress))
-                .map(|(p, _)| *p)
-                .collect();
-            let receiving_is_late = group.receiving.as_ref().is_some_and(|r| is_late(r.last_progress));
-            let wants_snapshot = group.log_bytes >= self.config.snapshot_after_bytes;
-            for peer in late {
-                self.end_sending(id, peer, false, out);
-            }
-            if receiving_is_late {
-                self.give_up_receiving(id, true, out);
-            }
-            if wants_snapshot {
+            if self.groups[&id].log_bytes >= self.config.snapshot_after_bytes {
                 self.begin_snapshot(id, now);
             }
         }
+        while let Some((_, id)) = self.log_ages.pop_front_if(|(due, _)| *due <= now) {
+            let is_old = |since: Mono| now.since(since) >= self.config.snapshot_after;
+            if self.groups.get(&id).and_then(|g| g.log_since).is_some_and(is_old) && !self.begin_snapshot(id, now) {
+                self.log_ages.push_back((now + self.config.snapshot_after, id));
+            }
+        }
+        self.relieve_memory(now);
+    }
+
+    /// With many groups none of which has a large log, their sum is what counts.
+    fn relieve_memory(&mut self, now: Mono) {
+        if self.log_bytes <= self.config.log_memory_max {
+            return;
+        }
+        let is_taken = |g: &Group<S::Machine>| g.taking.is_some();
+        let taken: u64 = self.groups.values().filter(|g| is_taken(g)).map(|g| g.log_bytes).sum();
+        let mut over = (self.log_bytes - self.config.log_memory_max).saturating_sub(taken);
+        let free = self.groups.values().filter(|g| !is_taken(g) && g.log_bytes > 0);
+        let mut largest: Vec<(u64, GroupId)> = free.map(|g| (g.log_bytes, g.id)).collect();
+        largest.sort_unstable_by(|a, b| b.cmp(a));
+        for (bytes, id) in largest {
+            if over == 0 {
+                break;
+            }
+            if self.begin_snapshot(id, now) {
+                over = over.saturating_sub(bytes);
+            }
+        }
+    }
+
+    /// Applied entries of this group stay in memory until the next snapshot.
+    pub(crate) fn log_grew(&mut self, id: GroupId, bytes: u64, now: Mono) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.log_bytes += bytes;
+        self.log_bytes += bytes;
+        if group.log_since.is_none() {
+            group.log_since = Some(now);
+            self.log_ages.push_back((now + self.config.snapshot_after, id));
+        }
+    }
+
+    fn log_shrank(&mut self, id: GroupId, bytes: u64, now: Mono) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.log_bytes -= bytes;
+        self.log_bytes -= bytes;
+        group.log_since = None;
+        if group.log_bytes > 0 {
+            self.log_grew(id, 0, now);
+        }
     }
 }
 
-fn snapshot_index(announcement: &Message) -> Index {
-    match &announcement.body {
-        Body::Snapshot { meta } => meta.index,
-        _ => unreachable!("checked when the transfer started"),
-    }
-}
-
-impl<M: StateMachine> crate::group::Group<M> {
+impl<M: StateMachine> Group<M> {
     /// A snapshot is being taken that makes the log from `index` on dispensable.
     pub(crate) fn is_taking_from(&self, index: Index) -> bool {
         self.taking.as_ref().is_some_and(|taking| taking.meta.index >= index)
     }
-}
-
-/// Who a snapshot says the members are.
-fn members_of(meta: &SnapshotMeta) -> Result<Book, SnapshotError> {
-    if !meta.conf.is_valid() {
-        return Err(SnapshotError::Members);
-    }
-    Book::decode(meta.context.clone()).map_err(|source| SnapshotError::Book { source })
-}
-
-fn refusal<R>(node: NodeId, group: GroupId, index: Index, source: SnapshotError) -> HostAction<R> {
-    let reason = PeerError::Snapshot {
-        node,
-        group,
-        index,
-        source,
-    };
-    HostAction::ClosePeer { node, reason }
 }

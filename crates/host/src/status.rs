@@ -49,6 +49,8 @@ pub struct HostCounters {
     pub snapshots_taken: u64,
     pub snapshots_given_up: u64,
     pub snapshots_sent: u64,
+    /// Windows of chunks that were sent again.
+    pub snapshots_resumed: u64,
     pub snapshots_installed: u64,
     /// From a peer that is not (yet) of our cluster, or for a group that is not here.
     pub messages_ignored: u64,

@@ -178,6 +178,7 @@ impl Nodes {
                 HostAction::Respond(group) => drop(self.applied.entry(node).or_default().insert(group)),
                 HostAction::ClosePeer { reason, .. } => panic!("{reason}"),
                 HostAction::Fatal(error) => panic!("{error}"),
+                HostAction::Discard(_) => {}
                 HostAction::Note(note) => self.elections += usize::from(matches!(note, HostNote::BecameLeader { .. })),
             }
         }

@@ -10,7 +10,7 @@ use std::{
 use settle_base::{ErrorCode, GroupId, Mono, NodeId, PeerId};
 use settle_disk_file::{FileDisk, FileDiskOptions};
 use settle_host::{
-    ClusterId, Host, HostAction, HostConfig, HostError, HostEvent, HostNote, HostStatus, Lane, OpenError,
+    ClusterId, Discarded, Host, HostAction, HostConfig, HostError, HostEvent, HostNote, HostStatus, Lane, OpenError,
     OperatorOutcome, OperatorRequest,
 };
 use settle_machine::{Service, StateMachine};
@@ -29,6 +29,8 @@ use crate::{
 
 /// Requests waiting for the loop; who brings more waits.
 const QUEUE: usize = 65_536;
+/// Machines waiting to be freed; a further one is freed by the loop.
+const DISCARDS: usize = 16;
 /// Ticks and what connections bring, waiting for the loop: it takes these first, so few wait, and requests without end
 /// hold up no heartbeat.
 const SIGNALS: usize = 1_024;
@@ -160,6 +162,7 @@ impl Events for Signals {
 pub struct RunningNode {
     signals: mpsc::Sender<Signal>,
     thread: std::thread::JoinHandle<()>,
+    freeing: std::thread::JoinHandle<()>,
     failed: oneshot::Receiver<HostError>,
 }
 
@@ -178,7 +181,11 @@ impl RunningNode {
         // The loop may have ended by itself.
         let _ = self.signals.send(Signal::Stop).await;
         // It has been told, and ends within one turn; so do the connections' tasks then.
-        let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        let _ = tokio::task::spawn_blocking(move || {
+            let _ = self.thread.join();
+            self.freeing.join()
+        })
+        .await;
     }
 }
 
@@ -234,6 +241,11 @@ where
         .build()
         .map_err(|source| StartError::Thread { source })?;
     let (fail, failed) = oneshot::channel();
+    let (discards, discarded) = std::sync::mpsc::sync_channel::<Discarded>(DISCARDS);
+    let freeing = std::thread::Builder::new()
+        .name("settle-free".to_owned())
+        .spawn(move || discarded.into_iter().for_each(drop))
+        .map_err(|source| StartError::Thread { source })?;
     let (loop_metrics, peer_metrics) = metrics;
     let (peers, ticks) = (config.peers, signal_sender.clone());
     let events = Signals(signal_sender.clone());
@@ -268,6 +280,7 @@ where
                     inbound: BTreeMap::new(),
                     incarnations: BTreeMap::new(),
                     fail: Some(fail),
+                    discards,
                     syncs_seen: 0,
                     bytes_seen: 0,
                 };
@@ -286,6 +299,7 @@ where
         RunningNode {
             signals: signal_sender,
             thread,
+            freeing,
             failed,
         },
     ))
@@ -323,6 +337,7 @@ struct Loop<S: Service, R> {
     /// Which directory each peer had when it was last connected to.
     incarnations: BTreeMap<NodeId, PeerId>,
     fail: Option<oneshot::Sender<HostError>>,
+    discards: std::sync::mpsc::SyncSender<Discarded>,
     syncs_seen: u64,
     bytes_seen: u64,
 }
@@ -457,6 +472,10 @@ where
             HostAction::ClosePeer { node, reason } => {
                 tracing::warn!(code = %reason.code(), %node, error = %reason, "peer connection closed");
                 self.peers.close(node);
+            }
+            HostAction::Discard(machine) => {
+                // Nobody waits for it, and when it cannot be sent there, it is dropped here.
+                let _ = self.discards.try_send(machine);
             }
             HostAction::Note(note) => self.note(note),
             HostAction::Fatal(error) => {

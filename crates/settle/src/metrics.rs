@@ -48,6 +48,7 @@ const SAMPLES: &[(&str, &str, Sample)] = &[
     }),
     ("settle_snapshots_taken", "Snapshots taken since the server started", |host, _, _| host.counters.snapshots_taken),
     ("settle_snapshots_installed", "Snapshots received and installed since the server started", |host, _, _| host.counters.snapshots_installed),
+    ("settle_snapshot_windows_resent", "Windows of snapshot chunks sent again, after a broken connection or a silence, since the server started", |host, _, _| host.counters.snapshots_resumed),
     ("settle_disk_full", "1 while the disk is full and nothing is accepted", |host, _, _| u64::from(host.disk_is_full)),
     ("settle_peers_connected", "Other servers that a connection is up with", |host, _, _| host.peers.len() as u64),
 ];

@@ -181,6 +181,10 @@ fn start_node(
     host.election_ticks = ticks(config.election_timeout, config.tick);
     host.heartbeat_ticks = ticks(config.heartbeat_interval, config.tick);
     host.snapshot_after_bytes = config.snapshot_after_bytes;
+    host.snapshot_after = config.snapshot_interval;
+    host.log_memory_max = config.log_memory_max;
+    host.snapshot_bytes_per_second = config.snapshot_bytes_per_second;
+    host.snapshot_resume = config.snapshot_resume;
     host.auto_replace = config.auto_replace;
     host.wal.segment_bytes = config.wal_segment_bytes;
 

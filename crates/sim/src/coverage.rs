@@ -58,6 +58,7 @@ counters! {
     handed_over: "leaders that handed over since their disk was slow",
     snapshots_taken: "snapshots taken",
     snapshots_sent: "snapshots sent",
+    snapshots_resumed: "windows of snapshots sent again",
     snapshots_installed: "snapshots installed",
     starts_from_snapshot: "starts that loaded a snapshot file",
     proposals: "proposals",

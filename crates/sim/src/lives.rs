@@ -222,6 +222,7 @@ impl<W: Workload> World<W> {
         coverage.disks_full += c.disk_full;
         coverage.snapshots_taken += c.snapshots_taken;
         coverage.snapshots_sent += c.snapshots_sent;
+        coverage.snapshots_resumed += c.snapshots_resumed;
         coverage.snapshots_installed += c.snapshots_installed;
         coverage.proposals += c.proposals;
         coverage.proposals_forwarded += c.proposals_forwarded;

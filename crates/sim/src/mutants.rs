@@ -131,4 +131,22 @@ pub const MUTANTS: &[Mutant] = &[
         seeds_max: 500,
         what: "a group at rest does not learn that its leader's node is gone",
     },
+    Mutant {
+        name: "load_without_clearing",
+        scenario: "register",
+        seeds_max: 500,
+        what: "a snapshot is loaded over what was there before",
+    },
+    Mutant {
+        name: "snapshot_index_before_state",
+        scenario: "register",
+        seeds_max: 500,
+        what: "a snapshot says that it is of an entry before the last one in it",
+    },
+    Mutant {
+        name: "purge_before_snapshot_durable",
+        scenario: "register",
+        seeds_max: 500,
+        what: "the log is told of a snapshot, and cut, before the snapshot's file is durable",
+    },
 ];

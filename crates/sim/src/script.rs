@@ -98,6 +98,7 @@ impl Script {
                 HostAction::Send { to, message, .. } => self.message(&mut text, &format!("to node {to}"), message),
                 HostAction::Respond(_) => text += "  answers a client\n",
                 HostAction::ClosePeer { node, reason } => _ = writeln!(text, "  accuses node {node}: {reason}"),
+                HostAction::Discard(_) => {}
                 HostAction::Note(note) => _ = writeln!(text, "  {note:?}"),
                 HostAction::Fatal(error) => _ = writeln!(text, "  stops: {error}"),
                 #[allow(unreachable_patterns, reason = "hosts learn new actions")]

@@ -87,6 +87,7 @@ impl<W: Workload> World<W> {
                 let what = format!("it accuses a peer: {}", with_source(&reason));
                 Err(Broken::new("no honest peer is accused", what))
             }
+            HostAction::Discard(_) => Ok(()),
             HostAction::Note(note) => self.noted(node, &note),
             HostAction::Fatal(error) => {
                 *fatal = Some(error);

@@ -215,6 +215,10 @@ impl<W: Workload> World<W> {
         config.appends_in_flight_max = [1, 2, 256][prng.below(3) as usize];
         config.snapshot_after_bytes = [1 << 10, 4 << 10, 16 << 10, 64 << 10][prng.below(4) as usize];
         config.snapshot_chunk_bytes = [32, 200, 4_096][prng.below(3) as usize];
+        config.snapshot_bytes_per_second = [5_000, 1 << 20, 128 << 20][prng.below(3) as usize];
+        config.snapshot_resume = Duration::from_secs([2, 60][prng.below(2) as usize]);
+        config.snapshot_after = Duration::from_secs([5, 3_600][prng.below(2) as usize]);
+        config.log_memory_max = [8 << 10, 512 << 20][prng.below(2) as usize];
         config.keep_tail_entries = [0, 5, 50][prng.below(3) as usize];
         config.promote_within_entries = prng.below(20);
         config.hibernate_after_ticks = [2, 20, 200][prng.below(3) as usize];

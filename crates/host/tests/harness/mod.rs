@@ -161,12 +161,16 @@ pub fn open(config: HostConfig, disk: &MemDisk, incarnation: u64) -> Result<Test
     Host::open(config, disk.clone(), Front, machine, PeerId(incarnation), Mono::ZERO)
 }
 
+pub type Tune = fn(&mut HostConfig);
+
 pub struct Cluster {
     pub now: Mono,
     pub size: u32,
     pub disks: BTreeMap<u32, MemDisk>,
     pub hosts: BTreeMap<u32, TestHost>,
     pub auto_replace: bool,
+    tune: Tune,
+    pub discarded: usize,
     incarnations: u64,
     connected: BTreeSet<(u32, u32)>,
     /// What the first says does not reach the second, and nobody is told.
@@ -182,12 +186,19 @@ pub struct Cluster {
 impl Cluster {
     /// Nodes 1..=size, started and not connected.
     pub fn new(size: u32) -> Cluster {
+        Cluster::tuned(size, |_| {})
+    }
+
+    /// The same with another configuration.
+    pub fn tuned(size: u32, tune: Tune) -> Cluster {
         let mut cluster = Cluster {
             now: Mono::from_millis(1_000),
             size,
             disks: (1..=size).map(|n| (n, MemDisk::new(n.into()))).collect(),
             hosts: BTreeMap::new(),
             auto_replace: true,
+            tune,
+            discarded: 0,
             incarnations: 0,
             connected: BTreeSet::new(),
             muted: BTreeSet::new(),
@@ -217,6 +228,7 @@ impl Cluster {
         let mut config = config(node, self.size);
         config.auto_replace = self.auto_replace;
         config.seed = self.incarnations;
+        (self.tune)(&mut config);
         let host = open(config, &self.disks[&node], 0x100 * u64::from(node) + self.incarnations)?;
         self.hosts.insert(node, host);
         Ok(())
@@ -238,6 +250,11 @@ impl Cluster {
     }
 
     pub fn connect(&mut self, a: u32, b: u32) {
+        self.connect_undelivered(a, b);
+        self.deliver();
+    }
+
+    pub fn connect_undelivered(&mut self, a: u32, b: u32) {
         let is_new = self.hosts.contains_key(&a) && self.hosts.contains_key(&b) && self.connected.insert((a, b));
         if is_new {
             self.connected.insert((b, a));
@@ -256,7 +273,6 @@ impl Cluster {
                     hello: to_b,
                 },
             );
-            self.deliver();
         }
     }
 
@@ -288,6 +304,7 @@ impl Cluster {
                     self.closed.push((node, reason));
                     self.disconnect(node, peer.0);
                 }
+                HostAction::Discard(_) => self.discarded += 1,
                 HostAction::Note(note) => self.notes.push((node, note)),
                 HostAction::Fatal(error) => {
                     self.fatal.insert(node, error);
@@ -298,7 +315,15 @@ impl Cluster {
 
     /// Delivers until nothing is on the wires.
     pub fn deliver(&mut self) {
-        while let Some((from, to, message)) = self.wires.pop_front() {
+        self.deliver_some(usize::MAX);
+    }
+
+    /// Delivers at most so many messages.
+    pub fn deliver_some(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some((from, to, message)) = self.wires.pop_front() else {
+                return;
+            };
             if self.connected.contains(&(from, to)) && !self.muted.contains(&(from, to)) {
                 self.give(
                     to,
@@ -311,11 +336,20 @@ impl Cluster {
         }
     }
 
-    pub fn tick(&mut self) {
+    /// Lets `change` alter the first message on the wires that it wants to.
+    pub fn change_on_the_wire(&mut self, mut change: impl FnMut(&mut PeerMessage) -> bool) -> bool {
+        self.wires.iter_mut().any(|(_, _, message)| change(message))
+    }
+
+    pub fn tick_undelivered(&mut self) {
         self.now = Mono::from_millis(self.now.as_millis() + TICK_MS);
         for node in 1..=self.size {
             self.give(node, HostEvent::Tick);
         }
+    }
+
+    pub fn tick(&mut self) {
+        self.tick_undelivered();
         self.deliver();
     }
 

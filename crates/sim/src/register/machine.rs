@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use settle_base::fingerprint;
+use settle_base::{fingerprint, mutant};
 use settle_machine::{ApplyError, EntryMeta, LoadError, SnapshotChunks, StateMachine};
 
 /// One client's write. A client asks one thing at a time, so its newest number is all there is to remember.
@@ -32,9 +32,17 @@ pub(crate) struct RegisterMachine {
     cells: BTreeMap<u32, Cell>,
     /// Number and resulting version of each client's last write.
     last: BTreeMap<u32, (u64, u64)>,
+    /// Entries applied: one applied twice shows although its writes are known.
+    entries: u64,
+    /// The times of the last few entries by their count. Older ones are forgotten, so that what is left of another
+    /// state shows.
+    recent: BTreeMap<u64, u64>,
     /// What has arrived of a snapshot.
     loading: Vec<u8>,
 }
+
+/// So many entries are remembered one by one.
+const RECENT: u64 = 16;
 
 impl RegisterMachine {
     pub(crate) fn get(&self, key: u32) -> Cell {
@@ -59,6 +67,12 @@ impl RegisterMachine {
             out.put_u64_le(*number);
             out.put_u64_le(*version);
         }
+        out.put_u64_le(self.entries);
+        out.put_u32_le(self.recent.len() as u32);
+        for (count, time) in &self.recent {
+            out.put_u64_le(*count);
+            out.put_u64_le(*time);
+        }
         out.freeze()
     }
 
@@ -74,6 +88,11 @@ impl RegisterMachine {
             let client = image.try_get_u32_le().ok()?;
             let number = image.try_get_u64_le().ok()?;
             machine.last.insert(client, (number, image.try_get_u64_le().ok()?));
+        }
+        machine.entries = image.try_get_u64_le().ok()?;
+        for _ in 0..image.try_get_u32_le().ok()? {
+            let count = image.try_get_u64_le().ok()?;
+            machine.recent.insert(count, image.try_get_u64_le().ok()?);
         }
         image.is_empty().then_some(machine)
     }
@@ -120,6 +139,9 @@ impl StateMachine for RegisterMachine {
         let index = entry.index;
         let reason = "not a batch of writes".to_owned();
         let writes = decode(command).ok_or(ApplyError { index, reason })?;
+        self.entries += 1;
+        self.recent.insert(self.entries, entry.time.0);
+        self.recent.remove(&self.entries.saturating_sub(RECENT));
         for Write {
             client,
             number,
@@ -161,7 +183,11 @@ impl StateMachine for RegisterMachine {
     fn finish_load(&mut self) -> Result<(), LoadError> {
         let image = std::mem::take(&mut self.loading);
         let reason = "not an image of registers".to_owned();
-        *self = RegisterMachine::from_image(&image).ok_or(LoadError { reason })?;
+        let mut loaded = RegisterMachine::from_image(&image).ok_or(LoadError { reason })?;
+        if mutant!("load_without_clearing") {
+            loaded.recent.append(&mut self.recent);
+        }
+        *self = loaded;
         Ok(())
     }
 
