@@ -120,6 +120,16 @@ impl<M: StateMachine> Groups<M> {
         self.all.values().map(|group| &**group)
     }
 
+    pub(crate) fn after(&self, id: Option<GroupId>) -> impl Iterator<Item = &Group<M>> {
+        let from = id.map_or(Bound::Unbounded, Bound::Excluded);
+        self.all.range((from, Bound::Unbounded)).map(|(_, group)| &**group)
+    }
+
+    /// How many groups each leader leads; [`PeerId::NONE`] those that know none.
+    pub(crate) fn leaders(&self) -> impl Iterator<Item = (PeerId, usize)> {
+        self.led_by.iter().map(|(peer, groups)| (*peer, groups.len()))
+    }
+
     /// Takes those that something may have to happen in, in order.
     pub(crate) fn take_undrained(&mut self) -> Vec<GroupId> {
         let mut ids = std::mem::take(&mut self.undrained);

@@ -51,5 +51,5 @@ pub use operator::{
     LostMember, MemberRole, OperatorDone, OperatorError, OperatorOutcome, OperatorRequest, ResetReport,
 };
 pub use snapshot_file::BULK_PREFIXES;
-pub use status::{GroupCounts, GroupStatus, HostCounters, HostStatus};
+pub use status::{GROUPS_TOLD, GroupCounts, GroupStatus, HostCounters, HostStatus};
 pub use wire::Malformed;

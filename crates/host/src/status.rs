@@ -62,6 +62,9 @@ pub struct HostCounters {
     pub messages_undeliverable: u64,
 }
 
+/// So many groups stand in a [`HostStatus`] at most.
+pub const GROUPS_TOLD: usize = 100;
+
 /// How many of a node's groups are how.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct GroupCounts {
@@ -70,7 +73,7 @@ pub struct GroupCounts {
     pub awake: usize,
     /// Led by this node's replica.
     pub led: usize,
-    /// This node's replica knows no leader.
+    /// This node's replica knows no leader, or is not connected with it.
     pub leaderless: usize,
 }
 
@@ -80,6 +83,7 @@ pub struct HostStatus {
     pub incarnation: PeerId,
     pub cluster: Option<ClusterId>,
     pub counts: GroupCounts,
+    /// The first [`GROUPS_TOLD`]; [`Host::group_statuses`] tells of others.
     pub groups: Vec<GroupStatus>,
     /// Nodes that a connection is up with, and whether they belong to our cluster.
     pub peers: Vec<(NodeId, PeerId, bool)>,
@@ -99,6 +103,8 @@ pub struct GroupStatus {
     pub role: GroupRole,
     pub time: GroupTime,
     pub members: Vec<Member>,
+    /// It counts no time and sends nothing until something happens.
+    pub is_resting: bool,
     pub raft: Status,
 }
 
@@ -118,7 +124,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             here: self.groups.len(),
             awake: self.groups.awake_count(),
             led: self.groups_led(),
-            leaderless: self.groups.led_by_count(PeerId::NONE),
+            leaderless: {
+                let lost = self.groups.leaders().filter(|(peer, _)| self.node_of(*peer).is_none());
+                lost.map(|(_, groups)| groups).sum()
+            },
         }
     }
 
@@ -127,21 +136,33 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.groups.led_by_count(self.identity.incarnation)
     }
 
-    pub fn status(&self, now: Mono) -> HostStatus {
-        let groups = self.groups.values().map(|g| GroupStatus {
+    /// In the order of their ids.
+    pub fn group_ids(&self) -> impl Iterator<Item = GroupId> {
+        self.groups.values().map(|group| group.id)
+    }
+
+    /// The first `limit` groups after `after`, in full.
+    pub fn group_statuses(&self, after: Option<GroupId>, limit: usize, now: Mono) -> Vec<GroupStatus> {
+        let groups = self.groups.after(after).take(limit).map(|g| GroupStatus {
             group: g.id,
             role: g.role,
             time: g.time(now),
             members: g.book.iter().cloned().collect(),
+            is_resting: g.raft.is_resting(),
             raft: g.raft.status(),
         });
+        groups.collect()
+    }
+
+    /// Costs the same however many groups there are.
+    pub fn status(&self, now: Mono) -> HostStatus {
         let peers = self.peers.iter();
         HostStatus {
             node: self.config.node,
             incarnation: self.identity.incarnation,
             cluster: self.identity.cluster,
             counts: self.group_counts(),
-            groups: groups.collect(),
+            groups: self.group_statuses(None, GROUPS_TOLD, now),
             peers: peers
                 .map(|(node, p)| (*node, p.hello.incarnation, p.is_linked))
                 .collect(),

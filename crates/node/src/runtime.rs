@@ -139,6 +139,11 @@ impl<S: Service> NodeHandle<S> {
         self.asks.closed().await;
     }
 
+    /// The one that the loop goes by.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
     pub async fn status(&self) -> Result<HostStatus, NodeStopped> {
         let clock = self.clock;
         self.inspect(move |host| host.status(clock.now())).await

@@ -191,9 +191,19 @@ fn print_node(node: &Value) {
             connected.join(", ")
         }
     );
+    let counts = &node["group_counts"];
+    println!(
+        "groups: {} here, {} of them at rest; {} led, {} without a leader",
+        counts["here"], counts["resting"], counts["led"], counts["leaderless"]
+    );
     for group in rows(&node["groups"]) {
+        let joint = if group["joint"] == true {
+            ", members are changing"
+        } else {
+            ""
+        };
         println!(
-            "\ngroup {}: {} in term {}, leader is node {}; log up to {}, committed {}, applied {}",
+            "\ngroup {}: {}{joint} in term {}, leader is node {}; log up to {}, committed {}, applied {}",
             group["group"],
             text(&group["role"]),
             group["term"],

@@ -10,15 +10,19 @@ use axum::{
     routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
-use settle_base::{ErrorCode, GroupId, NodeId, Retryable};
-use settle_host::{HostStatus, OperatorDone, OperatorError, OperatorRequest};
+use settle_base::{ErrorCode, GroupId, NodeId, PeerId, Retryable};
+use settle_host::{GROUPS_TOLD, HostStatus, OperatorDone, OperatorError, OperatorRequest};
 use settle_node::{NodeHandle, NodeStopped};
+use settle_raft::ConfState;
 use settle_telemetry::prometheus::registry::Registry;
 use settle_tx::{GlobalStatus, Tid};
 use settle_tx_gate::{AdminAnswer, AdminRequest, BranchRow, TxFilter, TxGate, TxRow, TxView};
 use settle_tx_server::{AdminError, Door};
 
 use crate::{config::parse_duration, metrics::Refresh};
+
+/// Groups that one request may ask about.
+const GROUPS_ASKED_MAX: usize = 1_000;
 
 /// What the handlers share.
 pub struct Api {
@@ -122,7 +126,7 @@ async fn readyz(State(api): State<Arc<Api>>) -> Result<&'static str, ApiError> {
     if status.cluster.is_none() {
         return not_ready("this server belongs to no cluster yet");
     }
-    if status.groups.is_empty() || status.groups.iter().any(|group| group.role.leader.is_none()) {
+    if status.counts.here == 0 || status.counts.leaderless > 0 {
         return not_ready("a group has no leader that this server knows");
     }
     Ok("ready\n")
@@ -153,15 +157,29 @@ struct NodeJson {
     node: u32,
     incarnation: String,
     cluster: Option<String>,
+    group_counts: CountsJson,
+    /// At most as many as were asked for, from behind the one that was named on.
     groups: Vec<GroupJson>,
     connected: Vec<u32>,
     disk_is_full: bool,
 }
 
 #[derive(Serialize)]
+struct CountsJson {
+    here: usize,
+    /// Of those, they count no time and send nothing until something happens.
+    resting: usize,
+    led: usize,
+    leaderless: usize,
+}
+
+#[derive(Serialize)]
 struct GroupJson {
     group: u64,
     role: &'static str,
+    resting: bool,
+    /// A change of members is under way: majorities of the old and of the new voters are needed.
+    joint: bool,
     leader: Option<u32>,
     term: u64,
     last_index: u64,
@@ -180,8 +198,39 @@ struct MemberJson {
     match_index: Option<u64>,
 }
 
-async fn node(State(api): State<Arc<Api>>) -> Result<Json<NodeJson>, ApiError> {
-    Ok(Json(node_json(&api.node.status().await?)))
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct NodeQuery {
+    groups_after: Option<u64>,
+    /// With many groups their whole list is long, and the node stands still while it is made.
+    groups: Option<usize>,
+}
+
+async fn node(State(api): State<Arc<Api>>, Query(query): Query<NodeQuery>) -> Result<Json<NodeJson>, ApiError> {
+    let mut status = api.node.status().await?;
+    let after = query.groups_after.map(GroupId);
+    let limit = query.groups.unwrap_or(GROUPS_TOLD).min(GROUPS_ASKED_MAX);
+    if after.is_some() || limit != GROUPS_TOLD {
+        let clock = api.node.clock();
+        let groups = api
+            .node
+            .inspect(move |host| host.group_statuses(after, limit, clock.now()));
+        status.groups = groups.await?;
+    }
+    Ok(Json(node_json(&status)))
+}
+
+/// What a member of a group is to it.
+fn role_of(conf: &ConfState, peer: PeerId) -> &'static str {
+    if conf.learners.contains(&peer) {
+        "learner"
+    } else if conf.is_witness(peer) {
+        "witness"
+    } else if conf.voters.contains(&peer) {
+        "voter"
+    } else {
+        "voter until the change is complete"
+    }
 }
 
 fn node_json(status: &HostStatus) -> NodeJson {
@@ -190,11 +239,7 @@ fn node_json(status: &HostStatus) -> NodeJson {
             node: member.node.0,
             incarnation: member.peer.to_string(),
             address: member.address.clone(),
-            role: if group.raft.conf.learners.contains(&member.peer) {
-                "learner"
-            } else {
-                "voter"
-            },
+            role: role_of(&group.raft.conf, member.peer),
             match_index: group
                 .raft
                 .progress
@@ -210,6 +255,8 @@ fn node_json(status: &HostStatus) -> NodeJson {
                 settle_raft::Role::PreCandidate => "pre-candidate",
                 settle_raft::Role::Follower => "follower",
             },
+            resting: group.is_resting,
+            joint: group.raft.conf.is_joint(),
             leader: group.role.leader.map(|node| node.0),
             term: group.raft.term,
             last_index: group.raft.last_index,
@@ -222,6 +269,12 @@ fn node_json(status: &HostStatus) -> NodeJson {
         node: status.node.0,
         incarnation: status.incarnation.to_string(),
         cluster: status.cluster.map(|cluster| cluster.to_string()),
+        group_counts: CountsJson {
+            here: status.counts.here,
+            resting: status.counts.here - status.counts.awake,
+            led: status.counts.led,
+            leaderless: status.counts.leaderless,
+        },
         groups: groups.collect(),
         connected: status.peers.iter().map(|(node, ..)| node.0).collect(),
         disk_is_full: status.disk_is_full,
@@ -241,7 +294,18 @@ async fn status_of_leader(api: &Api) -> Result<HostStatus, ApiError> {
         .groups
         .iter()
         .find(|group| group.raft.role != settle_raft::Role::Leader);
-    let Some(group) = elsewhere else { return Ok(status) };
+    let Some(group) = elsewhere else {
+        if status.counts.led == status.counts.here {
+            return Ok(status);
+        }
+        let counts = status.counts;
+        return Err(ApiError {
+            status: StatusCode::CONFLICT,
+            code: ErrorCode::new("AP", 4),
+            message: format!("this server leads only {} of {} groups", counts.led, counts.here),
+            retryable: Retryable::No,
+        });
+    };
     let leader = match group.role.leader {
         Some(node) => format!("node {node} does: ask it"),
         None => "nobody does at the moment".to_owned(),
@@ -340,9 +404,10 @@ async fn transfer_leader(
     State(api): State<Arc<Api>>,
     Json(NodeNumber { node }): Json<NodeNumber>,
 ) -> Result<StatusCode, ApiError> {
-    let status = status_of_leader(&api).await?;
-    for group in status.groups {
-        let (group, to) = (group.group, NodeId(node));
+    status_of_leader(&api).await?;
+    let groups = api.node.inspect(|host| host.group_ids().collect::<Vec<_>>());
+    for group in groups.await? {
+        let to = NodeId(node);
         operate(&api, OperatorRequest::TransferLeader { group, to }).await?;
     }
     Ok(StatusCode::ACCEPTED)
