@@ -12,6 +12,7 @@
 //! what the commands mean (the machine's) or who asks (the service's).
 
 mod config;
+mod control;
 mod durability;
 mod error;
 mod event;
@@ -39,6 +40,7 @@ mod transfers;
 mod wire;
 
 pub use config::{HostConfig, Limits};
+pub use control::HostCommand;
 pub use durability::{CheckerCounters, DurabilityChecker, Durable};
 pub use error::{HostError, OpenError, PeerError, SnapshotError, SnapshotFileError};
 pub use event::{Discarded, HostAction, HostEvent, HostNote};

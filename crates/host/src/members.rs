@@ -12,20 +12,34 @@ use crate::{
     wire::{Decoded, Reader},
 };
 
-const BOOK_VERSION: u8 = 1;
+const BOOK_VERSION: u8 = 2;
+/// The cluster version of a group that nobody has raised.
+pub(crate) const CLUSTER_VERSION_FIRST: u32 = 1;
 /// Far more than as many members need as a configuration may have.
 pub(crate) const BOOK_BYTES_MAX: usize = 128 << 10;
 
 /// The known members of one group.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Book {
     members: BTreeMap<PeerId, Member>,
+    /// What machines apply as of.
+    cluster_version: u32,
+}
+
+impl Default for Book {
+    fn default() -> Book {
+        Book {
+            members: BTreeMap::new(),
+            cluster_version: CLUSTER_VERSION_FIRST,
+        }
+    }
 }
 
 impl Book {
     pub(crate) fn new(members: impl IntoIterator<Item = Member>) -> Book {
         Book {
             members: members.into_iter().map(|m| (m.peer, m)).collect(),
+            ..Book::default()
         }
     }
 
@@ -43,6 +57,7 @@ impl Book {
 
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = vec![BOOK_VERSION];
+        out.extend(self.cluster_version.to_le_bytes());
         let members: Vec<_> = self.members.values().cloned().collect();
         put_members(&mut out, &members);
         out.into()
@@ -54,9 +69,21 @@ impl Book {
         if is_long || reader.u8()? != BOOK_VERSION {
             return reader.malformed();
         }
-        let book = Book::new(members(&mut reader)?);
+        let cluster_version = reader.u32()?;
+        let mut book = Book::new(members(&mut reader)?);
+        book.cluster_version = cluster_version;
         reader.finish()?;
         Ok(book)
+    }
+
+    /// As of which version of `apply` the group's machines go on from here.
+    pub fn cluster_version(&self) -> u32 {
+        self.cluster_version
+    }
+
+    /// It never falls.
+    pub(crate) fn raise_cluster_version(&mut self, version: u32) {
+        self.cluster_version = self.cluster_version.max(version);
     }
 
     /// Follows an applied change: learns who it brings and forgets who is in no part of the configuration any more.

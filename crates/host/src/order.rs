@@ -10,7 +10,7 @@ use settle_storage::{Disk, DiskRead, FileName};
 use settle_wal::{HardState, Lsn, Record, WalEntry, WalError, WalProgress};
 
 use crate::{
-    Host, HostAction, HostError, HostNote, PeerError, PeerMessage,
+    Host, HostAction, HostCommand, HostError, HostNote, PeerError, PeerMessage,
     durability::Change,
     event::DropReason,
     group::{Applied, Office},
@@ -503,7 +503,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         index,
                         term: entry.term,
                         time: entry.time,
-                        version: 1,
+                        version: book.cluster_version(),
                     };
                     let (machine, effects) = (&mut group.machine, &mut group.effects);
                     let applied = match given.take() {
@@ -544,8 +544,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     }
                 }
                 EntryKind::Noop => {}
-                // No command is known yet.
-                EntryKind::Host => return Err(HostError::Entry { group: id, index }),
+                EntryKind::Host => match HostCommand::decode(entry.data.clone()) {
+                    Ok(HostCommand::ClusterVersion { version, .. }) => {
+                        Arc::make_mut(&mut book).raise_cluster_version(version);
+                        is_conf_changed = true;
+                    }
+                    Err(_) => return Err(HostError::Entry { group: id, index }),
+                },
             }
             group.applied = Applied {
                 index,

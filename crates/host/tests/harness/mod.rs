@@ -20,6 +20,8 @@ pub const HIBERNATE_TICKS: u32 = 20;
 #[derive(Default, Clone)]
 pub struct Journal {
     pub lines: Vec<Bytes>,
+    /// The cluster version of each command applied here.
+    pub versions: Vec<u32>,
     loading: Option<Vec<u8>>,
 }
 
@@ -35,6 +37,7 @@ impl StateMachine for Journal {
     fn apply(&mut self, entry: EntryMeta, command: &Bytes, effects: &mut Vec<Bytes>) -> Result<(), ApplyError> {
         let index = entry.index;
         self.check(command).map_err(|error| ApplyError { index, ..error })?;
+        self.versions.push(entry.version);
         self.lines.push(command.clone());
         effects.push(command.clone());
         Ok(())
