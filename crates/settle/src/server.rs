@@ -180,6 +180,10 @@ fn start_node(
     host.tick = config.tick;
     host.election_ticks = ticks(config.election_timeout, config.tick);
     host.heartbeat_ticks = ticks(config.heartbeat_interval, config.tick);
+    host.hibernate_after_ticks = ticks(config.hibernate_after, config.tick);
+    host.election_priority = config.election_priority;
+    host.leader_moves_per_second = config.leader_moves_per_second;
+    host.slow_disk = config.slow_disk;
     host.snapshot_after_bytes = config.snapshot_after_bytes;
     host.snapshot_after = config.snapshot_interval;
     host.log_memory_max = config.log_memory_max;

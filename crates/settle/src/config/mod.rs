@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, str::FromStr, time
 
 use settle_base::{ByteSize, ErrorCode, NodeId, Retryable};
 use settle_disk_file::DiskKind;
+use settle_raft::PRIORITY_MAX;
 use table::{KEYS, Key, Kind, nearest};
 pub use table::{PLAINTEXT_WORDS, environment_name, reference};
 use toml::Value;
@@ -76,6 +77,11 @@ pub struct Config {
     pub tick: Duration,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
+    /// Zero is never.
+    pub hibernate_after: Duration,
+    pub election_priority: u8,
+    pub leader_moves_per_second: u32,
+    pub slow_disk: Duration,
     pub snapshot_after_bytes: u64,
     pub snapshot_interval: Duration,
     pub log_memory_max: u64,
@@ -367,6 +373,10 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
         tick: values.duration("raft.tick", MS(1), MS(50))?,
         heartbeat_interval: values.duration("raft.heartbeat-interval", MS(1), S(10))?,
         election_timeout: values.duration("raft.election-timeout", MS(10), S(60))?,
+        hibernate_after: values.duration("raft.hibernate-after", MS(0), S(86_400))?,
+        election_priority: values.integer("raft.election-priority", 0, i64::from(PRIORITY_MAX))? as u8,
+        leader_moves_per_second: values.integer("raft.leader-moves-per-second", 0, 1_000)? as u32,
+        slow_disk: values.duration("raft.slow-disk", MS(10), S(600))?,
         snapshot_after_bytes: values.size("raft.snapshot-after", ByteSize::kib(64), gib(16))?,
         snapshot_interval: values.duration("raft.snapshot-interval", S(1), S(30 * 86_400))?,
         log_memory_max: values.size("raft.log-memory-max", ByteSize::kib(64), gib(256))?,
