@@ -8,6 +8,9 @@
 //! what to write and what may follow; `order.rs` writes one batch for all groups and lets follow only what the log's
 //! completion allows; `durability.rs` judges each send and each apply by those completions alone.
 //!
+//! Groups are filed by what they need (`groups.rs`), so that an event costs nothing for those that it does not concern;
+//! one in which nothing happens rests (`hibernate.rs`). Who leads what is in `leaders.rs`.
+//!
 //! What is deliberately absent: sockets, threads, clocks, the bytes of a connection (the transport's), any knowledge of
 //! what the commands mean (the machine's) or who asks (the service's).
 
