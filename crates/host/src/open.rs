@@ -56,7 +56,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             }
         }
         for group in recovered {
-            if group.destroyed {
+            if group.destroyed && !settle_base::mutant!("destroyed_group_returns") {
                 host.theatre.found_destroyed(group.group);
             } else {
                 host.restore(cluster, group)?;

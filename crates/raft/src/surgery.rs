@@ -66,13 +66,17 @@ impl Raft {
             return Err(HandError::Entries { after, found, term });
         }
         let first_new = self.log.first_new(&entries);
+        let term = entries.last().map_or(prev_term, |last| last.term);
         if let Some(first) = first_new.map(|at| &entries[at]).filter(|first| first.index <= commit) {
             let (index, term) = (first.index, first.term);
             return Err(HandError::Contradiction { index, term });
         }
+        if self.role == Role::Leader && first_new.is_none() && term <= self.term {
+            // It has them, and commits them by what its followers say.
+            return Ok(self.log.commit);
+        }
         self.wake();
-        let is_news = first_new.is_some() || (last_new > commit && self.role != Role::Leader);
-        let term = entries.last().map_or(prev_term, |last| last.term);
+        let is_news = first_new.is_some() || last_new > commit;
         if term > self.term {
             self.become_follower(term, PeerId::NONE);
         } else if is_news && term < self.term {
@@ -86,24 +90,10 @@ impl Raft {
         if let Some(first_new) = first_new {
             self.log.append(entries.drain(first_new..));
         }
-        self.commit_handed(last_new);
+        assert_ne!(self.role, Role::Leader, "a leader's log has them already");
+        self.log.commit_to(last_new);
         self.assert_invariants();
         Ok(self.log.commit)
-    }
-
-    fn commit_handed(&mut self, index: Index) {
-        if index <= self.log.commit {
-            return;
-        }
-        if self.role == Role::Leader {
-            let committed: usize = self.log.range(self.log.commit + 1, index).map(Entry::size).sum();
-            self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(committed);
-            self.out.replicate = true;
-        }
-        self.log.commit_to(index);
-        if self.role == Role::Leader && self.log.term_at(index) == Some(self.term) {
-            self.start_waiting_reads();
-        }
     }
 }
 

@@ -13,6 +13,10 @@ impl<W: Workload> World<W> {
     pub(crate) fn is_healed(&self) -> bool {
         let mut machines = Vec::with_capacity(self.groups.len());
         for &group in &self.groups {
+            let is_gone = |node: &Node<W>| node.host.as_ref().is_some_and(|host| host.raft(group).is_none());
+            if !self.config.groups.contains(&group) && self.nodes.iter().all(is_gone) {
+                continue;
+            }
             let Some(leader) = self.leader(group) else { return false };
             let first = self.state(&self.nodes[leader], group);
             if first.is_none() || self.nodes.iter().any(|node| self.state(node, group) != first) {
@@ -69,6 +73,9 @@ impl<W: Workload> World<W> {
                     s.conf.learners,
                     if s.recovering { " recovering" } else { "" }
                 );
+                if let (Some(workload), Some(machine)) = (&self.workload, host.machine(group)) {
+                    text += &workload.describe_machine(machine);
+                }
                 for p in &s.progress {
                     text += &format!(" [{}: match {} next {} {:?}]", p.peer, p.matched, p.next, p.state);
                 }

@@ -19,6 +19,7 @@ pub mod mutants;
 mod nemesis;
 mod network;
 mod plan;
+mod range;
 mod register;
 mod script;
 mod shape;
@@ -57,10 +58,12 @@ pub enum Scenario {
     Raft,
     /// Money moved by global transactions through the door's gate.
     Tx,
+    /// Ranges that split and merge, each a group.
+    Range,
 }
 
 impl Scenario {
-    pub const ALL: [Scenario; 2] = [Scenario::Raft, Scenario::Tx];
+    pub const ALL: [Scenario; 3] = [Scenario::Raft, Scenario::Tx, Scenario::Range];
 
     /// `register` is the old name of `raft`.
     pub fn from_name(name: &str) -> Option<Scenario> {
@@ -71,8 +74,9 @@ impl Scenario {
     /// Counters that this scenario cannot move.
     pub fn leaves_at_zero(self, counter: &str) -> bool {
         match self {
-            Scenario::Raft => counter.starts_with("tx_"),
-            Scenario::Tx => ["reproposals", "reads", "reads_dropped"].contains(&counter),
+            Scenario::Raft => counter.starts_with("tx_") || is_of_ranges(counter),
+            Scenario::Tx => ["reproposals", "reads", "reads_dropped"].contains(&counter) || is_of_ranges(counter),
+            Scenario::Range => counter.starts_with("tx_"),
         }
     }
 
@@ -80,8 +84,15 @@ impl Scenario {
         match self {
             Scenario::Raft => "raft",
             Scenario::Tx => "tx",
+            Scenario::Range => "range",
         }
     }
+}
+
+/// Only groups that come and go move these.
+fn is_of_ranges(counter: &str) -> bool {
+    let others = ["groups_created", "groups_destroyed", "applies_paused", "entries_handed"];
+    counter.starts_with("range_") || counter.starts_with("restarts_while_") || others.contains(&counter)
 }
 
 /// A promise that was broken, and when.
@@ -139,6 +150,10 @@ pub fn run(scenario: Scenario, seed: u64, mut options: Options) -> Report {
         Scenario::Tx => {
             options.shape.groups = 1;
             world::run(scenario.name(), seed, options, tx::Apps::new)
+        }
+        Scenario::Range => {
+            options.shape.groups = 1;
+            world::run(scenario.name(), seed, options, range::Ranges::new)
         }
     }
 }

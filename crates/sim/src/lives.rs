@@ -187,8 +187,18 @@ impl<W: Workload> World<W> {
         let (id, generation) = (self.nodes[node].id, self.nodes[node].generation);
         self.invariants.is_named(host.identity().incarnation, id, generation)?;
         self.script.name(host.identity().incarnation, id, generation);
+        // One that was created, durably, in the moment of the crash: nobody has heard of it.
+        for group in host.status(now).groups {
+            if !self.groups.contains(&group.group) {
+                self.groups.push(group.group);
+            }
+            self.invariants.may_vote(group.group, &[]);
+        }
         for &group in &self.groups {
             let Some(raft) = host.raft(group) else { continue };
+            if !self.config.groups.contains(&group) {
+                self.invariants.may_vote(group, &raft.conf().voters);
+            }
             if raft.is_recovering() && self.nodes[node].is_damaged {
                 self.invariants.forgives(group, raft.id());
             }
@@ -219,6 +229,10 @@ impl<W: Workload> World<W> {
         let coverage = &mut self.coverage;
         coverage.joint_changes += c.joint_entered;
         coverage.handed_over += c.handed_over;
+        coverage.groups_created += c.groups_created;
+        coverage.groups_destroyed += c.groups_destroyed;
+        coverage.applies_paused += c.applies_paused;
+        coverage.entries_handed += c.handed_entries;
         coverage.disks_full += c.disk_full;
         coverage.snapshots_taken += c.snapshots_taken;
         coverage.snapshots_sent += c.snapshots_sent;

@@ -149,4 +149,28 @@ pub const MUTANTS: &[Mutant] = &[
         seeds_max: 500,
         what: "the log is told of a snapshot, and cut, before the snapshot's file is durable",
     },
+    Mutant {
+        name: "destroyed_group_returns",
+        scenario: "range",
+        seeds_max: 500,
+        what: "a group that was destroyed is taken for one that never was here",
+    },
+    Mutant {
+        name: "split_loses_log_hold",
+        scenario: "range",
+        seeds_max: 500,
+        what: "a log is compacted beyond a split whose child is not safe yet",
+    },
+    Mutant {
+        name: "epoch_not_checked_at_apply",
+        scenario: "range",
+        seeds_max: 500,
+        what: "a write that was proposed before a split is applied after it",
+    },
+    Mutant {
+        name: "merge_absorbs_unapplied_source",
+        scenario: "range",
+        seeds_max: 500,
+        what: "a target absorbs a source that has not applied all of its log",
+    },
 ];

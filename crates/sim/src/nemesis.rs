@@ -275,6 +275,7 @@ impl<W: Workload> World<W> {
         self.crash(node, true, None);
         let n = &mut self.nodes[node];
         n.disk.wipe();
+        n.destroyed.clear();
         n.is_impaired = true;
         n.is_voter = false;
         n.was_wiped = true;

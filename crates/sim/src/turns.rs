@@ -126,6 +126,19 @@ impl<W: Workload> World<W> {
                 }
                 Ok(())
             }
+            HostNote::GroupCreated { group, conf } => {
+                if !self.groups.contains(group) {
+                    self.groups.push(*group);
+                }
+                self.invariants.may_vote(*group, &conf.voters);
+                Ok(())
+            }
+            HostNote::GroupDestroyed { group } => {
+                let n = &mut self.nodes[node];
+                n.destroyed.insert(*group);
+                n.seen.remove(group);
+                Ok(())
+            }
             HostNote::Founded { .. } if self.invariants.has_history() => {
                 Err(Broken::new("incarnation safety", "a second cluster was founded"))
             }
@@ -152,7 +165,18 @@ impl<W: Workload> World<W> {
             let group = self.groups[i];
             let n = &mut self.nodes[node];
             let Some(host) = &n.host else { return Ok(()) };
-            let Some(raft) = host.raft(group) else { return Ok(()) };
+            let Some(raft) = host.raft(group) else {
+                if self.config.groups.contains(&group) {
+                    return Ok(());
+                }
+                // One that came later: until it is here, this node is not whole.
+                is_voter &= host.is_tombstoned(group);
+                continue;
+            };
+            if n.destroyed.contains(&group) {
+                let what = format!("group {group} is here again");
+                return Err(Broken::new("a destroyed group never returns", what));
+            }
             let seen = n.seen.entry(group).or_default();
             let applied = seen.applied;
             self.invariants.observe(group, raft, seen)?;
@@ -168,6 +192,9 @@ impl<W: Workload> World<W> {
                 self.restore_members(node, group);
             }
         }
+        let host = self.nodes[node].host.as_ref().expect("it just had its turn");
+        let workload = self.workload.as_ref().expect("it is lent only during a call");
+        workload.check_node(host, self.local(&self.nodes[node]))?;
         let n = &mut self.nodes[node];
         let host = n.host.as_ref().expect("it just had its turn");
         if !is_voter {

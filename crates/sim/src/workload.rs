@@ -1,8 +1,9 @@
 //! What a scenario brings: a service with its machine, clients, and the judge of their history.
 
-use settle_base::{GroupId, Index, NodeId, Prng};
-use settle_host::ClusterId;
+use settle_base::{GroupId, Index, Mono, NodeId, Prng};
+use settle_host::{ClusterId, Host};
 use settle_machine::{Service, StateMachine};
+use settle_storage::MemDisk;
 
 use crate::{Coverage, invariants::Checked};
 
@@ -35,6 +36,10 @@ pub(crate) trait Workload {
     fn is_idle(&self, machines: &Machines<Self::Machine>) -> bool;
     /// What must hold in any replica at any time; asked when it has applied more.
     fn check_machine(&self, group: GroupId, applied: Index, machine: &Self::Machine) -> Checked;
+    /// What must hold on any node at any time; asked after each of its turns.
+    fn check_node(&self, _host: &Host<Self::Service, MemDisk>, _now: Mono) -> Checked {
+        Ok(())
+    }
     /// All replicas equal these.
     fn finish(&mut self, machines: &Machines<Self::Machine>) -> Checked;
     fn count(&self, coverage: &mut Coverage);
@@ -42,6 +47,10 @@ pub(crate) trait Workload {
     fn count_service(&mut self, service: &Self::Service);
     /// For a report on what hangs.
     fn describe(&self) -> String;
+    /// The same, of one replica's machine.
+    fn describe_machine(&self, _machine: &Self::Machine) -> String {
+        String::new()
+    }
 }
 
 /// A client's hands.

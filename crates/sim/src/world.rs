@@ -125,6 +125,8 @@ pub(crate) struct Node<W: Workload> {
     pub(crate) is_damaged: bool,
     pub(crate) is_disk_faulty: bool,
     pub(crate) seen: BTreeMap<GroupId, Seen>,
+    /// In this directory.
+    pub(crate) destroyed: BTreeSet<GroupId>,
 }
 
 pub(crate) struct World<W: Workload> {
@@ -260,6 +262,7 @@ impl<W: Workload> World<W> {
                 is_damaged: false,
                 is_disk_faulty: false,
                 seen: BTreeMap::new(),
+                destroyed: BTreeSet::new(),
             });
         }
         World {
@@ -355,8 +358,8 @@ impl<W: Workload> World<W> {
         }
         let workload = self.workload.as_mut().expect("it is lent only during a call");
         let host = self.nodes[0].host.as_ref().expect("a healed cluster is up");
-        let machine = |group| host.machine(group).expect("a healed node has its groups");
-        let machines: Vec<_> = self.groups.iter().map(|group| (*group, machine(*group))).collect();
+        let machine = |group| Some((group, host.machine(group)?));
+        let machines: Vec<_> = self.groups.iter().filter_map(|group| machine(*group)).collect();
         workload.finish(&machines)
     }
 

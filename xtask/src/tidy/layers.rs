@@ -57,6 +57,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("crates/testkit", Layer::TestOnly),
     ("examples/bank-ledger", Layer::Example),
     ("examples/counter", Layer::Example),
+    ("examples/range-map", Layer::TestOnly),
     ("xtask", Layer::Tool),
 ];
 
@@ -95,7 +96,11 @@ pub fn may_use(user: (&str, Layer), used: (&str, Layer), kind: DependencyKind) -
         Disk => matches!(used_layer, Base | Seam),
         Runtime | Service | Binary => used_layer < user_layer,
         Example => used_layer < Binary || used_folder == "crates/sim" && kind == DependencyKind::Development,
-        TestOnly => used_layer < Binary || user_folder == "crates/sim" && used_folder == "crates/testkit",
+        TestOnly => {
+            used_layer < Binary
+                || user_folder == "crates/sim"
+                    && (used_folder == "crates/testkit" || used_folder.starts_with("examples/"))
+        }
         Tool => false,
     };
     if allowed {

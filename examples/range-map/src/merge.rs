@@ -1,0 +1,338 @@
+//! How splits and merges are begun, moved on and put right. Everything is decided from what the machines say, at each
+//! tick anew: so whatever a crash has forgotten is done again.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use settle_base::{GroupId, NodeId};
+use settle_machine::{Action, Birth, CreateOutcome, HandedEntries, NewGroup};
+
+use crate::{
+    codec::Reader,
+    command::{Command, Commit},
+    machine::{Effect, Merging, State, WHOLE},
+    service::{Hands, RangeService, is_serving, known, route},
+};
+
+/// A group that is born by a split begins behind this entry, of this term: what a stray message could make would begin
+/// at 0, and could never be taken for it.
+const BIRTH: u64 = 5;
+/// Merges hold the source's log under this name.
+const MERGE: u64 = u64::MAX;
+const ACT_AGAIN_AFTER: Duration = Duration::from_millis(700);
+/// A source that lags is left alone for so long: it mostly comes there by itself.
+const HAND_AFTER: Duration = Duration::from_millis(300);
+
+impl RangeService {
+    pub(crate) fn begin_split(&mut self, at: u32, child: GroupId, context: Hands<'_, '_>) {
+        let groups = known(context);
+        let Some((group, _)) = route(&groups, at, context) else {
+            return;
+        };
+        let view = context.group(group).expect("it was just found");
+        if view.role.is_ready_leader && view.machine.start < at {
+            let epoch = view.machine.epoch;
+            let command = Command::Split { epoch, at, child }.encode();
+            context.act(Action::Propose { group, command });
+        }
+    }
+
+    /// Only between the same members, all well, and with nothing of an earlier split or merge left to do.
+    pub(crate) fn begin_merge(&mut self, key: u32, context: Hands<'_, '_>) {
+        let groups = known(context);
+        let Some((source, _)) = route(&groups, key, context).filter(|(group, _)| *group != WHOLE) else {
+            return;
+        };
+        let is_parent = |group: &&GroupId| {
+            context
+                .group(**group)
+                .is_some_and(|v| v.machine.children.contains_key(&source))
+        };
+        let Some(target) = groups.iter().find(is_parent).copied() else {
+            return;
+        };
+        let (s, t) = match (context.group(source), context.group(target)) {
+            (Some(s), Some(t)) if s.role.is_ready_leader && is_serving(&t) => (s, t),
+            _ => return,
+        };
+        let (from, to) = (s.machine, t.machine);
+        let is_same = from.members.voters == to.members.voters
+            && [&from.members, &to.members]
+                .iter()
+                .all(|m| m.learners.is_empty() && !m.is_joint);
+        let touches = from.end == to.start || from.start == to.end;
+        let is_free = from.absorbed.values().all(|a| a.is_finished) && !self.holds().any(|(group, _)| group == source);
+        let marks = s.log.marks();
+        let Some(on_all) = marks.on_all.filter(|on_all| on_all + 1 >= marks.first) else {
+            return;
+        };
+        if is_same && touches && is_free {
+            let prepare = Command::Prepare {
+                epoch: from.epoch,
+                target,
+                target_epoch: to.epoch,
+                min_index: on_all + 1,
+            };
+            let command = prepare.encode();
+            context.act(Action::Propose { group: source, command });
+        }
+    }
+
+    pub(crate) fn on_range_effect(&mut self, group: GroupId, effect: Effect, context: Hands<'_, '_>) {
+        match effect {
+            Effect::Split {
+                index,
+                time,
+                child,
+                members,
+                state,
+            } => {
+                self.counters.splits += 1;
+                // First of all: from here on the child's beginning is in the parent's log alone.
+                self.holds.insert(child, (group, index));
+                let holder = child.0;
+                context.act(Action::Hold { group, holder, index });
+                let campaigns = context.group(group).is_some_and(|view| view.role.is_ready_leader);
+                let birth = Birth {
+                    members,
+                    index: BIRTH,
+                    term: BIRTH,
+                    time,
+                    chunks: vec![state],
+                    campaigns,
+                };
+                self.create(child, Some(birth), context);
+            }
+            Effect::Prepared { min_index, prepared } => {
+                self.counters.prepared += 1;
+                self.prepared.insert(group, prepared);
+                let (holder, index) = (MERGE, min_index);
+                context.act(Action::Hold { group, holder, index });
+            }
+            Effect::RolledBack { .. } => {
+                self.counters.rolled_back += 1;
+                self.prepared.remove(&group);
+                context.act(Action::Release { group, holder: MERGE });
+            }
+            Effect::Absorbed { .. } => self.counters.absorbed += 1,
+            Effect::Finished { .. } => self.counters.finished += 1,
+            Effect::Written { .. } | Effect::Refused { .. } | Effect::Outdated => {}
+        }
+    }
+
+    fn create(&mut self, group: GroupId, birth: Option<Birth>, context: Hands<'_, '_>) {
+        self.creating.insert(group);
+        context.act(Action::Create(Box::new(NewGroup { group, birth })));
+    }
+
+    pub(crate) fn on_created(&mut self, group: GroupId, outcome: CreateOutcome, context: Hands<'_, '_>) {
+        self.creating.remove(&group);
+        match outcome {
+            CreateOutcome::Created => {}
+            CreateOutcome::Exists => self.counters.splits_replayed += 1,
+            CreateOutcome::Tombstoned => {
+                self.gone.insert(group);
+            }
+            // This replica came later than the split: its child's leader has a snapshot for it.
+            CreateOutcome::Refused => self.create(group, None, context),
+        }
+        self.try_resume(context);
+    }
+
+    /// Gives targets that wait what they wait for: the source, once it has come to its end.
+    pub(crate) fn try_resume(&mut self, context: Hands<'_, '_>) {
+        let waiting: Vec<GroupId> = self.paused.keys().copied().collect();
+        for target in waiting {
+            let waiting = &self.paused[&target];
+            let Some(Command::Commit(commit)) = Command::decode(&waiting.needs) else {
+                continue;
+            };
+            let Some(source) = context.group(commit.source) else {
+                continue;
+            };
+            let stands_there = matches!(source.machine.state, State::Merging(m) if m.prepared == commit.prepared);
+            let is_given_early = settle_base::mutant!("merge_absorbs_unapplied_source");
+            if stands_there || (is_given_early && source.machine.state != State::Empty) {
+                let (given, index) = (source.machine.inheritance(), waiting.index);
+                self.paused.remove(&target);
+                context.act(Action::Resume {
+                    group: target,
+                    index,
+                    given,
+                });
+            }
+        }
+    }
+
+    /// Whatever is due, found in the machines.
+    pub(crate) fn move_on(&mut self, context: Hands<'_, '_>) {
+        self.try_resume(context);
+        self.hand_entries(context);
+        let groups = known(context);
+        self.release_holds(context);
+        for &group in &groups {
+            if context.group(group).is_none() {
+                if !self.creating.contains(&group) && !self.gone.contains(&group) {
+                    self.create(group, None, context);
+                }
+                continue;
+            }
+            self.move_merge_on(group, &groups, context);
+            self.end_merges(group, context);
+        }
+    }
+
+    fn release_holds(&mut self, context: Hands<'_, '_>) {
+        let gone = &self.gone;
+        // What a quorum of the child has committed rests on a quorum that has its beginning.
+        let is_safe = |child: &GroupId| context.group(*child).is_some_and(|v| v.log.marks().committed > BIRTH);
+        let done = self.holds.keys().filter(|child| gone.contains(child) || is_safe(child));
+        for child in done.copied().collect::<Vec<_>>() {
+            let (group, _) = self.holds.remove(&child).expect("it was just found");
+            let holder = child.0;
+            context.act(Action::Release { group, holder });
+        }
+    }
+
+    fn hand_entries(&mut self, context: Hands<'_, '_>) {
+        let now = context.now;
+        if !self.ticks.is_multiple_of(4) {
+            return;
+        }
+        for waiting in self.paused.values().filter(|w| now.since(w.since) >= HAND_AFTER) {
+            if let Some(Command::Commit(commit)) = Command::decode(&waiting.needs) {
+                context.act(Action::HandEntries(HandedEntries {
+                    group: commit.source,
+                    prev_index: commit.prev_index,
+                    prev_term: commit.prev_term,
+                    entries: commit.entries,
+                }));
+            }
+        }
+    }
+
+    /// Not everything at every tick: a proposal takes its time.
+    fn may_act(&mut self, group: GroupId, context: &Hands<'_, '_>) -> bool {
+        let now = context.now;
+        let is_due = self
+            .acted
+            .get(&group)
+            .is_none_or(|at| now.since(*at) >= ACT_AGAIN_AFTER);
+        if is_due {
+            self.acted.insert(group, now);
+        }
+        is_due
+    }
+
+    /// `source` is silent: either its target absorbs it, or it cannot any more and the source serves again.
+    fn move_merge_on(&mut self, source: GroupId, groups: &[GroupId], context: Hands<'_, '_>) {
+        let s = context.group(source).expect("it was just seen");
+        let State::Merging(merging) = s.machine.state else {
+            return;
+        };
+        let Merging {
+            target,
+            target_epoch,
+            min_index,
+            prepared,
+        } = merging;
+        let Some(t) = context.group(target) else {
+            // The target itself was absorbed, without this source: else it would be remembered there, and unknown here.
+            let is_absorbed = |group: &GroupId| {
+                context
+                    .group(*group)
+                    .is_some_and(|v| v.machine.absorbed.contains_key(&target))
+            };
+            if s.role.is_ready_leader && groups.iter().any(is_absorbed) && self.may_act(source, &context) {
+                let command = Command::Rollback { prepared }.encode();
+                context.act(Action::Propose { group: source, command });
+            }
+            return;
+        };
+        if t.machine.absorbed.contains_key(&source) {
+            return;
+        }
+        let is_past = t.machine.epoch.version > target_epoch.version || t.machine.epoch.members > target_epoch.members;
+        if is_past && s.role.is_ready_leader && self.may_act(source, &context) {
+            let command = Command::Rollback { prepared }.encode();
+            context.act(Action::Propose { group: source, command });
+        } else if t.machine.epoch == target_epoch && t.role.is_ready_leader && self.may_act(source, &context) {
+            let epoch = target_epoch;
+            if self.prng.percent(15) {
+                let command = Command::Cancel { source, epoch }.encode();
+                return context.act(Action::Propose { group: target, command });
+            }
+            let tail = s.log.entries(min_index - 1, prepared).map(|tail| (min_index - 1, tail));
+            let end = || s.log.entries(prepared, prepared).map(|tail| (prepared, tail));
+            let Some((prev_index, (prev_term, entries))) = tail.or_else(end) else {
+                return;
+            };
+            let commit = Commit {
+                epoch,
+                source,
+                start: s.machine.start,
+                end: s.machine.end,
+                prepared,
+                prev_index,
+                prev_term,
+                entries,
+            };
+            let command = Command::Commit(Box::new(commit)).encode();
+            context.act(Action::Propose { group: target, command });
+        }
+    }
+
+    /// A source goes once every replica of its target holds the merged state in a durable snapshot.
+    fn end_merges(&mut self, target: GroupId, context: Hands<'_, '_>) {
+        let t = context.group(target).expect("it was just seen");
+        let (role, snapshot) = (t.role, t.log.marks().snapshot);
+        let members = t.machine.members.voters.len() + t.machine.members.learners.len();
+        let is_joint = t.machine.members.is_joint;
+        for (&source, absorbed) in &t.machine.absorbed {
+            if absorbed.is_finished {
+                if !self.gone.contains(&source) && self.may_act(source, &context) {
+                    context.act(Action::Destroy { group: source });
+                }
+                continue;
+            }
+            let is_needed = self.holds().any(|(group, _)| group == source);
+            if snapshot < absorbed.at || is_needed {
+                if self.may_act(source, &context) {
+                    context.act(Action::TakeSnapshot { group: target });
+                }
+                continue;
+            }
+            let me = context.node;
+            match role.leader {
+                Some(leader) if leader == me => {
+                    let holders = self.reports.entry((target, source)).or_default();
+                    holders.insert(me);
+                    let is_everywhere = !is_joint && holders.len() >= members;
+                    if role.is_ready_leader && is_everywhere && self.may_act(source, &context) {
+                        let command = Command::Finish { source }.encode();
+                        context.act(Action::Propose { group: target, command });
+                    }
+                }
+                Some(to) if self.may_act(source, &context) => {
+                    let body = report(target, source);
+                    context.act(Action::Peer { to, body });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn on_report(&mut self, from: NodeId, body: Bytes) {
+        let mut reader = Reader(body);
+        if let (Some(target), Some(source)) = (reader.group(), reader.group()) {
+            self.reports.entry((target, source)).or_default().insert(from);
+        }
+    }
+}
+
+fn report(target: GroupId, source: GroupId) -> Bytes {
+    let mut out = BytesMut::with_capacity(16);
+    out.put_u64_le(target.0);
+    out.put_u64_le(source.0);
+    out.freeze()
+}
