@@ -516,7 +516,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                             machine.apply(meta, &entry.data, effects)
                         }
                     };
-                    applied.map_err(|source| HostError::Apply { group: id, source })?;
+                    if let Err(source) = applied {
+                        let error = source.clone();
+                        self.serve(Event::Stopped { group: id, error }, now, out);
+                        return Err(HostError::Apply { group: id, source });
+                    }
                 }
                 EntryKind::ConfChange => {
                     let unreadable = HostError::Entry { group: id, index };

@@ -36,9 +36,8 @@ pub enum Event<'a, E, R> {
     Reloaded {
         group: GroupId,
     },
-    /// This node's replica of `group` met an entry that it cannot apply. It is stopped: its machine stands where it
-    /// was, it takes no part in consensus, and proposals and reads here are lost until a build that can apply the entry
-    /// is started.
+    /// This node's replica of `group` met an entry that it cannot apply: the last event there is, since the node stops
+    /// until a build that can apply the entry is started. What is still to be answered may be answered now.
     Stopped {
         group: GroupId,
         error: ApplyError,

@@ -40,7 +40,7 @@ pub trait StateMachine: Send + 'static {
     ///
     /// # Errors
     /// When the command cannot be understood: it was proposed by a newer build than this one or the log is broken. The
-    /// host stops the group and says so; a command that is merely refused (a lock conflict, an unknown xid) is an
+    /// host tells the service and stops the node; a command that is merely refused (a lock conflict, an unknown xid) is an
     /// effect, not an error.
     fn apply(&mut self, entry: EntryMeta, command: &Bytes, effects: &mut Vec<Self::Effect>) -> Result<(), ApplyError>;
 

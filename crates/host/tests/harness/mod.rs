@@ -106,6 +106,7 @@ pub enum Told {
     Applied(Bytes),
     Read { token: u64, lines: usize },
     ReadDropped(u64),
+    Stopped(u64),
     Created(GroupId, CreateOutcome),
     Destroyed(GroupId),
     Paused(u64, Bytes),
@@ -136,6 +137,7 @@ impl Service for Front {
                 let lines = context.group(group).expect("it was read").machine.lines.len();
                 context.act(Action::Respond(Told::Read { token, lines }));
             }
+            Event::Stopped { error, .. } => context.act(Action::Respond(Told::Stopped(error.index))),
             Event::ReadDropped { token, .. } => context.act(Action::Respond(Told::ReadDropped(token))),
             Event::Request(Ask::Act(action)) => context.act(action),
             Event::Created { group, outcome } => context.act(Action::Respond(Told::Created(group, outcome))),
