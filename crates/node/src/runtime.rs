@@ -17,13 +17,15 @@ use settle_machine::{Service, StateMachine};
 use settle_net::{Stop, StopHandle};
 use settle_telemetry::Clock;
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, broadcast, mpsc, oneshot},
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 
 use crate::{
+    hand_over,
     metrics::{LoopMetrics, PeerMetrics},
+    observe::{self, Observer},
     peers::{self, Events, PeerAddress, PeerEvent, Peers, SharedHello, Source},
 };
 
@@ -96,6 +98,8 @@ enum Signal {
 pub struct NodeHandle<S: Service> {
     asks: mpsc::Sender<Ask<S>>,
     clock: Clock,
+    /// Weak: an observer hears the end when the loop has ended.
+    notes: broadcast::WeakSender<HostNote>,
 }
 
 impl<S: Service> Clone for NodeHandle<S> {
@@ -103,6 +107,7 @@ impl<S: Service> Clone for NodeHandle<S> {
         NodeHandle {
             asks: self.asks.clone(),
             clock: self.clock,
+            notes: self.notes.clone(),
         }
     }
 }
@@ -149,6 +154,15 @@ impl<S: Service> NodeHandle<S> {
         self.inspect(move |host| host.status(clock.now())).await
     }
 
+    /// Hears what the host notes from now on. A slow observer loses the oldest notes and is told how many.
+    ///
+    /// # Errors
+    /// When the node has ended.
+    pub fn observe(&self) -> Result<Observer, NodeStopped> {
+        let notes = self.notes.upgrade().ok_or(NodeStopped)?;
+        Ok(Observer::new(notes.subscribe()))
+    }
+
     async fn send(&self, ask: Ask<S>) -> Result<(), NodeStopped> {
         self.asks.send(ask).await.map_err(|_| NodeStopped)
     }
@@ -181,11 +195,12 @@ impl RunningNode {
         }
     }
 
-    /// Stops the loop after what it has begun, then the connections, and joins them all.
+    /// Hands this node's leaderships over, stops the loop after what it has begun, then the connections, and joins them
+    /// all. Takes one election timeout at most when nobody takes over.
     pub async fn stop(self) {
         // The loop may have ended by itself.
         let _ = self.signals.send(Signal::Stop).await;
-        // It has been told, and ends within one turn; so do the connections' tasks then.
+        // The connections' tasks end with it.
         let _ = tokio::task::spawn_blocking(move || {
             let _ = self.thread.join();
             self.freeing.join()
@@ -251,6 +266,8 @@ where
         .name("settle-free".to_owned())
         .spawn(move || discarded.into_iter().for_each(drop))
         .map_err(|source| StartError::Thread { source })?;
+    let (notes, _) = broadcast::channel(observe::KEPT);
+    let weak_notes = notes.downgrade();
     let (loop_metrics, peer_metrics) = metrics;
     let (peers, ticks) = (config.peers, signal_sender.clone());
     let events = Signals(signal_sender.clone());
@@ -286,6 +303,8 @@ where
                     incarnations: BTreeMap::new(),
                     fail: Some(fail),
                     discards,
+                    notes,
+                    leaving: None,
                     syncs_seen: 0,
                     bytes_seen: 0,
                 };
@@ -298,6 +317,7 @@ where
     let handle = NodeHandle {
         asks: ask_sender,
         clock,
+        notes: weak_notes,
     };
     Ok((
         handle,
@@ -327,6 +347,12 @@ async fn tick_loop(tick: Duration, signals: mpsc::Sender<Signal>, mut stop: Stop
     }
 }
 
+/// The loop was told to stop, and waits for others to lead these groups; not for ever.
+struct Leaving {
+    groups: Vec<(GroupId, NodeId)>,
+    until: Mono,
+}
+
 struct Loop<S: Service, R> {
     host: Host<S, FileDisk>,
     asks: mpsc::Receiver<Ask<S>>,
@@ -343,6 +369,8 @@ struct Loop<S: Service, R> {
     incarnations: BTreeMap<NodeId, PeerId>,
     fail: Option<oneshot::Sender<HostError>>,
     discards: std::sync::mpsc::SyncSender<Discarded>,
+    notes: broadcast::Sender<HostNote>,
+    leaving: Option<Leaving>,
     syncs_seen: u64,
     bytes_seen: u64,
 }
@@ -379,12 +407,11 @@ where
             let start = self.clock.now();
             self.metrics.turns.inc();
             self.metrics.events.inc_by((signals.len() + asks.len()) as u64);
-            let mut stopping = false;
             for signal in signals.drain(..) {
                 match signal {
                     Signal::Tick => self.host.step(HostEvent::Tick, start, &mut actions),
                     Signal::Peer(event) => self.admit(event, start, &mut actions),
-                    Signal::Stop => stopping = true,
+                    Signal::Stop => self.leave(start, &mut actions),
                 }
             }
             self.host.step(HostEvent::DiskReady, start, &mut actions);
@@ -413,13 +440,33 @@ where
             self.metrics
                 .turn_seconds
                 .observe(self.clock.now().since(start).as_secs_f64());
-            if stopping || self.host.is_dead() {
+            if self.host.is_dead() || self.has_left() {
                 return;
             }
             // Everything that rests on nothing is on its way. With nothing else to do, the loop syncs by itself.
             let is_idle = self.signals.is_empty() && self.asks.is_empty();
             has_completions = self.host.disk_mut().dispatch(is_idle);
         }
+    }
+
+    /// Asks others to lead what this node leads.
+    fn leave(&mut self, now: Mono, actions: &mut Vec<HostAction<S::Response>>) {
+        let groups = hand_over::heirs(&self.host.status(now));
+        for &(group, to) in &groups {
+            let request = OperatorRequest::TransferLeader { group, to };
+            self.host.step(HostEvent::Operator(request), now, actions);
+        }
+        let config = self.host.config();
+        let until = now + config.tick * config.election_ticks;
+        self.leaving = Some(Leaving { groups, until });
+    }
+
+    /// Whether nothing keeps the loop after it was told to stop.
+    fn has_left(&self) -> bool {
+        let now = self.clock.now();
+        self.leaving
+            .as_ref()
+            .is_some_and(|leaving| now >= leaving.until || hand_over::is_done(&self.host.status(now), &leaving.groups))
     }
 
     /// Hands a peer's event to the host, unless it came on a connection that is over.
@@ -493,6 +540,8 @@ where
     }
 
     fn note(&self, note: HostNote) {
+        // Without observers nobody hears it but the log.
+        let _ = self.notes.send(note.clone());
         match &note {
             HostNote::DiskFull
             | HostNote::LogDamaged { .. }

@@ -48,6 +48,16 @@ enum NodeCommand {
 
 #[derive(clap::Subcommand, Debug)]
 enum GroupCommand {
+    /// The groups that the server has a replica of.
+    List,
+    /// Hand the leadership of a group to a server. Ask its leader.
+    Transfer {
+        group: u64,
+        /// The server's id.
+        node: u32,
+    },
+    /// Have the server take a snapshot of its replica now, so that it can let go of its log.
+    Snapshot { group: u64 },
     /// A majority of the group's voters is lost for good: go on with the survivors, at the cost of what only the lost
     /// ones knew. Ask that survivor whose log reaches furthest (`settle ctl node status` at each).
     ResetMembers {
@@ -97,6 +107,18 @@ pub fn run(args: CtlArgs) -> anyhow::Result<()> {
             println!("Asked. `settle ctl node status` shows who leads.");
             return Ok(());
         }
+        CtlCommand::Group(GroupCommand::List) => http_client::get(&format!("{base}/v1/node"))?,
+        CtlCommand::Group(GroupCommand::Transfer { group, node }) => {
+            let url = format!("{base}/v1/group/{group}/transfer-leader");
+            http_client::post(&url, &json!({ "node": node }))?;
+            println!("Asked. `settle ctl group list` shows who leads.");
+            return Ok(());
+        }
+        CtlCommand::Group(GroupCommand::Snapshot { group }) => {
+            http_client::post(&format!("{base}/v1/group/{group}/snapshot"), &json!({}))?;
+            println!("Begun. The server's log tells when it is taken.");
+            return Ok(());
+        }
         CtlCommand::Group(GroupCommand::ResetMembers { group, survivors }) => {
             let body = json!({ "group": group, "survivors": survivors });
             http_client::post(&format!("{base}/v1/group/reset-members"), &body)?
@@ -128,6 +150,7 @@ pub fn run(args: CtlArgs) -> anyhow::Result<()> {
     match args.command {
         CtlCommand::Node(_) => print_node(&value),
         CtlCommand::Group(GroupCommand::ResetMembers { .. }) => print_reset(&value),
+        CtlCommand::Group(_) => print_groups(&value),
         CtlCommand::Tx(TxCommand::List { .. }) => print_list(&value),
         CtlCommand::Tx(TxCommand::Show { .. }) => print_tx(&value),
     }
@@ -218,6 +241,25 @@ fn print_node(node: &Value) {
         }
         print_table(&table);
     }
+}
+
+fn print_groups(node: &Value) {
+    let keys = [
+        "group",
+        "role",
+        "term",
+        "leader",
+        "last_index",
+        "commit_index",
+        "applied_index",
+    ];
+    let mut table = vec![["group", "role", "term", "leader", "log up to", "committed", "applied"].map(str::to_owned)];
+    table.extend(
+        rows(&node["groups"])
+            .iter()
+            .map(|group| keys.map(|key| text(&group[key]))),
+    );
+    print_table(&table);
 }
 
 fn print_list(answer: &Value) {

@@ -42,6 +42,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/node/replace", post(replace))
         .route("/v1/node/transfer-leader", post(transfer_leader))
         .route("/v1/group/reset-members", post(reset_members))
+        .route("/v1/group/{id}/transfer-leader", post(transfer_group_leader))
+        .route("/v1/group/{id}/snapshot", post(take_snapshot))
         .route("/v1/tx", get(list_tx))
         .route("/v1/tx/{id}", get(show_tx))
         .with_state(api)
@@ -330,6 +332,22 @@ async fn replace(
         )));
     }
     operate(&api, OperatorRequest::ReplaceMember { node: NodeId(node) }).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+async fn transfer_group_leader(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<u64>,
+    Json(NodeNumber { node }): Json<NodeNumber>,
+) -> Result<StatusCode, ApiError> {
+    let (group, to) = (GroupId(id), NodeId(node));
+    operate(&api, OperatorRequest::TransferLeader { group, to }).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+async fn take_snapshot(State(api): State<Arc<Api>>, Path(id): Path<u64>) -> Result<StatusCode, ApiError> {
+    let group = GroupId(id);
+    operate(&api, OperatorRequest::TakeSnapshot { group }).await?;
     Ok(StatusCode::ACCEPTED)
 }
 

@@ -43,6 +43,24 @@ async fn a_cluster_of_three_forms_serves_and_stops_cleanly() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_leader_that_is_stopped_has_handed_over_before_it_ends() -> Result<()> {
+    let _turn = turn().await;
+    let mut cluster = Cluster::start(spec(3)).await?;
+    let before = cluster.leader().await?;
+    let status = cluster.stop(before.node).await?;
+    assert_eq!(status.code(), Some(0), "{}", cluster.log_ends());
+    // Without waiting: the end of the process and the new leader's first word must not be a race.
+    let mut leads = false;
+    for node in cluster.nodes().filter(|node| *node != before.node) {
+        let view = cluster.view(node).await?;
+        leads |= view.tx_group()?.leader == Some(node);
+    }
+    ensure!(leads, "no survivor leads: {}", cluster.log_ends());
+    cluster.finish();
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_development_cluster_prints_its_addresses_and_leaves_nothing_running() -> Result<()> {
     let _turn = turn().await;
     let (offset, _lock) = dev_offset()?;
