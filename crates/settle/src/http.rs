@@ -296,26 +296,24 @@ async fn status_of_leader(api: &Api) -> Result<HostStatus, ApiError> {
         .groups
         .iter()
         .find(|group| group.raft.role != settle_raft::Role::Leader);
-    let Some(group) = elsewhere else {
-        if status.counts.led == status.counts.here {
-            return Ok(status);
+    let message = match elsewhere {
+        Some(group) => {
+            let leader = match group.role.leader {
+                Some(node) => format!("node {node} does: ask it"),
+                None => "nobody does at the moment".to_owned(),
+            };
+            format!("this server does not lead group {}; {leader}", group.group)
         }
-        let counts = status.counts;
-        return Err(ApiError {
-            status: StatusCode::CONFLICT,
-            code: ErrorCode::new("AP", 4),
-            message: format!("this server leads only {} of {} groups", counts.led, counts.here),
-            retryable: Retryable::No,
-        });
-    };
-    let leader = match group.role.leader {
-        Some(node) => format!("node {node} does: ask it"),
-        None => "nobody does at the moment".to_owned(),
+        None if status.counts.led == status.counts.here => return Ok(status),
+        None => {
+            let counts = status.counts;
+            format!("this server leads only {} of {} groups", counts.led, counts.here)
+        }
     };
     Err(ApiError {
         status: StatusCode::CONFLICT,
         code: ErrorCode::new("AP", 4),
-        message: format!("this server does not lead group {}; {leader}", group.group),
+        message,
         retryable: Retryable::No,
     })
 }
