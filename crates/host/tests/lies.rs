@@ -10,7 +10,7 @@ use settle_raft::{Body, Message, SnapshotMeta};
 use settle_storage::DiskRead;
 
 /// A membership book of nobody, well written.
-const EMPTY_BOOK: Bytes = Bytes::from_static(&[1, 0, 0, 0, 0]);
+const EMPTY_BOOK: Bytes = Bytes::from_static(&[2, 0, 0, 0, 0, 0, 0, 0, 0]);
 
 #[test]
 fn a_command_that_no_replica_could_apply_never_reaches_the_log() {
