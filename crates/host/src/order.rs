@@ -551,6 +551,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 EntryKind::Host => match HostCommand::decode(entry.data.clone()) {
                     Ok(HostCommand::ClusterVersion { version, .. }) => {
                         Arc::make_mut(&mut book).raise_cluster_version(version);
+                        // It is part of what the members are told of each other.
+                        group.machine.members_changed(&members_of(group.raft.conf(), &book));
                         is_conf_changed = true;
                     }
                     Err(_) => return Err(HostError::Entry { group: id, index }),

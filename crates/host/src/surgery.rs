@@ -1,5 +1,44 @@
 //! Operations on the groups of a node while they run: create one, destroy one for ever, hold a log, stop a machine
 //! before an entry until it is given what it lacks, bring a log to where another group's log says that it ended.
+//!
+//! A service asks for them by [`settle_machine::Action`]s; nothing here knows what a range is. This is how a **split** and
+//! a **merge** of ranges are built from them; `examples/range-map` is the whole of it, and `cargo xtask sim --scenario
+//! range` puts it under every fault. The rules are TiKV's unless said otherwise.
+//!
+//! # Split
+//! 1. A command in the parent's log says where and under which id. Applying it, each replica's machine gives up a part of
+//!    its keys, raises its version, and hands the part out as an effect. From here on a command of the old version is
+//!    refused *at apply*: that it was right when it was proposed says nothing.
+//! 2. The service answers the effect, before anything else can happen, with `Hold` on the parent's log from that entry on,
+//!    and with `Create`: the parent's members as the machine was told them ([`Members::encoded`]), the log beginning
+//!    behind entry 5 of term 5, the part as its state. The state is durable as a file before the log says that the group
+//!    is there, and the group speaks only after that. A crash before it replays the parent's log and does all of it
+//!    again; a group that is there is left as it is, and one that was destroyed stays so.
+//! 3. The hold ends when the child has committed an entry of its own: that rests on a quorum which holds its beginning.
+//!    Ended when this replica's own file is durable, it would be too early: a follower that lacks the entry is sent a
+//!    snapshot from behind it, and the child's beginning would be on one disk alone.
+//! 4. A replica that got past the split by a snapshot finds the child named in the machine's state and creates it empty.
+//!    It knows no configuration, so it cannot campaign, and its leader sends it a snapshot. Messages for a group that is
+//!    not here are dropped and create nothing; consensus sends again.
+//!
+//! # Merge of a source into its neighbour
+//! 1. *Prepare*, in the source's log, names the target at an epoch (version and members). From its apply on the source
+//!    serves nothing, refuses every command, and [`settle_machine::StateMachine::takes_members`] says no: so its state, and
+//!    who holds it, stand still. Its log is held from the first entry that not every replica was known to have. There
+//!    are no leases, so a read that the source's leader confirms later sees the silence.
+//! 2. *Commit*, in the target's log, takes effect only at that very epoch. It carries the end of the source's log. Before
+//!    applying it the machine [`needs`](settle_machine::StateMachine::needs) the source: the host stops there, tells
+//!    `ApplyPaused`, and goes on with `Resume` once the service has seen the local source applied up to its prepare. What
+//!    is given is therefore the same on every replica. A source that lags is brought there by `HandEntries`, if need be
+//!    without any leader of its own.
+//! 3. *Rollback*, in the source's log, is proposed once the target has been seen at a later epoch without the source: then
+//!    the commit can never take effect. Since the target's log alone decides, no quorum has to agree on it (TiKV's has).
+//! 4. *Finish*, in the target's log, follows when each of its replicas reports a durable snapshot behind the commit. Until
+//!    then a restart would need the source again; from then on nobody does, and `Destroy` ends it on each node. The
+//!    tombstone is in the log, and stays.
+//!
+//! Everything but the first step of each is found in the machines' state at every tick anew, never remembered: so there
+//! is nothing that a crash could forget.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
