@@ -182,6 +182,16 @@ impl RangeService {
         }
     }
 
+    /// What was held of this log is not in it any more; the effects that would end the holds may never be seen.
+    pub(crate) fn forget_holds(&mut self, group: GroupId, context: Hands<'_, '_>) {
+        let of_group = |_: &GroupId, held: &mut (GroupId, u64)| held.0 == group;
+        let children = self.holds.extract_if(.., of_group).map(|(child, _)| child.0);
+        let holders = children.chain(self.prepared.remove(&group).map(|_| MERGE));
+        for holder in holders {
+            context.act(Action::Release { group, holder });
+        }
+    }
+
     fn release_holds(&mut self, context: Hands<'_, '_>) {
         let gone = &self.gone;
         // What a quorum of the child has committed rests on a quorum that has its beginning.

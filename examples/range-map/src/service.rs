@@ -286,8 +286,7 @@ impl Service for RangeService {
             Event::Reloaded { group } => {
                 // The log of before is gone, and what was to be made of it comes with a snapshot too.
                 self.paused.remove(&group);
-                self.prepared.remove(&group);
-                self.holds.retain(|_, (parent, _)| *parent != group);
+                self.forget_holds(group, context);
                 self.try_resume(context);
             }
             Event::Role { .. } => self.puts.values_mut().for_each(|pending| pending.proposed = None),
