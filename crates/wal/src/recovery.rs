@@ -130,6 +130,14 @@ fn hurt(scan: &mut Scan, stop: Stop, tail: &Tail, expected: &[GroupId]) -> Hurt 
         let at = Mark { kind, segment, offset };
         marks.extend(scan.known_in(tail.group_mask).into_iter().map(|group| (group, at)));
     }
+    // Older segments went because a snapshot was durable, and that was lost with the tail: what is left follows a gap.
+    for &group in marks.keys() {
+        let Some(rebuild) = scan.groups.get_mut(&group).filter(|r| !r.known.is_contiguous()) else {
+            continue;
+        };
+        let kind = MarkKind::Middle;
+        rebuild.lose(Mark { kind, segment, offset }, &scan.index);
+    }
     for (&group, rebuild) in &mut scan.groups {
         if let Some(at) = rebuild.resume(&mut scan.index) {
             marks.insert(group, at);

@@ -481,6 +481,44 @@ fn damage_at_the_head_of_what_a_purge_left_is_mended_too() {
     assert!(matches!(open(&disk), Err(WalError::Corrupt { .. })));
 }
 
+#[test]
+fn a_group_whose_covering_snapshot_went_with_the_tail_after_a_purge_is_recovering() {
+    let disk = MemDisk::new(1);
+    let (mut wal, _) = open(&disk).expect("an empty directory");
+    store(&mut wal, &disk, &[create(1), create(2)]);
+    for i in 1..60 {
+        // What group 1's snapshot stands for is purged soon after it is durable.
+        let records = [
+            hard_state(1, i, 0, i),
+            entries(1, i, 1, 1, &[1; 300]),
+            hard_state(2, i, 0, 0),
+        ];
+        store(&mut wal, &disk, &records);
+    }
+    store(&mut wal, &disk, &[snapshot(1, 58, 1, false)]);
+    for i in 60..63 {
+        store(&mut wal, &disk, &[hard_state(2, i, 0, 0), hard_state(1, i, 0, 58)]);
+        wal.purge(&mut disk.clone());
+    }
+    poll(&mut wal, &disk).expect("the disk is well");
+    let (last, len) = segments(&disk).pop().expect("there are segments");
+    let mut is_seen = false;
+    for at in (64..len).step_by(20) {
+        let mut disk = disk.fork();
+        let data = Bytes::from(vec![7; (len - at) as usize]);
+        let file = last.clone();
+        disk.run(Op::Write { file, offset: at, data }).expect("written");
+        let found = match open(&disk) {
+            Ok((_, found)) => found,
+            // Not one batch reads.
+            Err(WalError::Corrupt { groups, .. }) if groups.is_empty() => continue,
+            Err(error) => panic!("byte {at}: {error}"),
+        };
+        is_seen |= is_damaged(&found[0]) && found[0].entries.is_empty();
+    }
+    assert!(is_seen, "the snapshot was hit, and what is left begins after a gap");
+}
+
 /// Counts what recovery asks of a disk.
 struct Watched {
     disk: MemDisk,
