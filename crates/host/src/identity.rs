@@ -74,7 +74,10 @@ impl Identity {
             }
             let identity = Identity {
                 node,
-                incarnation: fresh,
+                incarnation: match settle_base::mutant!("peer_id_reuse") {
+                    true => PeerId(u64::from(node.0)),
+                    false => fresh,
+                },
                 cluster: None,
                 founders: Vec::new(),
             };

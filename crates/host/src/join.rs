@@ -211,6 +211,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let mut identity = self.identity.clone();
         identity.cluster = Some(cluster);
         identity.founders = founders;
+        if settle_base::mutant!("wiped_voter_votes")
+            && let Some(before) = identity.founders.iter().find(|m| m.node == identity.node)
+        {
+            identity.incarnation = before.peer;
+        }
         let as_founder = identity.is_founder();
         let meta = if as_founder {
             founding_meta(&identity.founders)

@@ -446,6 +446,17 @@ impl Raft {
             held.sort_unstable_by(|a, b| b.cmp(a));
             reached = held.get(self.conf.voters.len() / 2).copied().unwrap_or_default();
         }
+        if settle_base::mutant!("learner_counted") {
+            let all = self
+                .conf
+                .voters
+                .iter()
+                .chain(&self.conf.learners)
+                .map(|peer| held_by(*peer));
+            let mut held: Vec<Index> = all.collect();
+            held.sort_unstable_by(|a, b| b.cmp(a));
+            reached = held.get(self.conf.voters.len() / 2).copied().unwrap_or_default();
+        }
         let is_own_term = self.log.term_at(reached) == Some(self.term) || settle_base::mutant!("commit_old_term");
         if reached <= self.log.commit || !is_own_term {
             return;

@@ -10,167 +10,176 @@ pub struct Mutant {
     pub what: &'static str,
 }
 
+const fn mutant(name: &'static str, scenario: &'static str, what: &'static str) -> Mutant {
+    let seeds_max = 500;
+    Mutant {
+        name,
+        scenario,
+        seeds_max,
+        what,
+    }
+}
+
 pub const MUTANTS: &[Mutant] = &[
-    Mutant {
-        name: "vote_before_store",
-        scenario: "raft",
-        seeds_max: 500,
-        what: "a vote is sent before it is stored",
-    },
-    Mutant {
-        name: "ack_before_sync",
-        scenario: "raft",
-        seeds_max: 500,
-        what: "a follower acknowledges entries before they are synced",
-    },
-    Mutant {
-        name: "commit_old_term",
-        scenario: "raft",
-        seeds_max: 500,
-        what: "a leader commits an entry of an earlier term by counting its copies",
-    },
-    Mutant {
-        name: "torn_tail_valid",
-        scenario: "raft",
-        seeds_max: 500,
-        what: "recovery takes a torn batch at the end of the log as valid",
-    },
-    Mutant {
-        name: "grant_after_failed_write",
-        scenario: "register",
-        seeds_max: 500,
-        what: "a vote counts as stored although its write was dropped",
-    },
-    Mutant {
-        name: "two_votes_in_a_term",
-        scenario: "register",
-        seeds_max: 500,
-        what: "a follower votes for two candidates of one term",
-    },
-    Mutant {
-        name: "vote_despite_newer_log",
-        scenario: "register",
-        seeds_max: 500,
-        what: "a voter elects a candidate whose log is behind its own",
-    },
-    Mutant {
-        name: "recovering_votes",
-        scenario: "register",
-        seeds_max: 500,
-        what: "a replica that lost the tail of its log votes and acks like a whole one",
-    },
-    Mutant {
-        name: "append_ignores_prev_term",
-        scenario: "register",
-        seeds_max: 500,
-        what: "a follower appends without comparing the entry before",
-    },
-    Mutant {
-        name: "commit_past_the_match",
-        scenario: "register",
-        seeds_max: 500,
-        what: "a heartbeat commits entries that the follower is not known to hold",
-    },
-    Mutant {
-        name: "wrong_suffix_truncation",
-        scenario: "register",
-        seeds_max: 500,
-        what: "overwritten entries behind the new ones come back after a restart",
-    },
-    Mutant {
-        name: "next_not_above_match",
-        scenario: "register",
-        seeds_max: 500,
-        what: "a leader goes back before what a follower has acknowledged",
-    },
-    Mutant {
-        name: "removed_peer_counted",
-        scenario: "register",
-        seeds_max: 500,
-        what: "a leader counts the copies of replicas that are no voters any more",
-    },
-    Mutant {
-        name: "joint_commits_count_one_side",
-        scenario: "register",
-        seeds_max: 500,
-        what: "during a change of members entries are committed by the new voters alone",
-    },
-    Mutant {
-        name: "joint_reads_count_one_side",
-        scenario: "register",
-        seeds_max: 500,
-        what: "during a change of members reads are confirmed by the new voters alone",
-    },
-    Mutant {
-        name: "stale_read_after_transfer",
-        scenario: "register",
-        seeds_max: 500,
-        what: "a new leader answers reads before it has committed in its own term",
-    },
-    Mutant {
-        name: "read_without_quorum_round",
-        scenario: "register",
-        seeds_max: 500,
-        what: "a leader answers reads without asking whether it still leads",
-    },
-    Mutant {
-        name: "conf_change_applied_when_appended",
-        scenario: "register",
-        seeds_max: 500,
-        what: "a change of members takes effect when it is appended, and a truncation does not undo it",
-    },
-    Mutant {
-        name: "decide_ignores_expect",
-        scenario: "tx",
-        seeds_max: 500,
-        what: "a decision is applied although another was there before it",
-    },
-    Mutant {
-        name: "hibernated_dead_leader",
-        scenario: "register",
-        seeds_max: 500,
-        what: "a group at rest does not learn that its leader's node is gone",
-    },
-    Mutant {
-        name: "load_without_clearing",
-        scenario: "register",
-        seeds_max: 500,
-        what: "a snapshot is loaded over what was there before",
-    },
-    Mutant {
-        name: "snapshot_index_before_state",
-        scenario: "register",
-        seeds_max: 500,
-        what: "a snapshot says that it is of an entry before the last one in it",
-    },
-    Mutant {
-        name: "purge_before_snapshot_durable",
-        scenario: "register",
-        seeds_max: 500,
-        what: "the log is told of a snapshot, and cut, before the snapshot's file is durable",
-    },
-    Mutant {
-        name: "destroyed_group_returns",
-        scenario: "range",
-        seeds_max: 500,
-        what: "a group that was destroyed is taken for one that never was here",
-    },
-    Mutant {
-        name: "split_loses_log_hold",
-        scenario: "range",
-        seeds_max: 500,
-        what: "a log is compacted beyond a split whose child is not safe yet",
-    },
-    Mutant {
-        name: "epoch_not_checked_at_apply",
-        scenario: "range",
-        seeds_max: 500,
-        what: "a write that was proposed before a split is applied after it",
-    },
-    Mutant {
-        name: "merge_absorbs_unapplied_source",
-        scenario: "range",
-        seeds_max: 500,
-        what: "a target absorbs a source that has not applied all of its log",
-    },
+    mutant("vote_before_store", "raft", "a vote is sent before it is stored"),
+    mutant(
+        "ack_before_sync",
+        "raft",
+        "a follower acknowledges entries before they are synced",
+    ),
+    mutant(
+        "commit_old_term",
+        "raft",
+        "a leader commits an entry of an earlier term by counting its copies",
+    ),
+    mutant(
+        "torn_tail_valid",
+        "raft",
+        "recovery takes a torn batch at the end of the log as valid",
+    ),
+    mutant(
+        "grant_after_failed_write",
+        "raft",
+        "a vote counts as stored although its write was dropped",
+    ),
+    mutant(
+        "two_votes_in_a_term",
+        "raft",
+        "a follower votes for two candidates of one term",
+    ),
+    mutant(
+        "vote_despite_newer_log",
+        "raft",
+        "a voter elects a candidate whose log is behind its own",
+    ),
+    mutant(
+        "recovering_votes",
+        "raft",
+        "a replica that lost the tail of its log votes and acks like a whole one",
+    ),
+    mutant(
+        "append_ignores_prev_term",
+        "raft",
+        "a follower appends without comparing the entry before",
+    ),
+    mutant(
+        "commit_past_the_match",
+        "raft",
+        "a heartbeat commits entries that the follower is not known to hold",
+    ),
+    mutant(
+        "wrong_suffix_truncation",
+        "raft",
+        "overwritten entries behind the new ones come back after a restart",
+    ),
+    mutant(
+        "next_not_above_match",
+        "raft",
+        "a leader goes back before what a follower has acknowledged",
+    ),
+    mutant(
+        "removed_peer_counted",
+        "raft",
+        "a leader counts the copies of replicas that are no voters any more",
+    ),
+    mutant(
+        "joint_commits_count_one_side",
+        "raft",
+        "during a change of members entries are committed by the new voters alone",
+    ),
+    mutant(
+        "joint_reads_count_one_side",
+        "raft",
+        "during a change of members reads are confirmed by the new voters alone",
+    ),
+    mutant(
+        "stale_read_after_transfer",
+        "raft",
+        "a new leader answers reads before it has committed in its own term",
+    ),
+    mutant(
+        "read_without_quorum_round",
+        "raft",
+        "a leader answers reads without asking whether it still leads",
+    ),
+    mutant(
+        "conf_change_applied_when_appended",
+        "raft",
+        "a change of members takes effect when it is appended, and a truncation does not undo it",
+    ),
+    mutant(
+        "decide_ignores_expect",
+        "tx",
+        "a decision is applied although another was there before it",
+    ),
+    mutant(
+        "hibernated_dead_leader",
+        "raft",
+        "a group at rest does not learn that its leader's node is gone",
+    ),
+    mutant(
+        "learner_counted",
+        "raft",
+        "a leader counts learners among those that hold an entry",
+    ),
+    mutant(
+        "peer_id_reuse",
+        "raft",
+        "a lost directory's successor takes the same name in consensus",
+    ),
+    mutant(
+        "wiped_voter_votes",
+        "raft",
+        "a node with an empty directory takes up the vote of the one that it lost",
+    ),
+    mutant(
+        "failed_sync_retried",
+        "raft",
+        "a failed sync is tried again, and what it lost is taken for durable",
+    ),
+    mutant(
+        "middle_damage_ignored",
+        "raft",
+        "a replica whose log is damaged in the middle goes on as if it had lost nothing",
+    ),
+    mutant(
+        "purge_too_early",
+        "raft",
+        "segments are purged before what replaced them is durable",
+    ),
+    mutant(
+        "load_without_clearing",
+        "raft",
+        "a snapshot is loaded over what was there before",
+    ),
+    mutant(
+        "snapshot_index_before_state",
+        "raft",
+        "a snapshot says that it is of an entry before the last one in it",
+    ),
+    mutant(
+        "purge_before_snapshot_durable",
+        "raft",
+        "the log is told of a snapshot, and cut, before the snapshot's file is durable",
+    ),
+    mutant(
+        "destroyed_group_returns",
+        "range",
+        "a group that was destroyed is taken for one that never was here",
+    ),
+    mutant(
+        "split_loses_log_hold",
+        "range",
+        "a log is compacted beyond a split whose child is not safe yet",
+    ),
+    mutant(
+        "epoch_not_checked_at_apply",
+        "range",
+        "a write that was proposed before a split is applied after it",
+    ),
+    mutant(
+        "merge_absorbs_unapplied_source",
+        "range",
+        "a target absorbs a source that has not applied all of its log",
+    ),
 ];

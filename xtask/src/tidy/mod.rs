@@ -22,6 +22,7 @@ mod generated_pages;
 mod layers;
 mod links;
 mod manifests;
+mod planted_bugs;
 mod source;
 mod source_walls;
 #[cfg(test)]
@@ -77,6 +78,7 @@ fn check(root: &Path) -> anyhow::Result<Findings> {
     code_map::check(&workspace, &index, &mut findings);
     links::check(&workspace, &mut findings)?;
     file_length::check(&workspace, &mut findings)?;
+    planted_bugs::check(&workspace, &mut findings)?;
     Ok(findings)
 }
 
