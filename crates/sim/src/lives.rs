@@ -116,6 +116,17 @@ impl<W: Workload> World<W> {
 
     /// Whether a start from a copy of `disk` would have to recover.
     pub(crate) fn starts_impaired(&mut self, node: usize, disk: &MemDisk) -> bool {
+        let host = self.open_copy(node, disk);
+        host.is_ok_and(|host| !host.recovering_groups().is_empty())
+    }
+
+    /// Whether not one batch of its log reads. The node refuses such a directory by name; an operator has to replace it.
+    pub(crate) fn is_unreadable(&mut self, node: usize, disk: &MemDisk) -> bool {
+        let opened = self.open_copy(node, disk);
+        matches!(opened, Err(OpenError::Log { source: WalError::Corrupt { groups, .. } }) if groups.is_empty())
+    }
+
+    fn open_copy(&mut self, node: usize, disk: &MemDisk) -> Result<Host<W::Service, MemDisk>, OpenError> {
         let copy = disk.fork();
         copy.set_latency(Latency::NONE);
         copy.set_capacity(None);
@@ -123,8 +134,7 @@ impl<W: Workload> World<W> {
         let service = workload.service(self.nodes[node].id, 0);
         let machine = workload.make_machine();
         let config = self.config_of(node, 0);
-        let host = Host::open(config, copy, service, machine, PeerId(1), Mono::ZERO);
-        host.is_ok_and(|host| !host.recovering_groups().is_empty())
+        Host::open(config, copy, service, machine, PeerId(1), Mono::ZERO)
     }
 
     pub(crate) fn config_of(&self, node: usize, seed: u64) -> HostConfig {

@@ -315,6 +315,8 @@ impl<W: Workload> World<W> {
             return;
         }
         let some_file = |prng: &mut Prng| files[prng.below(files.len() as u64) as usize].clone();
+        let before = disk.fork();
+        let mut is_absent = false;
         for _ in 0..self.prng.between(1, 4) {
             let (file, len) = some_file(&mut self.prng);
             // Segments are reserved ahead: most of what was written is in front.
@@ -323,8 +325,12 @@ impl<W: Workload> World<W> {
             match self.prng.below(4) {
                 0 => disk.flip_bit(&file, at, self.prng.below(8) as u8),
                 1 => disk.corrupt_sector(&file, at, &mut self.prng),
-                2 => disk.lose_write(&file, at, self.prng.between(1, 2_000)),
+                2 => {
+                    is_absent = true;
+                    disk.lose_write(&file, at, self.prng.between(1, 2_000));
+                }
                 _ => {
+                    is_absent = true;
                     let (to, to_len) = some_file(&mut self.prng);
                     let to_at = self.prng.below(to_len);
                     self.coverage.writes_misdirected += 1;
@@ -332,8 +338,13 @@ impl<W: Workload> World<W> {
                 }
             }
         }
-        self.coverage.disks_damaged += 1;
         let is_found = self.starts_impaired(node, &disk);
+        if self.is_unreadable(node, &disk) || is_absent && !is_found {
+            // That the last batches were ever written, no log can know by itself.
+            self.nodes[node].disk = before;
+            return;
+        }
+        self.coverage.disks_damaged += 1;
         let n = &mut self.nodes[node];
         n.is_impaired |= is_found;
         n.is_damaged |= is_found;

@@ -29,6 +29,8 @@ pub(crate) struct Rebuild {
 /// What is not certain since damage.
 struct Gap {
     at: Mark,
+    /// Committed before it. A later commit may be of entries that replaced those that are known.
+    commit: Index,
     is_hard_state_certain: bool,
     /// `None`: the entries are certain.
     unsure: Option<Unsure>,
@@ -57,15 +59,17 @@ impl Rebuild {
             // Two losses with nothing certain between them are one.
             Some(Gap {
                 at,
+                commit,
                 unsure: Some(earlier),
                 ..
             }) => {
-                self.gap = Some(Gap::new(at, earlier.runs));
+                self.gap = Some(Gap::new(at, commit, earlier.runs));
                 return;
             }
             _ => index.runs(self.known.group),
         };
-        self.gap = Some(Gap::new(at, runs));
+        let commit = self.known.hard_state.map_or(0, |state| state.commit);
+        self.gap = Some(Gap::new(at, commit, runs));
     }
 
     pub(crate) fn apply(&mut self, record: Record) {
@@ -129,6 +133,12 @@ impl Rebuild {
             // Without its beginning the replica waits for a snapshot, and must have nothing that could stand against it.
             known.entries.clear();
         }
+        if gap.unsure.is_some()
+            && let Some(state) = &mut known.hard_state
+        {
+            let covered = known.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
+            state.commit = state.commit.min(gap.commit.max(covered));
+        }
         let runs = gap.unsure.map_or_else(|| index.runs(known.group), |unsure| unsure.runs);
         let (first, last) = known
             .entries
@@ -142,9 +152,10 @@ impl Rebuild {
 }
 
 impl Gap {
-    fn new(at: Mark, runs: VecDeque<Run>) -> Gap {
+    fn new(at: Mark, commit: Index, runs: VecDeque<Run>) -> Gap {
         Gap {
             at,
+            commit,
             is_hard_state_certain: false,
             unsure: Some(Unsure {
                 suffix: Vec::new(),

@@ -131,10 +131,7 @@ fn hurt(scan: &mut Scan, stop: Stop, tail: &Tail, expected: &[GroupId]) -> Hurt 
         marks.extend(scan.known_in(tail.group_mask).into_iter().map(|group| (group, at)));
     }
     // Older segments went because a snapshot was durable, and that was lost with the tail: what is left follows a gap.
-    for &group in marks.keys() {
-        let Some(rebuild) = scan.groups.get_mut(&group).filter(|r| !r.known.is_contiguous()) else {
-            continue;
-        };
+    for rebuild in scan.groups.values_mut().filter(|r| !r.known.is_contiguous()) {
         let kind = MarkKind::Middle;
         rebuild.lose(Mark { kind, segment, offset }, &scan.index);
     }

@@ -173,9 +173,9 @@ fn a_hurt_group_goes_on_over_restarts_until_it_has_healed() {
     let hurt = groups.iter().find(|g| g.group == place_group).expect("it is known");
     let kept = hurt.entries.last().expect("those before the damage").index;
     assert_eq!(kept, 5);
-    // The term and vote of after the damage hold; nothing is committed that is not there.
+    // The term and vote of after the damage hold; but its commit may be of entries that replaced these.
     let state = hurt.hard_state.expect("stored");
-    assert_eq!((state.term, state.commit), (11, 5));
+    assert_eq!((state.term, state.commit), (11, 4));
     assert_eq!(whole[0].hard_state.expect("stored").term, 11);
     // What the leader sends again begins where the replica ends, below what the log still holds from behind the damage.
     let mut expected = hurt.clone();
@@ -482,6 +482,35 @@ fn damage_at_the_head_of_what_a_purge_left_is_mended_too() {
 }
 
 #[test]
+fn entries_whose_replacement_was_lost_are_not_taken_for_committed() {
+    let disk = MemDisk::new(1);
+    let (mut wal, _) = open(&disk).expect("an empty directory");
+    store(
+        &mut wal,
+        &disk,
+        &[create(1), hard_state(1, 1, 0, 1), entries(1, 1, 3, 1, &[1; 100])],
+    );
+    let before = wal.durable();
+    store(
+        &mut wal,
+        &disk,
+        &[hard_state(1, 2, 0, 1), entries(1, 3, 1, 2, &[2; 100])],
+    );
+    let end = wal.durable();
+    store(&mut wal, &disk, &[hard_state(1, 2, 0, 3)]);
+    store(&mut wal, &disk, &[hard_state(1, 3, 0, 3)]);
+    let (file, _) = segments(&disk).remove(0);
+    for at in before.0..end.0 {
+        let disk = disk.fork();
+        disk.flip_bit(&file, 64 + at, 3);
+        let (_, found) = open(&disk).expect("mended");
+        let state = found[0].hard_state.expect("it was stored");
+        let is_replaced = found[0].entries.get(2).is_some_and(|entry| entry.term == 2);
+        assert!(is_replaced || state.commit <= 2, "byte {at}: {state:?}");
+    }
+}
+
+#[test]
 fn a_group_whose_covering_snapshot_went_with_the_tail_after_a_purge_is_recovering() {
     let disk = MemDisk::new(1);
     let (mut wal, _) = open(&disk).expect("an empty directory");
@@ -503,9 +532,11 @@ fn a_group_whose_covering_snapshot_went_with_the_tail_after_a_purge_is_recoverin
     poll(&mut wal, &disk).expect("the disk is well");
     let (last, len) = segments(&disk).pop().expect("there are segments");
     let mut is_seen = false;
-    for at in (64..len).step_by(20) {
+    // Garbage, or as if it had never been written.
+    let bytes = (64..len).step_by(20).flat_map(|at| [(at, 7), (at, 0)]);
+    for (at, byte) in bytes {
         let mut disk = disk.fork();
-        let data = Bytes::from(vec![7; (len - at) as usize]);
+        let data = Bytes::from(vec![byte; (len - at) as usize]);
         let file = last.clone();
         disk.run(Op::Write { file, offset: at, data }).expect("written");
         let found = match open(&disk) {
