@@ -77,7 +77,7 @@ pub(crate) fn recover(
     let marks_lsn = old_marks.as_ref().map_or(Lsn(u64::MAX), |m| m.lsn);
     let mut scan = Scan::new(identity, segments.collect(), marks_lsn);
     let (stop, tail) = scan.read(disk)?;
-    let hurt = hurt(&mut scan, stop, &tail, expected);
+    let hurt = hurt(&mut scan, stop, &tail, old_marks.as_ref(), expected);
     for rebuild in scan.groups.values() {
         if !rebuild.known.is_contiguous() {
             let groups = vec![rebuild.known.group];
@@ -118,7 +118,7 @@ struct Hurt {
     missing: Vec<GroupId>,
 }
 
-fn hurt(scan: &mut Scan, stop: Stop, tail: &Tail, expected: &[GroupId]) -> Hurt {
+fn hurt(scan: &mut Scan, stop: Stop, tail: &Tail, old_marks: Option<&Marks>, expected: &[GroupId]) -> Hurt {
     let mut marks = BTreeMap::new();
     let (mut resumed, mut missing) = (Vec::new(), Vec::new());
     let (segment, offset) = (stop.segment, stop.offset);
@@ -142,7 +142,10 @@ fn hurt(scan: &mut Scan, stop: Stop, tail: &Tail, expected: &[GroupId]) -> Hurt 
         }
     }
     // Every expected group was in the log before the directory named its cluster: whatever is damaged hides it.
-    let is_hidden = |group: &GroupId| scan.holes_mask & group_bit(*group) != 0 || tail.damage.is_some();
+    // An earlier start may have taken the damage away, and ended before it could write what it knew.
+    let is_marked = |group: &GroupId| old_marks.is_none_or(|marks| marks.groups.contains_key(group));
+    let is_damaged = |group: &GroupId| scan.holes_mask & group_bit(*group) != 0 || tail.damage.is_some();
+    let is_hidden = |group: &GroupId| is_damaged(group) || is_marked(group);
     for &group in expected.iter().filter(|group| is_hidden(group)) {
         if !scan.groups.contains_key(&group) {
             let kind = MarkKind::Middle;

@@ -218,6 +218,21 @@ fn a_group_that_damage_hides_comes_back_empty_and_one_created_later_is_whole() {
 }
 
 #[test]
+fn a_hidden_group_is_still_expected_when_a_start_ended_before_it_wrote_anything() {
+    let disk = MemDisk::new(1);
+    let (mut wal, _) = open(&disk).expect("an empty directory");
+    store(&mut wal, &disk, &[create(1), hard_state(1, 1, 1, 0)]);
+    // A start cuts the only batch off, and the damage goes with it.
+    disk.flip_bit(&segments(&disk)[0].0, 64, 0);
+    let expected = [GroupId(1)];
+    for start in 0..3 {
+        let (_, groups) = Wal::open(&mut disk.clone(), small(), IDENTITY, &expected).expect("mended");
+        let hidden = groups.iter().find(|g| g.group == GroupId(1)).expect("it was expected");
+        assert!(!matches!(hidden.damage, Damage::None), "start {start}");
+    }
+}
+
+#[test]
 fn evidence_is_bounded_and_a_full_disk_does_not_keep_a_node_from_healing() {
     let (disk, places) = log();
     let full = disk.fork();
