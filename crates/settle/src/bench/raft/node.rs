@@ -56,6 +56,9 @@ pub struct NodeArgs {
     /// Snapshot after so much log.
     #[arg(long, default_value_t = 64 << 20)]
     snapshot_after: u64,
+    /// Send so much of snapshots in a second.
+    #[arg(long, default_value_t = 128 << 20)]
+    snapshot_bytes_per_second: u64,
 }
 
 type Outlets = Arc<Mutex<FixedMap<u64, Arc<Outlet>>>>;
@@ -171,6 +174,7 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
         .collect();
     let mut host = HostConfig::new(NodeId(args.node), addresses, seed);
     host.snapshot_after_bytes = args.snapshot_after;
+    host.snapshot_bytes_per_second = args.snapshot_bytes_per_second;
     host.auto_replace = true;
     let config = NodeConfig {
         host,

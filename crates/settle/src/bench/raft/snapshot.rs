@@ -18,6 +18,9 @@ pub struct SnapshotArgs {
     /// The size of the state, in MiB.
     #[arg(long, default_value_t = 1024)]
     mib: u64,
+    /// How much of it the leader sends in a second, in MiB (`raft.snapshot-bytes-per-second`).
+    #[arg(long, default_value_t = 32)]
+    mib_per_second: u64,
     /// Commands under way at once.
     #[arg(long, default_value_t = 64)]
     in_flight: u32,
@@ -43,7 +46,14 @@ pub async fn run(args: SnapshotArgs) -> anyhow::Result<()> {
 
 fn measure(args: &SnapshotArgs) -> anyhow::Result<()> {
     // The bench decides when there is a snapshot.
-    let options = ["--snapshot-after", "1000000000000"].map(str::to_owned);
+    let per_second = (args.mib_per_second << 20).to_string();
+    let options = [
+        "--snapshot-after",
+        "1000000000000",
+        "--snapshot-bytes-per-second",
+        &per_second,
+    ]
+    .map(str::to_owned);
     let mut cluster = Cluster::start(&args.dir, options.to_vec())?;
     let targets = cluster.targets();
     let pace = Pace::Closed {
