@@ -60,6 +60,10 @@ pub struct HostConfig {
     /// Of one group, in bytes; a group with more live entries takes a snapshot instead. Also the most that is written
     /// again in one tick.
     pub log_rewrite_bytes_max: u64,
+    /// The whole way of one proposal in so many is kept ([`Host::timelines`](crate::Host::timelines)); 0 keeps none.
+    pub stage_sample_every: u64,
+    /// The highest cluster version that this binary's machines can apply. Told to every peer.
+    pub build_version: u32,
     pub limits: Limits,
     pub wal: WalOptions,
 }
@@ -124,6 +128,8 @@ impl HostConfig {
             leader_moves_per_second: 5,
             log_space_factor: 2,
             log_rewrite_bytes_max: 1 << 20,
+            stage_sample_every: 1_000,
+            build_version: 1,
             limits: Limits::default(),
             wal: WalOptions::default(),
         }

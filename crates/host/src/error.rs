@@ -40,6 +40,8 @@ pub enum OpenError {
         index: Index,
         source: LoadError,
     },
+    #[error("group {group} goes by cluster version {version}, this build can apply up to {build}")]
+    OldBuild { group: GroupId, version: u32, build: u32 },
     #[error("restore group {group} from the log")]
     Restore { group: GroupId, source: RestoreError },
 }
@@ -58,6 +60,7 @@ impl OpenError {
             OpenError::Snapshot { .. } => 9,
             OpenError::Load { .. } => 10,
             OpenError::Restore { .. } => 11,
+            OpenError::OldBuild { .. } => 12,
         };
         ErrorCode::new("HO", number)
     }
@@ -113,6 +116,8 @@ pub enum HostError {
     Apply { group: GroupId, source: ApplyError },
     #[error("a committed entry of group {group} at index {index} cannot be understood")]
     Entry { group: GroupId, index: Index },
+    #[error("group {group} was raised to cluster version {version}, this build can apply up to {build}")]
+    OldBuild { group: GroupId, version: u32, build: u32 },
     #[error("write the data directory")]
     Disk { source: DiskError },
     #[error("start group {group}")]
@@ -132,6 +137,7 @@ impl HostError {
             HostError::Disk { .. } => 27,
             HostError::Start { .. } => 28,
             HostError::Handed { .. } => 32,
+            HostError::OldBuild { .. } => 35,
         };
         ErrorCode::new("HO", number)
     }
@@ -178,6 +184,8 @@ pub enum PeerError {
     },
     #[error("node {node} names founders of its cluster that cannot be: {what}")]
     Founders { node: NodeId, what: &'static str },
+    #[error("node {node} can apply up to cluster version {build}, its groups go by {version}")]
+    OldBuild { node: NodeId, build: u32, version: u32 },
     #[error("node {node} speaks versions {theirs:?} between nodes, this build speaks {ours:?}")]
     OtherProtocol {
         node: NodeId,
@@ -199,6 +207,7 @@ impl PeerError {
             PeerError::Snapshot { .. } => 48,
             PeerError::Founders { .. } => 49,
             PeerError::OtherProtocol { .. } => 50,
+            PeerError::OldBuild { .. } => 52,
         };
         ErrorCode::new("HO", number)
     }

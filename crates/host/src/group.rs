@@ -11,6 +11,7 @@ use crate::{
     groups::Filed,
     members::Book,
     snapshots::{Received, Taking},
+    stages::Line,
     surgery::Surgery,
     transfers::{Receiving, Sending},
 };
@@ -51,6 +52,7 @@ pub(crate) struct Group<M: StateMachine> {
     pub(crate) snapshot_index: Index,
     /// Most groups never have any.
     pub(crate) surgery: Option<Box<Surgery>>,
+    pub(crate) line: Line,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -122,6 +124,7 @@ impl<M: StateMachine> Group<M> {
             received: None,
             snapshot_index: meta.index,
             surgery: None,
+            line: Line::default(),
         };
         group.tell_members();
         group

@@ -12,7 +12,7 @@ use std::{
 use settle_base::{GroupId, PeerId};
 use settle_machine::StateMachine;
 
-use crate::{group::Group, members::Book};
+use crate::{group::Group, members::Book, stages::Line};
 
 pub(crate) struct Groups<M: StateMachine> {
     all: BTreeMap<GroupId, Box<Group<M>>>,
@@ -109,6 +109,11 @@ impl<M: StateMachine> Groups<M> {
         let group = self.all.get_mut(id)?;
         touch(&mut self.undrained, &mut self.unfiled, *id, &mut group.filed);
         Some(group)
+    }
+
+    /// A group's proposals in flight; nothing has to happen because of them.
+    pub(crate) fn line(&mut self, id: &GroupId) -> Option<&mut Line> {
+        self.all.get_mut(id).map(|group| &mut group.line)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -19,6 +19,7 @@ use crate::{
     order::{Staged, Unstaged},
     peer_codec::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
     snapshot_file::Tokens,
+    stages::Stages,
     surgery::Theatre,
     transfers::Throttle,
 };
@@ -79,6 +80,7 @@ pub struct Host<S: Service, D> {
     pub(crate) replace_allowed: BTreeSet<NodeId>,
     pub(crate) counters: HostCounters,
     pub(crate) sync_last: std::time::Duration,
+    pub(crate) stages: Stages,
     /// Found at the start, told with the first event.
     pub(crate) first_notes: Vec<HostNote>,
     actions: Vec<Action<S::Response>>,
@@ -126,6 +128,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         // Answers to an earlier run's reads may still be on their way; they must not fit this run's.
         let next_read = prng.next_u64();
         let throttle = Throttle::new(config.snapshot_bytes_per_second, now);
+        let stages = Stages::new(config.stage_sample_every);
         let groups = Groups::new(config.snapshot_after_bytes, config.apply_lag_max);
         Host {
             config,
@@ -164,6 +167,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             replace_allowed: BTreeSet::new(),
             counters: HostCounters::default(),
             sync_last: std::time::Duration::ZERO,
+            stages,
             first_notes: Vec::new(),
             actions: Vec::new(),
             reads_lost: Vec::new(),
@@ -179,6 +183,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             cluster: self.identity.cluster,
             node: self.config.node,
             incarnation: self.identity.incarnation,
+            build: self.config.build_version,
         }
     }
 
@@ -322,7 +327,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             return Ok(());
         }
         match message {
-            PeerMessage::Raft(messages) => self.step_raft(from, incarnation, messages, out),
+            PeerMessage::Raft(messages) => self.step_raft(from, incarnation, messages, now, out),
             PeerMessage::SnapshotChunk(chunk) => self.on_chunk(from, incarnation, chunk, now, out)?,
             PeerMessage::SnapshotAck { group, stream, next } => {
                 self.on_snapshot_ack(incarnation, group, stream, next, now, out);
@@ -440,7 +445,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         g.machine.check(&command).map_err(DropReason::Unreadable)?;
         let time = g.time(now);
         match g.raft.propose(command, time, None) {
-            Ok(_) => Ok(()),
+            Ok((_, index)) => {
+                self.stages.proposed(&mut g.line, group, index, now);
+                Ok(())
+            }
             Err(ProposeError::Full { .. }) => Err(DropReason::Full),
             Err(_) => Err(DropReason::NotLeader),
         }

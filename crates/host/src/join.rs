@@ -20,6 +20,7 @@ use crate::{
     identity::identity_file,
     members::{self, Book, encode_conf, next_change},
     peer_codec::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
+    versions::is_new_enough,
 };
 
 /// A founded group starts as if from a snapshot at this index, of this term: so a replica that is let in later can only
@@ -70,6 +71,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 hello.protocol_min..=hello.protocol,
             );
             return Err(PeerError::OtherProtocol { node, ours, theirs });
+        }
+        let in_force = self.groups.books().filter(|book| book.knows_node(node));
+        let version = in_force.map(Book::cluster_version).max().unwrap_or_default();
+        if !is_new_enough(hello.build, version) {
+            let build = hello.build;
+            return Err(PeerError::OldBuild { node, build, version });
         }
         let is_member = self.groups.books().any(|book| book.knows_node(node));
         if !is_member && !self.config.nodes.iter().any(|(n, _)| *n == node) {
@@ -296,7 +303,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     .iter()
                     .filter(|m| m.node == *node && m.peer != hello.incarnation);
                 let is_wanted = self.replace_allowed.contains(node) || others.next().is_some();
-                is_wanted && group.book.knows_node(*node) && !group.raft.conf().voters.contains(&hello.incarnation)
+                let can_apply = is_new_enough(hello.build, group.book.cluster_version());
+                can_apply
+                    && is_wanted
+                    && group.book.knows_node(*node)
+                    && !group.raft.conf().voters.contains(&hello.incarnation)
             };
             if !group.is_ready_leader() || !nodes.iter().any(is_misfit) {
                 self.misfits.remove(&id);

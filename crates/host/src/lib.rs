@@ -37,9 +37,11 @@ pub mod peer_codec;
 mod raft_codec;
 mod snapshot_file;
 mod snapshots;
+mod stages;
 mod status;
 pub mod surgery;
 mod transfers;
+mod versions;
 mod wire;
 
 pub use config::{HostConfig, Limits};
@@ -56,5 +58,7 @@ pub use operator::{
     LostMember, MemberRole, OperatorDone, OperatorError, OperatorOutcome, OperatorRequest, ResetReport,
 };
 pub use snapshot_file::BULK_PREFIXES;
+pub use stages::{STAGE_BUCKET_FIRST_US, STAGE_BUCKETS, STAGES, StageHistogram, TIMELINES_KEPT, Timeline};
 pub use status::{GROUPS_TOLD, GroupCounts, GroupStatus, HostCounters, HostStatus};
+pub use versions::VersionStatus;
 pub use wire::Malformed;

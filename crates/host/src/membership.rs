@@ -5,23 +5,28 @@ use settle_machine::Service;
 use settle_raft::{ConfChange, ConfChangeKind};
 use settle_storage::{Disk, DiskRead};
 
-use crate::{Host, Member, MemberRole, members::Book};
+use crate::{Host, Member, MemberRole, members::Book, versions::is_new_enough};
 
 impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     /// Proposes that `node`'s replica gets `role` in `group`. False when this replica does not lead the group, another
-    /// change is under way, the node is not connected, or it would have to catch up as a learner first.
+    /// change is under way, the node is not connected or of a build too old for the version in force, or it would have to catch up as a learner first.
     pub(crate) fn change_member(&mut self, group: GroupId, node: NodeId, role: MemberRole, now: Mono) -> bool {
         let peer = match self.peers.get(&node) {
             _ if node == self.config.node => Some(self.identity.incarnation),
             Some(peer) => peer.is_linked.then_some(peer.hello.incarnation),
             None => None,
         };
+        let build = self.peers.get(&node).map(|p| p.hello.build);
         let configured = self.config.nodes.iter().find(|(n, _)| *n == node);
         let configured = configured.map(|(_, address)| address.clone());
         let promote_within = self.config.promote_within_entries;
         let Some(g) = self.groups.get_mut(&group).filter(|g| g.is_ready_leader()) else {
             return false;
         };
+        let is_brought = role != MemberRole::Removed;
+        if is_brought && build.is_some_and(|build| !is_new_enough(build, g.book.cluster_version())) {
+            return false;
+        }
         let known = g.book.iter().find(|m| m.node == node).map(|m| m.address.clone());
         let address = configured.or(known).unwrap_or_default();
         let here: Vec<PeerId> = g.book.iter().filter(|m| m.node == node).map(|m| m.peer).collect();

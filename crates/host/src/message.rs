@@ -17,6 +17,8 @@ pub struct Hello {
     pub cluster: Option<ClusterId>,
     pub node: NodeId,
     pub incarnation: PeerId,
+    /// The highest cluster version that the sender can apply.
+    pub build: u32,
 }
 
 /// Which of a pair of connections a message takes, so that bulk never delays a heartbeat.

@@ -4,18 +4,19 @@ use std::collections::BTreeSet;
 
 use settle_base::{GroupId, GroupTime, Index, Mono, PeerId};
 use settle_machine::{Service, StateMachine};
-use settle_raft::{ConfState, Entry, HardState, Raft, Restored, SnapshotMeta};
+use settle_raft::{ConfState, Entry, EntryKind, HardState, Raft, Restored, SnapshotMeta};
 use settle_storage::{Disk, DiskRead, FileName, Op};
 use settle_wal::{Damage, Lsn, RecoveredGroup, RecoveryReport, Wal, WalEntry, WalError, evidence_name, is_evidence};
 
 use crate::{
-    ClusterId, Host, HostConfig, HostNote, Identity, Malformed, OpenError, SnapshotFileError,
+    ClusterId, Host, HostCommand, HostConfig, HostNote, Identity, Malformed, OpenError, SnapshotFileError,
     group::Group,
     identity::identity_file,
     join::{log_identity, raft_config},
     members::{Book, decode_conf},
     raft_codec::kind_from_u8,
     snapshot_file::{self, is_snapshot_file},
+    versions::is_new_enough,
 };
 
 impl<S: Service, D: Disk + DiskRead> Host<S, D> {
@@ -127,6 +128,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         } else {
             Book::decode(meta.context.clone()).map_err(record)?
         };
+        let build = self.config.build_version;
+        let version = book
+            .cluster_version()
+            .max(raised_to(&recovered.entries, hard_state.commit));
+        if !is_new_enough(build, version) {
+            return Err(OpenError::OldBuild { group, version, build });
+        }
         let entries = recovered.entries.into_iter().map(entry).collect::<Option<Vec<_>>>();
         let entries = entries.ok_or_else(|| {
             record(Malformed {
@@ -227,6 +235,17 @@ fn remove_files(disk: &mut impl DiskRead, is_leftover: impl Fn(&FileName) -> boo
         }
     }
     Ok(())
+}
+
+/// The cluster version that the committed ones of `entries` raise to.
+fn raised_to(entries: &[WalEntry], commit: Index) -> u32 {
+    let committed = entries.iter().take_while(|entry| entry.index <= commit);
+    let host = committed.filter(|entry| kind_from_u8(entry.kind) == Some(EntryKind::Host));
+    let raised = host.filter_map(|entry| match HostCommand::decode(entry.data.clone()) {
+        Ok(HostCommand::ClusterVersion { version, .. }) => Some(version),
+        _ => None,
+    });
+    raised.max().unwrap_or_default()
 }
 
 fn entry(entry: WalEntry) -> Option<Entry> {

@@ -30,6 +30,12 @@ pub enum OperatorRequest {
         node: NodeId,
         role: MemberRole,
     },
+    /// Machines are to apply as of cluster version `version` in every group that is led here. Every member of every
+    /// group here must be connected, of a build that can. `at_ms` is the wall time, for display.
+    RaiseClusterVersion {
+        version: u32,
+        at_ms: u64,
+    },
     /// This process is about to stop: hand over whatever it leads, and take no more.
     HandOverAll,
     /// A majority of the group's voters is lost for good: go on with the voters that live on `survivors`. Asked of one of
@@ -60,6 +66,13 @@ pub enum OperatorDone {
         groups: usize,
     },
     Reset(ResetReport),
+    /// It is proposed in so many groups. Others have a lower version too, and are led by the nodes `ask` or, as far as is
+    /// known here, by nobody.
+    RaisingVersion {
+        groups: usize,
+        ask: Vec<NodeId>,
+        leaderless: usize,
+    },
 }
 
 /// What a forced change of members may cost: entries after `window.last` that the lost voters had acknowledged are gone,
@@ -101,6 +114,10 @@ pub enum OperatorError {
              the node is not connected, or it has to catch up as a learner first"
     )]
     NoChange { group: GroupId, node: NodeId },
+    #[error("cluster version {version} cannot be raised to: node {node} runs build {build}")]
+    OldBuild { node: NodeId, build: u32, version: u32 },
+    #[error("cluster version {version} cannot be raised to: node {node} is not connected, so its build is not known")]
+    UnknownBuild { node: NodeId, version: u32 },
     #[error("the members of group {group} cannot be reset")]
     Reset { group: GroupId, source: ResetError },
 }
@@ -115,6 +132,8 @@ impl OperatorError {
             OperatorError::HasQuorum { .. } => 65,
             OperatorError::Reset { .. } => 66,
             OperatorError::NoChange { .. } => 67,
+            OperatorError::OldBuild { .. } => 70,
+            OperatorError::UnknownBuild { .. } => 71,
         };
         ErrorCode::new("HO", number)
     }
@@ -124,6 +143,7 @@ impl OperatorError {
             OperatorError::NotLeader { .. }
             | OperatorError::NoChange { .. }
             | OperatorError::NoHeir { .. }
+            | OperatorError::UnknownBuild { .. }
             | OperatorError::NothingToTake { .. } => Retryable::Yes,
             _ => Retryable::No,
         }
@@ -155,6 +175,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 is_proposed
                     .then_some(OperatorDone::Begun)
                     .ok_or(OperatorError::NoChange { group, node })
+            }
+            OperatorRequest::RaiseClusterVersion { version, at_ms } => {
+                self.raise_cluster_version(*version, *at_ms, now)
             }
             OperatorRequest::HandOverAll => {
                 self.is_leaving = true;

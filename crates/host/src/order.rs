@@ -14,10 +14,13 @@ use crate::{
     durability::Change,
     event::DropReason,
     group::{Applied, Office},
+    groups::Groups,
     host::send,
     members::{self, Book, encode_conf},
     raft_codec::{BATCH_MESSAGES_MAX, kind_to_u8, message_bytes},
+    stages::{Boundary, Stages},
     surgery::members_of,
+    versions::is_new_enough,
 };
 
 /// A batch of one group's records in the log, and what may happen once it is durable.
@@ -75,7 +78,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 }
             }
             progressed |= self.settle_surgery(now, out)?;
-            self.write()?;
+            self.write(now)?;
             self.report_lost_reads(now, out);
             if !progressed {
                 break;
@@ -119,7 +122,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
         while self.staged.front().is_some_and(|staged| staged.lsn <= lsn) {
             let Staged {
-                group: id, since, then, ..
+                lsn: written,
+                group: id,
+                since,
+                then,
             } = self.staged.pop_front().expect("it was just seen");
             self.sync_last = now.since(since);
             match then {
@@ -132,6 +138,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     self.checker.became_durable(id, change);
                     if let Some(group) = self.groups.get_mut(&id) {
                         group.raft.on_persisted(seq);
+                    }
+                    if let Some(last) = change.last {
+                        self.reached(id, last, Boundary::Durable(written), now);
+                        self.saw_commit(id, now);
                     }
                     if let Some(meta) = install.filter(|_| self.groups.get(&id).is_some()) {
                         self.install(id, meta, now, out)?;
@@ -152,7 +162,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     }
 
     /// Hands what is staged to the disk as one batch.
-    fn write(&mut self) -> Result<(), HostError> {
+    fn write(&mut self, now: Mono) -> Result<(), HostError> {
         // Space comes with time, not with trying.
         if self.disk_is_full && !std::mem::take(&mut self.retries_full_disk) {
             return Ok(());
@@ -169,6 +179,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 Err(source) => return Err(HostError::Log { source }),
             };
             let Unstaged { group, since, then, .. } = unstaged;
+            logged(&mut self.groups, &mut self.stages, group, &then, lsn, now);
             self.staged.push_back(Staged {
                 lsn,
                 group,
@@ -192,6 +203,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             match wal.append(&records) {
                 Ok(lsn) => {
                     let since = now;
+                    logged(&mut self.groups, &mut self.stages, group, &then, lsn, now);
                     self.staged.push_back(Staged {
                         lsn,
                         group,
@@ -307,6 +319,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
         if let Some(last) = persist.entries.last() {
             change.last = Some(last.index);
+            self.reached(id, last.index, Boundary::Ready, now);
             let entries = persist.entries.iter().map(wal_entry).collect();
             records.push(Record::Entries { group: id, entries });
         } else {
@@ -394,6 +407,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         from: NodeId,
         incarnation: PeerId,
         messages: Vec<Message>,
+        now: Mono,
         out: &mut Vec<HostAction<S::Response>>,
     ) {
         for message in messages {
@@ -412,10 +426,15 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 self.counters.messages_ignored += 1;
                 continue;
             }
+            let id = message.group;
             if let Err(source) = group.raft.step(message) {
                 let reason = PeerError::Step { node: from, source };
                 out.push(HostAction::ClosePeer { node: from, reason });
                 return;
+            }
+            if group.raft.is_leader() {
+                let commit = group.raft.commit();
+                self.reached(id, commit, Boundary::Committed, now);
             }
         }
     }
@@ -425,9 +444,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let (term, leads) = (change.term, change.role == Role::Leader);
         if !leads {
+            self.stages.forget(&mut group.line);
             group.office = None;
             group.sending.clear();
         } else if group.office.is_none_or(|office| office.term != term) {
+            self.stages.forget(&mut group.line);
             group.office = Some(Office::take(term, group.raft.last_time(), now));
             group.sending.clear();
             self.counters.elections_won += 1;
@@ -468,6 +489,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     ) -> Result<(), HostError> {
         let last = committed.last().map_or(0, |e| e.index);
         self.checker.check_apply(id, last)?;
+        self.saw_commit(id, now);
+        self.reached(id, last, Boundary::Handed, now);
         let group = self.groups.get_mut(&id).expect("its entries were just taken");
         if group.wait_behind_pause(&mut committed) {
             return Ok(());
@@ -550,7 +573,17 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 EntryKind::Noop => {}
                 EntryKind::Host => match HostCommand::decode(entry.data.clone()) {
                     Ok(HostCommand::ClusterVersion { version, .. }) => {
+                        let build = self.config.build_version;
+                        if !is_new_enough(build, version) {
+                            return Err(HostError::OldBuild {
+                                group: id,
+                                version,
+                                build,
+                            });
+                        }
                         Arc::make_mut(&mut book).raise_cluster_version(version);
+                        // Whatever is born of this group from here on begins with it.
+                        group.machine.members_changed(&members_of(group.raft.conf(), &book));
                         // It is part of what the members are told of each other.
                         group.machine.members_changed(&members_of(group.raft.conf(), &book));
                         is_conf_changed = true;
@@ -576,6 +609,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
         let group = self.groups.get_mut(&id).expect("its entries were just taken");
         group.raft.on_applied(last);
+        self.reached(id, last, Boundary::Applied, now);
         self.log_grew(id, log_bytes, now);
         if is_conf_changed {
             let book = self.groups.share(Arc::unwrap_or_clone(book));
@@ -631,6 +665,23 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 _ => return,
             }
         }
+    }
+}
+
+/// The log has taken a group's batch.
+fn logged<M: StateMachine>(
+    groups: &mut Groups<M>,
+    stages: &mut Stages,
+    group: GroupId,
+    then: &Then,
+    lsn: Lsn,
+    now: Mono,
+) {
+    if let Then::Persisted { change, .. } = then
+        && let Some(last) = change.last
+        && let Some(line) = groups.line(&group)
+    {
+        stages.reached(line, last, Boundary::Logged(lsn), now);
     }
 }
 

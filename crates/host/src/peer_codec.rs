@@ -22,13 +22,14 @@ const MESSAGE_VERSION: u8 = 1;
 const HELLO_MAGIC: u64 = u64::from_le_bytes(*b"settle/p");
 
 pub fn encode_hello(hello: &Hello) -> Bytes {
-    let mut out = Vec::with_capacity(40);
+    let mut out = Vec::with_capacity(44);
     out.put_u64_le(HELLO_MAGIC);
     out.put_u16_le(hello.protocol);
     out.put_u16_le(hello.protocol_min);
     out.put_u128_le(hello.cluster.map_or(0, |c| c.0));
     out.put_u32_le(hello.node.0);
     out.put_u64_le(hello.incarnation.0);
+    out.put_u32_le(hello.build);
     out.into()
 }
 
@@ -45,6 +46,7 @@ pub fn decode_hello(bytes: Bytes) -> Result<Hello, Malformed> {
         cluster: Some(ClusterId(reader.u128()?)).filter(|c| c.0 != 0),
         node: NodeId(reader.u32()?),
         incarnation: PeerId(reader.u64()?),
+        build: reader.u32()?,
     })
 }
 

@@ -13,6 +13,7 @@ use crate::{
     members::{Book, encode_conf},
     order::Then,
     snapshot_file::{Cut, Writer, Written, file_name},
+    versions::is_new_enough,
 };
 
 /// Chunks on their way to the disk, or to a peer, at most.
@@ -265,6 +266,14 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             .get_mut(&id)
             .expect("a log is written only for groups that are here");
         let received = group.received.take().expect("nothing else takes it");
+        let (version, build) = (received.book.cluster_version(), self.config.build_version);
+        if !is_new_enough(build, version) {
+            return Err(HostError::OldBuild {
+                group: id,
+                version,
+                build,
+            });
+        }
         let book = self.groups.share(received.book);
         let group = self.groups.get_mut(&id).expect("it was just asked");
         let replaced = std::mem::replace(&mut group.machine, received.machine);

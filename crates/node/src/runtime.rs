@@ -436,6 +436,10 @@ where
                 self.carry_out(action);
             }
             self.peers.flush();
+            let sampled = self.host.carried_out(self.clock.now());
+            for timeline in self.host.timelines().take(sampled) {
+                tracing::debug!(?timeline, "proposal");
+            }
             self.publish();
             self.metrics
                 .turn_seconds
@@ -572,6 +576,7 @@ where
         }
         self.syncs_seen = stats.syncs;
         self.bytes_seen = stats.bytes;
+        self.metrics.proposal_stages.set(self.host.stage_histograms());
         self.metrics.groups_led.set(self.host.groups_led() as i64);
     }
 }

@@ -25,6 +25,9 @@ enum CtlCommand {
     /// One group of the server.
     #[command(subcommand)]
     Group(GroupCommand),
+    /// The cluster as a whole.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Global transactions.
     #[command(subcommand)]
     Tx(TxCommand),
@@ -67,6 +70,21 @@ enum GroupCommand {
         #[arg(long, required = true, value_delimiter = ',', value_name = "IDS")]
         survivors: Vec<u32>,
     },
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum ClusterCommand {
+    /// The cluster version in force, and what every server's build can do.
+    Version {
+        #[command(subcommand)]
+        command: Option<VersionCommand>,
+    },
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum VersionCommand {
+    /// Let all servers go by a new version, once all of them run a build that can. It never falls again. Ask the leader.
+    Raise { version: u32 },
 }
 
 #[derive(clap::Subcommand, Debug)]
@@ -123,6 +141,13 @@ pub fn run(args: CtlArgs) -> anyhow::Result<()> {
             let body = json!({ "group": group, "survivors": survivors });
             http_client::post(&format!("{base}/v1/group/reset-members"), &body)?
         }
+        CtlCommand::Cluster(ClusterCommand::Version { command }) => {
+            let url = format!("{base}/v1/cluster/version");
+            match command {
+                None => http_client::get(&url)?,
+                Some(VersionCommand::Raise { version }) => http_client::post(&url, &json!({ "version": version }))?,
+            }
+        }
         CtlCommand::Tx(TxCommand::List {
             status,
             older_than,
@@ -151,6 +176,8 @@ pub fn run(args: CtlArgs) -> anyhow::Result<()> {
         CtlCommand::Node(_) => print_node(&value),
         CtlCommand::Group(GroupCommand::ResetMembers { .. }) => print_reset(&value),
         CtlCommand::Group(_) => print_groups(&value),
+        CtlCommand::Cluster(ClusterCommand::Version { command: None }) => print_version(&value),
+        CtlCommand::Cluster(ClusterCommand::Version { command: Some(_) }) => print_raised(&value),
         CtlCommand::Tx(TxCommand::List { .. }) => print_list(&value),
         CtlCommand::Tx(TxCommand::Show { .. }) => print_tx(&value),
     }
@@ -194,6 +221,43 @@ fn print_reset(answer: &Value) {
         println!(
             "Lost: server {} ({}), not connected for {seconds} s.",
             lost["node"], lost["incarnation"]
+        );
+    }
+}
+
+fn print_version(answer: &Value) {
+    match (&answer["lowest"], &answer["highest"]) {
+        (Value::Null, _) => println!("This server has no group yet."),
+        (lowest, highest) if lowest == highest => println!("cluster version {lowest} is in force"),
+        (lowest, highest) => println!("cluster versions {lowest} to {highest} are in force, one group after the other"),
+    }
+    let mut table = vec![["node", "build"].map(str::to_owned)];
+    for node in rows(&answer["nodes"]) {
+        let build = match &node["build"] {
+            Value::Null => "not connected".to_owned(),
+            build => text(build),
+        };
+        table.push([text(&node["node"]), build]);
+    }
+    print_table(&table);
+}
+
+fn print_raised(answer: &Value) {
+    println!(
+        "Asked of {} groups. `settle ctl cluster version` shows what is in force.",
+        answer["groups"]
+    );
+    let ask: Vec<String> = rows(&answer["ask"]).iter().map(text).collect();
+    if !ask.is_empty() {
+        println!(
+            "Other groups are led by other servers; ask them too: {}.",
+            ask.join(", ")
+        );
+    }
+    if answer["leaderless"] != 0 {
+        println!(
+            "{} groups have no leader at the moment; ask again.",
+            answer["leaderless"]
         );
     }
 }

@@ -21,6 +21,8 @@ use settle_tx_server::{AdminError, Door};
 
 use crate::{config::parse_duration, metrics::Refresh};
 
+mod inspect;
+
 /// Groups that one request may ask about.
 const GROUPS_ASKED_MAX: usize = 1_000;
 
@@ -39,6 +41,11 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/v1/node", get(node))
+        .route("/v1/node/proposals", get(inspect::proposals))
+        .route(
+            "/v1/cluster/version",
+            get(inspect::version).post(inspect::raise_version),
+        )
         .route("/v1/node/replace", post(replace))
         .route("/v1/node/transfer-leader", post(transfer_leader))
         .route("/v1/group/reset-members", post(reset_members))

@@ -30,6 +30,10 @@ pub struct ServerArgs {
     stop_with_stdin: bool,
 }
 
+/// The highest cluster version that this binary can apply. It goes up with every change to what any command in the log
+/// does; the machine then does it from that [`EntryMeta::version`](settle_machine::EntryMeta) on, and the old before.
+pub const BUILD_VERSION: u32 = 1;
+
 /// Connections from other servers: two lanes each, and room for ones that are being replaced.
 const MAX_PEER_CONNECTIONS: usize = 256;
 const MAX_HTTP_CONNECTIONS: usize = 256;
@@ -189,6 +193,8 @@ fn start_node(
     host.log_memory_max = config.log_memory_max;
     host.snapshot_bytes_per_second = config.snapshot_bytes_per_second;
     host.snapshot_resume = config.snapshot_resume;
+    host.stage_sample_every = config.stage_sample_every;
+    host.build_version = BUILD_VERSION;
     host.auto_replace = config.auto_replace;
     host.wal.segment_bytes = config.wal_segment_bytes;
 

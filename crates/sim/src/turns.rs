@@ -36,6 +36,7 @@ impl<W: Workload> World<W> {
             host.step(event, local, &mut out);
         }
         host.flush(local, &mut out);
+        host.carried_out(local);
         let applied: u64 = self
             .groups
             .iter()

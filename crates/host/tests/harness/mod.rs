@@ -23,6 +23,8 @@ pub struct Journal {
     /// The cluster version of each command applied here.
     pub versions: Vec<u32>,
     loading: Option<Vec<u8>>,
+    /// From cluster version 2 on, a build that knows it shouts.
+    pub build: u32,
 }
 
 impl StateMachine for Journal {
@@ -38,8 +40,12 @@ impl StateMachine for Journal {
         let index = entry.index;
         self.check(command).map_err(|error| ApplyError { index, ..error })?;
         self.versions.push(entry.version);
-        self.lines.push(command.clone());
-        effects.push(command.clone());
+        let line = match entry.version >= 2 && self.build >= 2 {
+            true => command.to_ascii_uppercase().into(),
+            false => command.clone(),
+        };
+        self.lines.push(line.clone());
+        effects.push(line);
         Ok(())
     }
 
@@ -162,7 +168,11 @@ pub fn config(node: u32, nodes: u32) -> HostConfig {
 }
 
 pub fn open(config: HostConfig, disk: &MemDisk, incarnation: u64) -> Result<TestHost, OpenError> {
-    let machine = |_, _| Journal::default();
+    let build = config.build_version;
+    let machine = move |_, _| Journal {
+        build,
+        ..Journal::default()
+    };
     Host::open(config, disk.clone(), Front, machine, PeerId(incarnation), Mono::ZERO)
 }
 
@@ -174,6 +184,8 @@ pub struct Cluster {
     pub disks: BTreeMap<u32, MemDisk>,
     pub hosts: BTreeMap<u32, TestHost>,
     pub auto_replace: bool,
+    /// Where it is not what the configuration says.
+    pub builds: BTreeMap<u32, u32>,
     tune: Tune,
     pub discarded: usize,
     incarnations: u64,
@@ -202,6 +214,7 @@ impl Cluster {
             disks: (1..=size).map(|n| (n, MemDisk::new(n.into()))).collect(),
             hosts: BTreeMap::new(),
             auto_replace: true,
+            builds: BTreeMap::new(),
             tune,
             discarded: 0,
             incarnations: 0,
@@ -234,6 +247,7 @@ impl Cluster {
         config.auto_replace = self.auto_replace;
         config.seed = self.incarnations;
         (self.tune)(&mut config);
+        config.build_version = self.builds.get(&node).copied().unwrap_or(config.build_version);
         let host = open(config, &self.disks[&node], 0x100 * u64::from(node) + self.incarnations)?;
         self.hosts.insert(node, host);
         Ok(())

@@ -87,6 +87,8 @@ pub struct Config {
     pub log_memory_max: u64,
     pub snapshot_bytes_per_second: u64,
     pub snapshot_resume: Duration,
+    /// 0 is never.
+    pub stage_sample_every: u64,
     pub wal_segment_bytes: u64,
     pub tx: TxConfig,
     pub log_level: String,
@@ -382,6 +384,7 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
         log_memory_max: values.size("raft.log-memory-max", ByteSize::kib(64), gib(256))?,
         snapshot_bytes_per_second: values.size("raft.snapshot-bytes-per-second", ByteSize::kib(64), gib(64))?,
         snapshot_resume: values.duration("raft.snapshot-resume", S(1), S(3_600))?,
+        stage_sample_every: values.integer("raft.stage-sample-every", 0, 1_000_000_000)? as u64,
         wal_segment_bytes: values.size("wal.segment", ByteSize::kib(64), gib(4))?,
         tx: TxConfig {
             advertise,

@@ -63,6 +63,7 @@ pub const KEYS: &[Key] = &[
     key("raft.log-memory-max", Kind::Size, "\"512MiB\"", "When the logs of all groups since their last snapshots are larger together, the largest are saved early."),
     key("raft.snapshot-bytes-per-second", Kind::Size, "\"128MiB\"", "What this server sends of snapshots to other servers in a second."),
     key("raft.snapshot-resume", Kind::Duration, "\"60s\"", "How long a snapshot's transfer that stands still, as when a connection broke, may go on from where it was."),
+    key("raft.stage-sample-every", Kind::Integer, "1000", "One proposal in so many is kept with the time that each stage took, for `GET /v1/node/proposals` and the log at debug; 0 keeps none."),
     key("wal.segment", Kind::Size, "\"64MiB\"", "The size of one file of the log."),
     key("tx.advertise", Kind::Text, "\"\"", "The `host:port` written into new xids; empty: the address of `listen.tx`. A name that clients resolve keeps xids good over a change of address."),
     key("tx.reply-hold-rm", Kind::Duration, "\"12s\"", "How long a resource manager's request is held while nothing can be decided, then dropped unanswered. Below the client's 15s."),
