@@ -184,7 +184,7 @@ impl<M: StateMachine> Group<M> {
         SnapshotMeta {
             index: applied.index,
             term: applied.term,
-            conf: self.raft.conf().clone(),
+            conf: self.raft.conf_by_log().clone(),
             time: applied.time,
             context: self.book.encode(),
         }

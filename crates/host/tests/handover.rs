@@ -126,3 +126,31 @@ fn a_survivor_goes_on_alone_and_tells_what_may_be_lost() {
     cluster.ticks(3);
     assert_eq!(cluster.lines(survivor), ["kept", "and on"]);
 }
+
+#[test]
+fn a_snapshot_does_not_keep_members_that_were_forced_and_never_came_into_force() {
+    let mut cluster = Cluster::founded(3);
+    cluster.auto_replace = false;
+    let leader = cluster.leader().expect("it was founded");
+    cluster.propose(leader, "kept");
+    let (survivor, other) = (leader, leader % 3 + 1);
+    (1..=3)
+        .filter(|node| *node != survivor)
+        .for_each(|node| cluster.stop(node));
+    cluster.ticks(40);
+    let survivors = vec![NodeId(survivor), NodeId(other)];
+    let reset = OperatorRequest::ResetMembers {
+        group: GROUP,
+        survivors,
+    };
+    assert!(matches!(ask(&mut cluster, survivor, reset), Ok(OperatorDone::Reset(_))));
+    let voters = |c: &Cluster| c.hosts[&survivor].raft(GROUP).expect("a member").conf().voters.len();
+    assert_eq!(voters(&cluster), 2);
+    let taken = ask(&mut cluster, survivor, OperatorRequest::TakeSnapshot { group: GROUP });
+    assert_eq!(taken, Ok(OperatorDone::Begun));
+    cluster.ticks(5);
+    cluster.stop(survivor);
+    cluster.start(survivor).expect("a sound directory opens");
+    assert_eq!(cluster.lines(survivor), ["kept"]);
+    assert_eq!(voters(&cluster), 3, "the others did not agree");
+}

@@ -84,6 +84,12 @@ impl Raft {
         })
     }
 
+    /// What the log up to the applied index says, whatever an operator has forced: a snapshot of there is to say the
+    /// same, or the force would outlive the restart that forgets it.
+    pub fn conf_by_log(&self) -> &ConfState {
+        self.forced.as_ref().map_or(&self.conf, |forced| &forced.by_log)
+    }
+
     /// At a leader by force: the others have to learn the configuration too.
     pub(crate) fn propose_forced_conf(&mut self) {
         if let Some(forced) = &self.forced {
