@@ -90,6 +90,7 @@ impl<M: StateMachine> Groups<M> {
         set(&mut self.awake, *id, filed.is_awake, false);
         set(&mut self.reading, *id, filed.is_reading, false);
         set(&mut self.moving, *id, filed.is_moving, false);
+        set(&mut self.lagging, *id, filed.is_lagging, false);
         if let Some(groups) = self.led_by.get_mut(&filed.leader) {
             groups.remove(id);
             if groups.is_empty() {

@@ -72,7 +72,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     /// Thousands of elections at once would hold up everything else.
     fn leave_lost_leaders(&mut self) {
         for _ in 0..self.config.limits.takeovers_per_tick {
-            let Some((id, peer)) = self.lost_leaders.pop_front() else {
+            let Some((id, peer)) = self.lost_leaders.pop_first() else {
                 return;
             };
             let is_led = self.groups.get(&id).is_some_and(|group| group.raft.leader() == peer);

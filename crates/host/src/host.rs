@@ -59,8 +59,9 @@ pub struct Host<S: Service, D> {
     pub(crate) disk_is_full: bool,
     /// A tick has passed since a full disk refused a write.
     pub(crate) retries_full_disk: bool,
-    /// Groups whose leader's node is lost, and that leader, whose followers here are not told yet.
-    pub(crate) lost_leaders: VecDeque<(GroupId, PeerId)>,
+    /// Groups whose leader's node is lost, and that leader, whose followers here are not told yet. Each group once,
+    /// however often a node's connections break.
+    pub(crate) lost_leaders: BTreeMap<GroupId, PeerId>,
     /// The process is about to stop: whatever this node leads is handed over.
     pub(crate) is_leaving: bool,
     /// The group that was looked at last for moving its leadership.
@@ -152,7 +153,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             discarded: Vec::new(),
             disk_is_full: false,
             retries_full_disk: false,
-            lost_leaders: VecDeque::new(),
+            lost_leaders: BTreeMap::new(),
             is_leaving: false,
             balanced_to: GroupId(0),
             outbox: BTreeMap::new(),
