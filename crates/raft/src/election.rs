@@ -133,7 +133,8 @@ impl Raft {
 
     /// The ordinary way: a quorum of voters that are not recovering, the candidate included.
     fn result_by_quorum(&self) -> VoteResult {
-        if self.recovering.is_some() {
+        // Those that an operator forced are no majority of those who committed: each may know of something alone.
+        if self.recovering.is_some() || self.forced.is_some() {
             return VoteResult::Lost;
         }
         let counts = |ballot: &Ballot| ballot.granted && ballot.recovering.is_none();

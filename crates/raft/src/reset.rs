@@ -6,11 +6,11 @@
 //! same log and the same configuration.
 //!
 //! The reset happens at one survivor, best the one with the newest log. It counts votes and copies by the forced
-//! configuration at once, in terms far above those of the lost ones. When it is elected, an entry that puts the
-//! configuration in force for everybody follows its first one. Changes of membership that were under way are applied
-//! before that entry, as everywhere, but nobody of them is counted. Survivors that lost the tail of their logs elect by
-//! all, as everywhere (`recovering.rs`): all of the forced voters then have to be there. A survivor that restarts before that entry is
-//! applied has forgotten the reset: it has to be asked for again.
+//! configuration at once, in terms far above those of the lost ones. It is elected by all of the forced voters, each
+//! of whom has to be there: they are no majority of those who committed, so any one of them may know alone that an entry
+//! is. When it is elected, an entry that puts the configuration in force for everybody follows its first one. Changes of
+//! membership that were under way are applied before that entry, as everywhere, but nobody of them is counted. A survivor
+//! that restarts before that entry is applied has forgotten the reset: it has to be asked for again.
 
 use bytes::Bytes;
 use settle_base::{Index, PeerId, Term};

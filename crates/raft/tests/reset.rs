@@ -90,6 +90,37 @@ fn a_survivor_with_an_older_log_is_not_elected_by_force_and_gives_it_up_for_one_
 }
 
 #[test]
+fn no_survivor_is_passed_over_who_may_know_of_something_committed() {
+    let mut cluster = Cluster::new(&[1, 2, 3, 4, 5, 6, 7], &[], 1, |_| {});
+    cluster.raft(1).campaign();
+    cluster.settle();
+    for id in [4, 6, 7] {
+        cut_off(&mut cluster, id);
+    }
+    write(&mut cluster, 1);
+    tick(&mut cluster);
+    tick(&mut cluster);
+    let known = cluster.raft(5).commit();
+    assert!(known > cluster.raft(6).last_index(), "p5 knows that it is committed");
+    for id in [1, 2, 3, 4] {
+        cluster.crash(id);
+    }
+    cluster.cut.clear();
+    cut_off(&mut cluster, 5);
+    cluster.raft(6).reset_conf(of(&[5, 6, 7]), Bytes::new()).unwrap();
+    for is_cut in [true, false] {
+        for _ in 0..60 {
+            tick(&mut cluster);
+        }
+        assert_eq!(cluster.leader(), None, "p5 did not agree; cut off: {is_cut}");
+        cluster.cut.clear();
+    }
+    cluster.raft(5).reset_conf(of(&[5, 6, 7]), Bytes::new()).unwrap();
+    assert_goes_on(&mut cluster, 5, &of(&[5, 6, 7]));
+    assert!(cluster.raft(6).commit() > known);
+}
+
+#[test]
 fn one_survivor_goes_on_alone_and_takes_new_peers_in() {
     let mut cluster = survivors();
     cluster.crash(5);
