@@ -50,6 +50,15 @@ pub struct HostConfig {
     pub slow_disk: Duration,
     /// A leader that has committed so many entries more than it has applied hands leadership over too.
     pub apply_lag_max: u64,
+    /// This node's replicas keep the log but no machine: they vote and acknowledge, so that a group of two full replicas
+    /// and a witness goes on without either, at the cost of two. Decided by the first start of a data directory.
+    pub witness: bool,
+    /// What a witness keeps of one group's log, in bytes, for a full voter that is behind. Beyond it the witness drops what
+    /// it has applied, and such a voter can be brought up to date by another full voter only.
+    pub witness_log_bytes_max: u64,
+    /// Entries that a replica which does not lead may have to apply yet before it could answer a linearizable read. A read
+    /// that would have to wait for more is dropped at once.
+    pub read_lag_max: u64,
     /// How willing this node is to lead, up to [`settle_raft::PRIORITY_MAX`]; 0 is only when nobody else can.
     pub election_priority: u8,
     /// Leaderships that a node which leads more than its share gives away in a second; 0 leaves them where they are.
@@ -124,6 +133,9 @@ impl HostConfig {
             promote_within_entries: 64,
             slow_disk: Duration::from_secs(2),
             apply_lag_max: 100_000,
+            witness: false,
+            witness_log_bytes_max: 256 << 20,
+            read_lag_max: 65_536,
             election_priority: settle_raft::PRIORITY_MAX,
             leader_moves_per_second: 5,
             log_space_factor: 2,

@@ -13,6 +13,11 @@ use crate::{ClusterId, Durable, Malformed};
 pub enum OpenError {
     #[error("the data directory belongs to node {found}, this is node {configured}")]
     OtherNode { configured: NodeId, found: NodeId },
+    #[error(
+        "the data directory is {}, this node is configured as the other: an empty directory can become either",
+        if *configured { "a full replica's" } else { "a witness's" }
+    )]
+    OtherKind { configured: bool },
     #[error("the data directory has format {found}, this build knows up to {known}")]
     NewerFormat { found: u16, known: u16 },
     #[error("the data directory's identity file is damaged")]
@@ -61,6 +66,7 @@ impl OpenError {
             OpenError::Load { .. } => 10,
             OpenError::Restore { .. } => 11,
             OpenError::OldBuild { .. } => 12,
+            OpenError::OtherKind { .. } => 13,
         };
         ErrorCode::new("HO", number)
     }

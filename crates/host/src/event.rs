@@ -140,6 +140,10 @@ pub enum HostNote {
     GroupDestroyed {
         group: GroupId,
     },
+    /// No cluster is founded: those of the configured nodes that are witnesses have to be a minority.
+    TooManyWitnesses {
+        witnesses: Vec<NodeId>,
+    },
     DiskFull,
     DiskHasSpace,
     /// Leadership is handed over since the disk is too slow or full.

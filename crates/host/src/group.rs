@@ -14,13 +14,16 @@ use crate::{
     stages::Line,
     surgery::Surgery,
     transfers::{Receiving, Sending},
+    witness::WitnessLog,
 };
 
 pub(crate) struct Group<M: StateMachine> {
     pub(crate) id: GroupId,
     pub(crate) filed: Filed,
     pub(crate) raft: Raft,
-    pub(crate) machine: M,
+    /// A witness has none.
+    pub(crate) machine: Option<M>,
+    pub(crate) witness: WitnessLog,
     pub(crate) effects: Vec<M::Effect>,
     /// As of the last applied entry.
     pub(crate) book: Arc<Book>,
@@ -90,7 +93,7 @@ impl<M: StateMachine> Group<M> {
     pub(crate) fn new(
         raft: Raft,
         id: GroupId,
-        machine: M,
+        machine: Option<M>,
         book: Arc<Book>,
         meta: &SnapshotMeta,
         file: Option<FileName>,
@@ -101,6 +104,7 @@ impl<M: StateMachine> Group<M> {
             was_recovering: raft.is_recovering(),
             raft,
             machine,
+            witness: WitnessLog::from(meta.index),
             effects: Vec::new(),
             book,
             applied: Applied {
@@ -138,18 +142,18 @@ impl<M: StateMachine> Group<M> {
         }
     }
 
-    pub(crate) fn view(&self, now: Mono) -> GroupView<'_, M> {
-        GroupView {
-            machine: &self.machine,
+    pub(crate) fn view(&self, now: Mono) -> Option<GroupView<'_, M>> {
+        Some(GroupView {
+            machine: self.machine.as_ref()?,
             role: self.role,
             time: self.time(now),
             log: self,
-        }
+        })
     }
 
     /// Leads, and has applied an entry of its own term: everything committed before is in the machine.
     pub(crate) fn is_ready_leader(&self) -> bool {
-        self.raft.role() == Role::Leader && self.applied.term == self.raft.term()
+        !self.is_witness() && self.raft.role() == Role::Leader && self.applied.term == self.raft.term()
     }
 
     pub(crate) fn rest_if_quiet(&mut self, after_ticks: u32) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use settle_base::{GroupId, Mono, NodeId, PeerId, Prng};
 use settle_machine::{Action, Context, Event, GroupView, Service, StateMachine};
-use settle_raft::{Message, ProposeError, Role};
+use settle_raft::{Message, ProposeError, ReadError, Role};
 use settle_storage::{Disk, DiskRead, FileName};
 use settle_wal::{Lsn, Wal};
 
@@ -185,6 +185,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             node: self.config.node,
             incarnation: self.identity.incarnation,
             build: self.config.build_version,
+            witness: self.identity.witness,
         }
     }
 
@@ -204,17 +205,18 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         &mut self.service
     }
 
+    /// `None` at a witness, too.
     pub fn machine(&self, group: GroupId) -> Option<&S::Machine> {
-        self.groups.get(&group).map(|g| &g.machine)
+        self.groups.get(&group)?.machine.as_ref()
     }
 
     pub fn raft(&self, group: GroupId) -> Option<&settle_raft::Raft> {
         self.groups.get(&group).map(|g| &g.raft)
     }
 
-    /// A group as its service sees it.
+    /// A group as its service sees it: not at all at a witness.
     pub fn view(&self, group: GroupId, now: Mono) -> Option<GroupView<'_, S::Machine>> {
-        self.groups.get(&group).map(|g| g.view(now))
+        self.groups.get(&group)?.view(now)
     }
 
     pub fn disk(&self) -> &D {
@@ -359,7 +361,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         out: &mut Vec<HostAction<S::Response>>,
     ) {
         let groups = &self.groups;
-        let group = |id| groups.get(&id).map(|g| g.view(now));
+        let group = |id| groups.get(&id).and_then(|g| g.view(now));
         let mut context = Context {
             now,
             node: self.config.node,
@@ -443,7 +445,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             return Err(DropReason::Full);
         }
         // Once in the log, what cannot be applied would stop every replica.
-        g.machine.check(&command).map_err(DropReason::Unreadable)?;
+        let machine = g.machine.as_ref().ok_or(DropReason::NotLeader)?;
+        machine.check(&command).map_err(DropReason::Unreadable)?;
         let time = g.time(now);
         match g.raft.propose(command, time, None) {
             Ok((_, index)) => {
@@ -464,7 +467,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         g.quiet_ticks = 0;
         self.next_read = self.next_read.wrapping_add(1);
         let ctx = self.next_read;
-        if g.reads.len() + g.reads_confirmed.len() >= limit || g.raft.read_index(ctx).is_err() {
+        let is_full = g.reads.len() + g.reads_confirmed.len() >= limit;
+        let asked = if is_full { None } else { Some(g.raft.read_index(ctx)) };
+        self.counters.reads_behind += u64::from(matches!(asked, Some(Err(ReadError::Behind { .. }))));
+        if !matches!(asked, Some(Ok(()))) {
             return self.reads_lost.push((group, token));
         }
         g.reads.insert(ctx, PendingRead { token, asked: now });

@@ -40,6 +40,8 @@ pub struct Member {
     pub peer: PeerId,
     pub node: NodeId,
     pub address: String,
+    /// It keeps the log but no machine, see [`HostConfig::witness`](crate::HostConfig::witness).
+    pub witness: bool,
 }
 
 /// The contents of the file `identity`.
@@ -48,6 +50,8 @@ pub struct Identity {
     pub node: NodeId,
     /// Random, made with the directory: this replica's name in consensus.
     pub incarnation: PeerId,
+    /// What the directory was made for, and stays: a replica that keeps the log but no machine.
+    pub witness: bool,
     /// `None`: belongs to no cluster yet, has never voted.
     pub cluster: Option<ClusterId>,
     /// Who the cluster was founded of; empty without a cluster.
@@ -64,8 +68,13 @@ impl Identity {
     /// Reads the directory's identity, or gives it its first one. Blocks.
     ///
     /// # Errors
-    /// When the directory is another node's, of a newer format, damaged, or has a log but no identity.
-    pub fn open(disk: &mut (impl Disk + DiskRead), node: NodeId, fresh: PeerId) -> Result<Identity, OpenError> {
+    /// When the directory is another node's, of the other kind, of a newer format, damaged, or has a log but no identity.
+    pub fn open(
+        disk: &mut (impl Disk + DiskRead),
+        node: NodeId,
+        witness: bool,
+        fresh: PeerId,
+    ) -> Result<Identity, OpenError> {
         let files = disk.list().map_err(|source| OpenError::Disk { source })?;
         let name = identity_file();
         if !files.iter().any(|(file, _)| *file == name) {
@@ -78,6 +87,7 @@ impl Identity {
                     true => PeerId(u64::from(node.0)),
                     false => fresh,
                 },
+                witness,
                 cluster: None,
                 founders: Vec::new(),
             };
@@ -93,6 +103,9 @@ impl Identity {
                 configured: node,
                 found: identity.node,
             });
+        }
+        if identity.witness != witness {
+            return Err(OpenError::OtherKind { configured: witness });
         }
         Ok(identity)
     }
@@ -127,6 +140,7 @@ impl Identity {
         out.put_u16_le(FORMAT_VERSION);
         out.put_u32_le(self.node.0);
         out.put_u64_le(self.incarnation.0);
+        out.put_u8(u8::from(self.witness));
         out.put_u128_le(self.cluster.map_or(0, |c| c.0));
         put_members(&mut out, &self.founders);
         out.put_u32_le(crc32c::crc32c(&out));
@@ -158,6 +172,7 @@ impl Identity {
             let identity = Identity {
                 node: NodeId(reader.u32()?),
                 incarnation: PeerId(reader.u64()?),
+                witness: reader.bool()?,
                 cluster: Some(ClusterId(reader.u128()?)).filter(|c| c.0 != 0),
                 founders: members(&mut reader)?,
             };
@@ -178,17 +193,19 @@ pub(crate) fn put_members(out: &mut impl BufMut, members: &[Member]) {
         out.put_u64_le(member.peer.0);
         out.put_u32_le(member.node.0);
         put_string(out, &member.address);
+        out.put_u8(u8::from(member.witness));
     }
 }
 
 pub(crate) fn members(reader: &mut Reader) -> Decoded<Vec<Member>> {
-    let count = reader.count(14)?;
+    let count = reader.count(15)?;
     let mut members = Vec::with_capacity(count);
     for _ in 0..count {
         members.push(Member {
             peer: PeerId(reader.u64()?),
             node: NodeId(reader.u32()?),
             address: reader.string(ADDRESS_BYTES_MAX)?,
+            witness: reader.bool()?,
         });
     }
     Ok(members)

@@ -187,13 +187,27 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let me = (self.config.node, self.identity.incarnation);
         let mut founders = Vec::with_capacity(self.config.nodes.len());
         for (node, address) in &self.config.nodes {
-            let peer = match self.peers.get(node) {
-                _ if *node == me.0 => me.1,
-                Some(peer) if *node > me.0 && peer.hello.cluster.is_none() => peer.hello.incarnation,
+            let (peer, witness) = match self.peers.get(node) {
+                _ if *node == me.0 => (me.1, self.identity.witness),
+                Some(peer) if *node > me.0 && peer.hello.cluster.is_none() => {
+                    (peer.hello.incarnation, peer.hello.witness)
+                }
                 _ => return Ok(()),
             };
             let (node, address) = (*node, address.clone());
-            founders.push(Member { peer, node, address });
+            founders.push(Member {
+                peer,
+                node,
+                address,
+                witness,
+            });
+        }
+        if !founding_conf(&founders).is_valid() {
+            let witnesses = founders.iter().filter(|m| m.witness).map(|m| m.node).collect();
+            if self.ticks.is_multiple_of(u64::from(self.config.election_ticks)) {
+                out.push(HostAction::Note(HostNote::TooManyWitnesses { witnesses }));
+            }
+            return Ok(());
         }
         let cluster = ClusterId((u128::from(self.prng.next_u64()) << 64 | u128::from(self.prng.next_u64())).max(1));
         self.adopt(cluster, founders.clone(), now, out)?;
@@ -248,7 +262,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             } else {
                 Book::default()
             };
-            let machine = (self.make_machine)(id, cluster);
+            let machine = self.new_machine(id, cluster);
             self.checker.restored(id, hard_state, meta.index);
             let book = self.groups.share(book);
             self.groups.insert(Group::new(raft, id, machine, book, &meta, None));
@@ -313,7 +327,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 self.misfits.remove(&id);
                 continue;
             }
-            if !group.machine.takes_members() {
+            if !group.machine.as_ref().is_some_and(StateMachine::takes_members) {
                 continue;
             }
             let due = nodes.iter().filter(|node| is_misfit(node)).find_map(|(node, hello)| {
@@ -339,7 +353,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         && !p.recovering
                         && p.matched + self.config.promote_within_entries >= status.last_index
                 });
-                let member = Member { peer, node, address };
+                let witness = hello.witness;
+                let member = Member {
+                    peer,
+                    node,
+                    address,
+                    witness,
+                };
                 let change = next_change(group.raft.conf(), &group.book, &member, caught_up)?;
                 Some((node, peer, change))
             });
@@ -384,6 +404,7 @@ pub(crate) fn raft_config(config: &HostConfig, identity: &Identity, group: Group
         max_uncommitted_bytes: defaults.max_uncommitted_bytes.min(config.wal.max_batch_bytes / 2),
         max_inflight_bytes: defaults.max_inflight_bytes.min(config.wal.max_batch_bytes / 4),
         priority: config.election_priority,
+        max_read_lag: config.read_lag_max,
         max_pending_reads: config.limits.reads_in_flight_max,
         ..defaults
     }
@@ -400,8 +421,18 @@ fn check_founders(cluster: ClusterId, founders: &[Member]) -> Result<(), &'stati
         Err("a replica that is nobody or is named twice")
     } else if !founders.iter().all(|m| nodes.insert(m.node)) {
         Err("a node that is named twice")
+    } else if !founding_conf(founders).is_valid() {
+        Err("witnesses that are no minority")
     } else {
         Ok(())
+    }
+}
+
+fn founding_conf(founders: &[Member]) -> ConfState {
+    let witnesses = founders.iter().filter(|m| m.witness).map(|m| m.peer);
+    ConfState {
+        witnesses: ConfState::of_voters(witnesses).voters,
+        ..ConfState::of_voters(founders.iter().map(|m| m.peer))
     }
 }
 
@@ -410,7 +441,7 @@ fn founding_meta(founders: &[Member]) -> SnapshotMeta {
     SnapshotMeta {
         index,
         term,
-        conf: ConfState::of_voters(founders.iter().map(|m| m.peer)),
+        conf: founding_conf(founders),
         time: GroupTime::ZERO,
         context: Book::new(founders.iter().cloned()).encode(),
     }

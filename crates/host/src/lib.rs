@@ -43,6 +43,7 @@ pub mod surgery;
 mod transfers;
 mod versions;
 mod wire;
+mod witness;
 
 pub use config::{HostConfig, Limits};
 pub use control::HostCommand;

@@ -107,7 +107,12 @@ pub(crate) fn next_change(conf: &ConfState, book: &Book, member: &Member, caught
         return None;
     }
     let others = || book.iter().filter(|m| m.node == member.node && m.peer != member.peer);
-    let changes = if !conf.learners.contains(&member.peer) {
+    let changes = if member.witness {
+        // It has nothing to catch up with that a quorum would have to wait for.
+        let mut changes: Vec<_> = others().map(|m| ConfChangeKind::Remove(m.peer)).collect();
+        changes.push(ConfChangeKind::AddWitness(member.peer));
+        changes
+    } else if !conf.learners.contains(&member.peer) {
         let stale = others().filter(|m| conf.learners.contains(&m.peer));
         let mut changes: Vec<_> = stale.map(|m| ConfChangeKind::Remove(m.peer)).collect();
         changes.push(ConfChangeKind::AddLearner(member.peer));

@@ -11,10 +11,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     /// Proposes that `node`'s replica gets `role` in `group`. False when this replica does not lead the group, another
     /// change is under way, the node is not connected or of a build too old for the version in force, or it would have to catch up as a learner first.
     pub(crate) fn change_member(&mut self, group: GroupId, node: NodeId, role: MemberRole, now: Mono) -> bool {
-        let peer = match self.peers.get(&node) {
-            _ if node == self.config.node => Some(self.identity.incarnation),
-            Some(peer) => peer.is_linked.then_some(peer.hello.incarnation),
-            None => None,
+        let (peer, witness) = match self.peers.get(&node) {
+            _ if node == self.config.node => (Some(self.identity.incarnation), self.identity.witness),
+            Some(peer) => (peer.is_linked.then_some(peer.hello.incarnation), peer.hello.witness),
+            None => (None, false),
         };
         let build = self.peers.get(&node).map(|p| p.hello.build);
         let configured = self.config.nodes.iter().find(|(n, _)| *n == node);
@@ -36,8 +36,23 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 let changes = here.into_iter().map(ConfChangeKind::Remove).collect();
                 (changes, Book::default().encode())
             }
-            (MemberRole::Learner, Some(peer)) if !conf.learners.contains(&peer) => {
-                let member = Member { peer, node, address };
+            // It has nothing to catch up with, and nothing to learn.
+            (MemberRole::Voter, Some(peer)) if witness && !conf.is_voter(peer) => {
+                let member = Member {
+                    peer,
+                    node,
+                    address,
+                    witness,
+                };
+                (vec![ConfChangeKind::AddWitness(peer)], Book::new([member]).encode())
+            }
+            (MemberRole::Learner, Some(peer)) if !witness && !conf.learners.contains(&peer) => {
+                let member = Member {
+                    peer,
+                    node,
+                    address,
+                    witness,
+                };
                 (vec![ConfChangeKind::AddLearner(peer)], Book::new([member]).encode())
             }
             (MemberRole::Voter, Some(peer)) if conf.learners.contains(&peer) => {
@@ -47,7 +62,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 if !status.progress.iter().any(|p| is_close(p) && lag(p) <= promote_within) {
                     return false;
                 }
-                let member = Member { peer, node, address };
+                let member = Member {
+                    peer,
+                    node,
+                    address,
+                    witness,
+                };
                 (vec![ConfChangeKind::AddVoter(peer)], Book::new([member]).encode())
             }
             _ => return false,

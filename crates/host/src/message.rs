@@ -19,6 +19,8 @@ pub struct Hello {
     pub incarnation: PeerId,
     /// The highest cluster version that the sender can apply.
     pub build: u32,
+    /// The sender keeps logs but no machines.
+    pub witness: bool,
 }
 
 /// Which of a pair of connections a message takes, so that bulk never delays a heartbeat.

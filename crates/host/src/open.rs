@@ -34,7 +34,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         fresh_incarnation: PeerId,
         now: Mono,
     ) -> Result<Host<S, D>, OpenError> {
-        let identity = Identity::open(&mut disk, config.node, fresh_incarnation)?;
+        let identity = Identity::open(&mut disk, config.node, config.witness, fresh_incarnation)?;
         let mut host = Host::new(config, identity, disk, service, Box::new(make_machine), now);
         let Some(cluster) = host.identity.cluster else {
             // Leftovers of an adoption that did not come to its end: nothing was ever said on their ground.
@@ -82,7 +82,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             vote: h.vote,
             commit: h.commit,
         });
-        let mut machine = (self.make_machine)(group, cluster);
+        let mut machine = self.new_machine(group, cluster);
         let mut meta = SnapshotMeta::default();
         let mut file = None;
         if let Some(snapshot) = recovered.snapshot.take().filter(|snapshot| snapshot.index > 0) {
@@ -94,13 +94,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 time: snapshot.time,
                 context,
             };
-            if let Some(name) = snapshot.file {
-                match load(&mut self.disk, &name, group, meta.index, &mut machine) {
+            if let (Some(name), Some(into)) = (snapshot.file, &mut machine) {
+                match load(&mut self.disk, &name, group, meta.index, into) {
                     Ok(()) => file = Some(name),
                     // Peers have what it held; without any, nothing may pass for whole.
                     Err(OpenError::Snapshot { .. }) if !self.is_alone(&meta.conf) => {
                         self.forget(group, meta.index, name)?;
-                        machine = (self.make_machine)(group, cluster);
+                        machine = self.new_machine(group, cluster);
                         (meta, recovered.entries) = (SnapshotMeta::default(), Vec::new());
                         recovered.damage = Damage::SnapshotFile;
                     }
@@ -159,6 +159,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let book = self.groups.share(book);
         self.groups.insert(Group::new(raft, group, machine, book, &meta, file));
         Ok(())
+    }
+
+    /// None at a witness.
+    pub(crate) fn new_machine(&self, group: GroupId, cluster: ClusterId) -> Option<S::Machine> {
+        (!self.identity.witness).then(|| (self.make_machine)(group, cluster))
     }
 
     /// Whether this replica is its group's only one, as far as it knows.

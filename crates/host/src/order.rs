@@ -55,6 +55,10 @@ pub(crate) enum Then {
         file: FileName,
         bytes: u64,
     },
+    /// The log knows that a witness's log begins here.
+    Cut {
+        meta: SnapshotMeta,
+    },
     Healed,
     Created,
     Destroyed {
@@ -76,6 +80,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     self.drain_ready(id, now, out)?;
                     progressed = true;
                 }
+                self.tend_witness(id, now)?;
             }
             progressed |= self.settle_surgery(now, out)?;
             self.write(now)?;
@@ -151,6 +156,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     }
                 }
                 Then::Compact { meta, file, bytes } => self.compact(id, &meta, file, bytes, out),
+                Then::Cut { meta } => self.was_cut(id, &meta),
                 Then::Created => self.created(id, now, out)?,
                 Then::Destroyed { file } => self.destroyed(id, file, out),
                 Then::Nothing => {}
@@ -270,6 +276,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 group.reads_confirmed.insert((read.index, read.ctx), pending);
             }
         }
+        self.counters.reads_behind += ready.reads_behind.len() as u64;
         let behind = ready.reads_behind.iter().map(|read| read.ctx);
         for ctx in ready.reads_dropped.into_iter().chain(behind) {
             if let Some(pending) = self.groups.get_mut(&id).and_then(|g| g.reads.remove(&ctx)) {
@@ -311,7 +318,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     term: meta.term,
                     time: meta.time,
                     conf: encode_conf(&meta.conf, &meta.context),
-                    file: Some(received.file.clone()),
+                    file: received.file.clone(),
                 },
                 reset: true,
             });
@@ -521,6 +528,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 "entries are applied one after the other"
             );
             match entry.kind {
+                // A witness has nothing that a command could change.
+                EntryKind::Normal if group.machine.is_none() => {}
                 EntryKind::Normal => {
                     let meta = EntryMeta {
                         index,
@@ -528,7 +537,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         time: entry.time,
                         version: book.cluster_version(),
                     };
-                    let (machine, effects) = (&mut group.machine, &mut group.effects);
+                    let machine = group.machine.as_mut().expect("it was just asked");
+                    let effects = &mut group.effects;
                     let applied = match given.take() {
                         Some(given) => machine.apply_given(meta, &entry.data, given, effects),
                         None => {
@@ -550,11 +560,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     let Ok(change) = ConfChange::decode(&entry.data) else {
                         return Err(unreadable);
                     };
-                    // A change that cannot be applied is refused alike by every replica.
-                    let applied = group
-                        .machine
-                        .takes_members()
-                        .then(|| group.raft.apply_conf_change(&change));
+                    // A change that cannot be applied is refused alike by every replica. Where there is a witness, it could not know what a machine would refuse.
+                    let has_witness = !group.raft.conf().witnesses.is_empty();
+                    let takes = has_witness || group.machine.as_ref().is_none_or(StateMachine::takes_members);
+                    let applied = takes.then(|| group.raft.apply_conf_change(&change));
                     if let Some(Ok(conf)) = applied {
                         let brought = match change.context.is_empty() {
                             true => Book::default(),
@@ -562,7 +571,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         };
                         Arc::make_mut(&mut book).apply(brought, &conf);
                         group.sending.retain(|peer, _| members::is_in(&conf, *peer));
-                        group.machine.members_changed(&members_of(&conf, &book));
+                        if let Some(machine) = &mut group.machine {
+                            machine.members_changed(&members_of(&conf, &book));
+                        }
                         is_conf_changed = true;
                         self.counters.conf_changes += 1;
                         self.counters.joint_entered += u64::from(conf.is_joint());
@@ -583,9 +594,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         }
                         Arc::make_mut(&mut book).raise_cluster_version(version);
                         // Whatever is born of this group from here on begins with it.
-                        group.machine.members_changed(&members_of(group.raft.conf(), &book));
-                        // It is part of what the members are told of each other.
-                        group.machine.members_changed(&members_of(group.raft.conf(), &book));
+                        if let Some(machine) = &mut group.machine {
+                            machine.members_changed(&members_of(group.raft.conf(), &book));
+                        }
                         is_conf_changed = true;
                     }
                     Err(_) => return Err(HostError::Entry { group: id, index }),
@@ -613,7 +624,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.log_grew(id, log_bytes, now);
         if is_conf_changed {
             let book = self.groups.share(Arc::unwrap_or_clone(book));
-            self.groups.get_mut(&id).expect("its entries were just taken").book = book;
+            let group = self.groups.get_mut(&id).expect("its entries were just taken");
+            (group.book, group.witness.followed) = (book, last);
             self.misfits.insert(id);
             self.remember_commit(id, last, now)?;
         }

@@ -30,6 +30,7 @@ pub fn encode_hello(hello: &Hello) -> Bytes {
     out.put_u32_le(hello.node.0);
     out.put_u64_le(hello.incarnation.0);
     out.put_u32_le(hello.build);
+    out.put_u8(u8::from(hello.witness));
     out.into()
 }
 
@@ -47,6 +48,7 @@ pub fn decode_hello(bytes: Bytes) -> Result<Hello, Malformed> {
         node: NodeId(reader.u32()?),
         incarnation: PeerId(reader.u64()?),
         build: reader.u32()?,
+        witness: reader.bool()?,
     })
 }
 

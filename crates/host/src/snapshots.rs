@@ -14,6 +14,7 @@ use crate::{
     order::Then,
     snapshot_file::{Cut, Writer, Written, file_name},
     versions::is_new_enough,
+    witness::WitnessLog,
 };
 
 /// Chunks on their way to the disk, or to a peer, at most.
@@ -36,10 +37,11 @@ pub(crate) struct Taking {
 /// It was loaded before consensus heard of it: once the log says that it begins here, there is no way back.
 pub(crate) struct Received<M> {
     pub(crate) index: Index,
-    pub(crate) file: FileName,
+    /// `None` at a witness.
+    pub(crate) file: Option<FileName>,
     /// The log's record of it is on its way.
     pub(crate) is_staged: bool,
-    pub(crate) machine: M,
+    pub(crate) machine: Option<M>,
     pub(crate) book: Book,
 }
 
@@ -47,6 +49,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     /// Freezes the machine and starts writing; false when there is nothing to take or one is under way.
     pub(crate) fn begin_snapshot(&mut self, id: GroupId, now: Mono) -> bool {
         let Some(group) = self.groups.get_mut(&id) else {
+            return false;
+        };
+        let Some(machine) = &group.machine else {
             return false;
         };
         let nothing_new = group.log_bytes == 0;
@@ -65,7 +70,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.obsolete.retain(|(_, file)| *file != target);
         let writer = Writer::create(&mut self.disk, &mut self.tokens, id, &meta, &temporary, target);
         group.taking = Some(Box::new(Taking {
-            chunks: Cut::new(group.machine.begin_snapshot(), self.config.snapshot_chunk_bytes),
+            chunks: Cut::new(machine.begin_snapshot(), self.config.snapshot_chunk_bytes),
             meta,
             log_bytes: group.log_bytes,
             writer,
@@ -216,18 +221,18 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         group
             .raft
             .compact(meta, if is_short { 0 } else { self.config.keep_tail_entries });
-        self.replace_file(id, file);
+        self.replace_file(id, Some(file));
         self.counters.snapshots_taken += 1;
         let (group, index) = (id, meta.index);
         out.push(HostAction::Note(HostNote::SnapshotTaken { group, index, bytes }));
     }
 
     /// The log refers to `file` now, durably; the one before it is to go, and dead log with it, once that is proven too.
-    fn replace_file(&mut self, id: GroupId, file: FileName) {
+    fn replace_file(&mut self, id: GroupId, file: Option<FileName>) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let wal = self.wal.as_mut().expect("a group exists only with a log");
-        let old = group.snapshot_file.replace(file.clone());
-        if let Some(old) = old.filter(|old| *old != file) {
+        let old = std::mem::replace(&mut group.snapshot_file, file);
+        if let Some(old) = old.filter(|old| Some(old) != group.snapshot_file.as_ref()) {
             self.obsolete.push_back((wal.durable(), old));
         }
         wal.purge(&mut self.disk);
@@ -286,6 +291,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let log_bytes = group.log_bytes;
         group.effects.clear();
         group.snapshot_index = index;
+        group.witness = WitnessLog::from(index);
         group.end_pause();
         group.raft.on_applied(index);
         group.tell_members();
@@ -294,6 +300,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.replace_file(id, received.file);
         self.counters.snapshots_installed += 1;
         out.push(HostAction::Note(HostNote::SnapshotInstalled { group: id, index }));
+        if self.groups[&id].is_witness() {
+            return Ok(());
+        }
         self.serve(Event::Reloaded { group: id }, now, out);
         self.update_role(id, now, out);
         Ok(())
@@ -306,19 +315,22 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let (receiving, received) = (group.receiving.take(), group.received.take());
         self.log_bytes -= std::mem::take(&mut group.log_bytes);
         if let Some(received) = received {
-            self.forget_file(received.file);
+            if let Some(file) = received.file {
+                self.forget_file(file);
+            }
             self.discard(received.machine);
         }
         if let Some(receiving) = receiving {
             let crate::transfers::Receiving { writer, machine, .. } = *receiving;
             writer.discard(&mut self.disk, &mut self.tokens);
-            self.discard(machine);
+            self.discard(Some(machine));
         }
     }
 
     /// Freeing a large machine takes long: that is for another thread than the loop's.
-    pub(crate) fn discard(&mut self, machine: S::Machine) {
-        self.discarded.push(Discarded(Box::new(machine)));
+    pub(crate) fn discard(&mut self, machine: Option<S::Machine>) {
+        self.discarded
+            .extend(machine.map(|machine| Discarded(Box::new(machine))));
     }
 
     pub(crate) fn abandon_taking(&mut self, id: GroupId) {
@@ -377,7 +389,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
     }
 
-    fn log_shrank(&mut self, id: GroupId, bytes: u64, now: Mono) {
+    pub(crate) fn log_shrank(&mut self, id: GroupId, bytes: u64, now: Mono) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.log_bytes -= bytes;
         self.log_bytes -= bytes;

@@ -28,6 +28,8 @@ pub struct HostCounters {
     pub reads: u64,
     pub reads_answered: u64,
     pub reads_dropped: u64,
+    /// Of those: this replica is too far behind, see [`HostConfig::read_lag_max`](crate::HostConfig::read_lag_max).
+    pub reads_behind: u64,
     pub entries_applied: u64,
     pub conf_changes: u64,
     pub joint_entered: u64,
@@ -52,6 +54,8 @@ pub struct HostCounters {
     /// Windows of chunks that were sent again.
     pub snapshots_resumed: u64,
     pub snapshots_installed: u64,
+    /// Logs of a witness cut back to what the full voters hold.
+    pub witness_cuts: u64,
     /// From a peer that is not (yet) of our cluster, or for a group that is not here.
     pub messages_ignored: u64,
     /// Waited for a write and were overtaken by a later term or log.

@@ -237,7 +237,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
         let known = self.groups.len() + theatre.creating.len() + theatre.tombstones.len();
         let cluster = self.identity.cluster.filter(|_| self.wal.is_some());
-        let cluster = cluster.filter(|_| known < self.config.limits.groups_max);
+        // What a group is born with is a machine's.
+        let cluster = cluster.filter(|_| known < self.config.limits.groups_max && !self.identity.witness);
         let cluster = cluster.ok_or(CreateOutcome::Refused)?;
         let mut machine = (self.make_machine)(group, cluster);
         let (mut meta, mut book) = (SnapshotMeta::default(), Book::default());
@@ -393,7 +394,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             .map_err(|source| HostError::Start { group: id, source })?;
         self.checker.restored(id, hard_state, meta.index);
         let book = self.groups.share(book);
-        self.groups.insert(Group::new(raft, id, machine, book, &meta, file));
+        self.groups
+            .insert(Group::new(raft, id, Some(machine), book, &meta, file));
         if campaigns && let Some(group) = self.groups.get_mut(&id) {
             group.raft.campaign();
         }
@@ -561,7 +563,9 @@ impl<M: StateMachine> Group<M> {
     /// Tells the machine who the members are now.
     pub(crate) fn tell_members(&mut self) {
         let members = members_of(self.raft.conf(), &self.book);
-        self.machine.members_changed(&members);
+        if let Some(machine) = &mut self.machine {
+            machine.members_changed(&members);
+        }
     }
 }
 

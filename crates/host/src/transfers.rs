@@ -57,6 +57,15 @@ pub(crate) struct Receiving<M> {
     last_progress: Mono,
 }
 
+/// A snapshot for a witness.
+pub(crate) struct Announced {
+    pub(crate) from: NodeId,
+    pub(crate) stream: u64,
+    pub(crate) announcement: Message,
+    pub(crate) index: Index,
+    pub(crate) book: Book,
+}
+
 /// What may be sent of snapshots now.
 #[derive(Debug)]
 pub(crate) struct Throttle {
@@ -107,6 +116,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let meta = group.snapshot_meta();
         let index = meta.index;
+        // What a witness needs of a snapshot is said in its announcement.
+        let is_bare = group.raft.conf().is_witness(peer);
+        let chunks = match &group.machine {
+            Some(machine) if !is_bare => machine.begin_snapshot(),
+            _ => Box::new(std::iter::empty()),
+        };
         let announcement = group.raft.snapshot_message(peer, meta);
         let (Some(node), Some(announcement)) = (node, announcement) else {
             group.raft.report_snapshot(peer, false);
@@ -123,13 +138,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             node,
             stream,
             index,
-            chunks: Cut::new(group.machine.begin_snapshot(), chunk_bytes),
+            chunks: Cut::new(chunks, chunk_bytes),
             window: VecDeque::from([start.clone()]),
             next: 1,
             acked: 0,
             bytes: 0,
             crc: 0,
-            is_ended: false,
+            is_ended: is_bare,
             last_progress: now,
             last_sent: now,
         };
@@ -349,14 +364,30 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 return Ok(());
             }
         };
+        if group.is_witness() {
+            if !meta.conf.is_witness(self.identity.incarnation) {
+                send(out, from, reject);
+                return Ok(());
+            }
+            let announced = Announced {
+                from,
+                stream,
+                index: meta.index,
+                announcement,
+                book,
+            };
+            return self.receive_as_witness(id, announced, now, out);
+        }
         let cluster = self.identity.cluster.expect("a group exists only in a cluster");
         let temporary = format!("snap-{:x}-receiving.tmp", id.0);
         // A name of its own: it can never be the file of a snapshot that this replica took at the same index.
         let target = file_name(id, meta.index, &format!("-{stream:x}"));
         let writer = Writer::create(&mut self.disk, &mut self.tokens, id, meta, &temporary, target);
         let mut machine = (self.make_machine)(id, cluster);
-        if mutant!("load_without_clearing") {
-            machine = std::mem::replace(&mut group.machine, machine);
+        if mutant!("load_without_clearing")
+            && let Some(held) = &mut group.machine
+        {
+            std::mem::swap(held, &mut machine);
         }
         let next = 1;
         group.receiving = Some(Box::new(Receiving {
@@ -416,24 +447,37 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let group = self.groups.get_mut(&id).expect("it was just asked");
         group.received = Some(Box::new(Received {
             index: snapshot_index(&announcement),
-            file: writer.target().clone(),
+            file: Some(writer.target().clone()),
             is_staged: false,
-            machine,
+            machine: Some(machine),
             book,
         }));
         // The sender need not be connected any more: what it sent is as good as before.
         let node = self.node_of(from);
-        self.step_snapshot(node, announcement, out);
+        self.hand_to_consensus(id, node, announcement, now, out)?;
+        if let Some(node) = self.node_of(from) {
+            let group = id;
+            send(out, node, PeerMessage::SnapshotAck { group, stream, next });
+        }
+        Ok(())
+    }
+
+    /// What was received is whole: consensus takes it, or does not want it any more.
+    pub(crate) fn hand_to_consensus(
+        &mut self,
+        id: GroupId,
+        from: Option<NodeId>,
+        announcement: Message,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> Result<(), HostError> {
+        self.step_snapshot(from, announcement, out);
         while self.groups.get(&id).is_some_and(|g| g.raft.has_ready()) {
             self.drain_ready(id, now, out)?;
         }
         let received = self.groups.get(&id).and_then(|g| g.received.as_ref());
         if received.is_some_and(|r| !r.is_staged) {
             self.forget_received(id);
-        }
-        if let Some(node) = self.node_of(from) {
-            let group = id;
-            send(out, node, PeerMessage::SnapshotAck { group, stream, next });
         }
         Ok(())
     }
@@ -443,7 +487,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let Some(group) = self.groups.get_mut(&id) else { return };
         if let Some(received) = group.received.take() {
             let Received { file, machine, .. } = *received;
-            self.disk.submit(self.tokens.next(), Op::Remove { file });
+            if let Some(file) = file {
+                self.disk.submit(self.tokens.next(), Op::Remove { file });
+            }
             self.discard(machine);
         }
     }
@@ -468,7 +514,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             send(out, node, PeerMessage::SnapshotReject { group, stream });
         }
         receiving.writer.discard(&mut self.disk, &mut self.tokens);
-        self.discard(receiving.machine);
+        self.discard(Some(receiving.machine));
     }
 
     /// A node that transfers were under way to is connected again, and its directory is the same.

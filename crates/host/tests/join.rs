@@ -188,6 +188,7 @@ fn founders_that_cannot_be_found_nothing() {
         peer: PeerId(peer),
         node: NodeId(node),
         address: "a:1".to_owned(),
+        witness: peer == 9,
     };
     let cases = [
         (1, vec![]),
@@ -195,6 +196,7 @@ fn founders_that_cannot_be_found_nothing() {
         (1, vec![member(0, 1)]),
         (1, vec![member(1, 1), member(1, 2)]),
         (1, vec![member(1, 1), member(2, 1)]),
+        (1, vec![member(1, 1), member(9, 2)]),
         (1, (1..=65).map(|n| member(n, n as u32)).collect()),
     ];
     for (id, founders) in cases {

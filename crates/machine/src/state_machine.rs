@@ -73,7 +73,8 @@ pub trait StateMachine: Send + 'static {
     }
 
     /// Whether a change of members may be proposed, and takes effect when it is met in the log. Asked of every replica
-    /// at the same place, so the answer must follow from the state.
+    /// at the same place, so the answer must follow from the state. In a group with a witness, which has no state, only
+    /// the leader is asked, before it proposes one.
     fn takes_members(&self) -> bool {
         true
     }

@@ -551,6 +551,7 @@ where
             | HostNote::LogDamaged { .. }
             | HostNote::SnapshotDamaged { .. }
             | HostNote::Recovering { .. }
+            | HostNote::TooManyWitnesses { .. }
             | HostNote::HandsOver { .. } => {
                 tracing::warn!(?note, "host");
             }

@@ -185,6 +185,9 @@ fn start_node(
     host.election_ticks = ticks(config.election_timeout, config.tick);
     host.heartbeat_ticks = ticks(config.heartbeat_interval, config.tick);
     host.hibernate_after_ticks = ticks(config.hibernate_after, config.tick);
+    host.witness = config.witness;
+    host.witness_log_bytes_max = config.witness_log_max;
+    host.read_lag_max = config.read_lag_max;
     host.election_priority = config.election_priority;
     host.leader_moves_per_second = config.leader_moves_per_second;
     host.slow_disk = config.slow_disk;

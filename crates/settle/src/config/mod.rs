@@ -66,6 +66,7 @@ pub struct Peer {
 pub struct Config {
     pub node: NodeId,
     pub data_dir: std::path::PathBuf,
+    pub witness: bool,
     /// In order of node id, this server included. Never empty.
     pub peers: Vec<Peer>,
     pub auto_replace: bool,
@@ -80,6 +81,8 @@ pub struct Config {
     /// Zero is never.
     pub hibernate_after: Duration,
     pub election_priority: u8,
+    pub read_lag_max: u64,
+    pub witness_log_max: u64,
     pub leader_moves_per_second: u32,
     pub slow_disk: Duration,
     pub snapshot_after_bytes: u64,
@@ -365,6 +368,7 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
     let config = Config {
         node,
         data_dir: values.text("node.data-dir")?.into(),
+        witness: values.boolean("node.witness")?,
         peers: peers(values, node, listen_peer)?,
         auto_replace: values.boolean("cluster.auto-replace")?,
         listen_tx,
@@ -377,6 +381,8 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
         election_timeout: values.duration("raft.election-timeout", MS(10), S(60))?,
         hibernate_after: values.duration("raft.hibernate-after", MS(0), S(86_400))?,
         election_priority: values.integer("raft.election-priority", 0, i64::from(PRIORITY_MAX))? as u8,
+        read_lag_max: values.integer("raft.read-lag-max", 0, i64::MAX)? as u64,
+        witness_log_max: values.size("raft.witness-log-max", ByteSize::kib(64), gib(64))?,
         leader_moves_per_second: values.integer("raft.leader-moves-per-second", 0, 1_000)? as u32,
         slow_disk: values.duration("raft.slow-disk", MS(10), S(600))?,
         snapshot_after_bytes: values.size("raft.snapshot-after", ByteSize::kib(64), gib(16))?,

@@ -43,6 +43,7 @@ pub const PLAINTEXT_WORDS: &str = "this network is trusted";
 pub const KEYS: &[Key] = &[
     key("node.id", Kind::Integer, "1", "This server's id in the cluster, 1 to 65535. It stays the same when the disk is replaced."),
     key("node.data-dir", Kind::Text, "\"settle-data\"", "Where the log, the snapshots and the identity of this server are kept. One server per directory."),
+    key("node.witness", Kind::Bool, "false", "Keeps the logs but no state: this server votes and stores, but serves no transactions. Witnesses have to be a minority, and a data directory stays what it was made for."),
     key("cluster.peers", Kind::List, "[]", "All servers of the cluster as `id@host:port` of their peer address, this one included. Empty: a cluster of one."),
     key("cluster.auto-replace", Kind::Bool, "false", "Whether a server that comes back with an empty disk is taken in again by itself. Otherwise an operator says so: `settle ctl node replace`."),
     key("listen.tx", Kind::Address, "\"127.0.0.1:8091\"", "Where Seata clients connect."),
@@ -56,6 +57,8 @@ pub const KEYS: &[Key] = &[
     key("raft.election-timeout", Kind::Duration, "\"500ms\"", "How long a silent leader is waited for; the real wait is drawn between once and twice this."),
     key("raft.hibernate-after", Kind::Duration, "\"10s\"", "A group rests when nothing has happened in it for so long: it costs nothing until something does. 0s is never."),
     key("raft.election-priority", Kind::Integer, "100", "How willing this server is to lead, 0 to 100; 0 is only when no other can. Servers of the highest priority share the leaderships."),
+    key("raft.read-lag-max", Kind::Integer, "65536", "A read at a server that does not lead is refused at once when it would have to wait until so many entries more are applied."),
+    key("raft.witness-log-max", Kind::Size, "\"256MiB\"", "What a witness keeps of a group's log for a server that is behind; beyond it only another full server can bring that one up to date."),
     key("raft.leader-moves-per-second", Kind::Integer, "5", "Leaderships that a server which leads more than its share gives away in a second; 0 leaves them where they are."),
     key("raft.slow-disk", Kind::Duration, "\"2s\"", "A leader whose oldest write has waited for the disk for so long hands leadership over."),
     key("raft.snapshot-after", Kind::Size, "\"64MiB\"", "How much log of a group is kept before its state is saved and the log cut."),
