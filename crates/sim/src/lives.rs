@@ -132,7 +132,7 @@ impl<W: Workload> World<W> {
         copy.set_capacity(None);
         let workload = self.workload.as_mut().expect("it is lent only during a call");
         let service = workload.service(self.nodes[node].id, 0);
-        let machine = workload.make_machine();
+        let machine = workload.make_machine(self.nodes[node].build);
         let config = self.config_of(node, 0);
         Host::open(config, copy, service, machine, PeerId(1), Mono::ZERO)
     }
@@ -141,6 +141,7 @@ impl<W: Workload> World<W> {
         HostConfig {
             node: self.nodes[node].id,
             seed,
+            build_version: self.nodes[node].build,
             ..self.config.clone()
         }
     }
@@ -153,7 +154,7 @@ impl<W: Workload> World<W> {
         );
         let workload = self.workload.as_mut().expect("it is lent only during a call");
         let service = workload.service(self.nodes[node].id, run);
-        let machine = workload.make_machine();
+        let machine = workload.make_machine(self.nodes[node].build);
         let disk = self.nodes[node].disk.clone();
         disk.advance(Mono(self.now_us));
         let is_dying = !self.are_faults_off && self.prng.percent(4) && !self.cut.starts_well;

@@ -163,6 +163,11 @@ pub const MUTANTS: &[Mutant] = &[
         "the log is told of a snapshot, and cut, before the snapshot's file is durable",
     ),
     mutant(
+        "version_gate_ignored",
+        "register",
+        "a cluster version is raised and followed although a node's build cannot apply it",
+    ),
+    mutant(
         "destroyed_group_returns",
         "range",
         "a group that was destroyed is taken for one that never was here",

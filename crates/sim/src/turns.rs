@@ -1,7 +1,7 @@
 //! One node's turn: its host takes what came, and what it wants is done and judged.
 
 use settle_base::{GroupId, Mono};
-use settle_host::{HostAction, HostError, HostEvent, HostNote, OperatorRequest};
+use settle_host::{HostAction, HostError, HostEvent, HostNote, OperatorDone, OperatorError, OperatorRequest};
 use settle_machine::StateMachine;
 
 use crate::{
@@ -143,6 +143,20 @@ impl<W: Workload> World<W> {
             HostNote::Founded { .. } if self.invariants.has_history() => {
                 Err(Broken::new("incarnation safety", "a second cluster was founded"))
             }
+            HostNote::Operated {
+                outcome: Ok(OperatorDone::RaisingVersion { groups, .. }),
+                ..
+            } => {
+                self.coverage.versions_raised += *groups as u64;
+                Ok(())
+            }
+            HostNote::Operated {
+                outcome: Err(OperatorError::OldBuild { .. } | OperatorError::UnknownBuild { .. }),
+                ..
+            } => {
+                self.coverage.raises_refused += 1;
+                Ok(())
+            }
             HostNote::LogDamaged { .. } => {
                 self.coverage.logs_mended += 1;
                 Ok(())
@@ -212,6 +226,13 @@ impl<W: Workload> World<W> {
             n.is_damaged = false;
             self.operator_replaces.retain(|other| *other != node);
         }
+        let is_asked = host.groups_led() > 0 && n.inbox.is_empty();
+        let is_asked = is_asked && self.upgrades.as_mut().is_some_and(|own| own.percent(1));
+        if is_asked && host.versions().in_force.is_some_and(|(lowest, _)| lowest < 2) {
+            let request = OperatorRequest::RaiseClusterVersion { version: 2, at_ms: 0 };
+            self.give(node, HostEvent::Operator(request));
+        }
+        let host = self.nodes[node].host.as_ref().expect("it just had its turn");
         if host.groups_led() > 0 && !self.operator_replaces.is_empty() {
             for lost in self.operator_replaces.clone() {
                 let request = OperatorRequest::ReplaceMember {

@@ -19,7 +19,8 @@ pub(crate) trait Workload {
 
     /// `run` differs for every start of every node.
     fn service(&mut self, node: NodeId, run: u64) -> Self::Service;
-    fn make_machine(&self) -> Box<dyn Fn(GroupId, ClusterId) -> Self::Machine + Send>;
+    /// `build` is the cluster version that the node's binary can apply.
+    fn make_machine(&self, build: u32) -> Box<dyn Fn(GroupId, ClusterId) -> Self::Machine + Send>;
 
     fn clients(&self) -> usize;
     /// Before the run begins: no more clients than this.

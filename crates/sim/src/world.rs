@@ -93,6 +93,10 @@ pub(crate) enum Happening<W: Workload> {
         node: usize,
         boot: u64,
     },
+    /// Its process ends and the next one is of a newer build.
+    Upgrade {
+        node: usize,
+    },
     PowerFails {
         node: usize,
         boot: u64,
@@ -105,6 +109,7 @@ pub(crate) struct Node<W: Workload> {
     pub(crate) disk: MemDisk,
     pub(crate) host: Option<Host<W::Service, MemDisk>>,
     pub(crate) boot: u64,
+    pub(crate) build: u32,
     pub(crate) clock_offset: u64,
     /// Parts per million that its clock runs fast.
     pub(crate) drift_ppm: i64,
@@ -145,6 +150,8 @@ pub(crate) struct World<W: Workload> {
     pub(crate) pause_us_max: u64,
     /// New leaders do not live long: what only a sequence of short-lived leaders brings about.
     pub(crate) hunts_leaders: bool,
+    /// Nodes get a newer build one after the other, and operators ask for its cluster version. With a stream of its own.
+    pub(crate) upgrades: Option<Prng>,
     /// Operators move members about; no disk is lost meanwhile.
     pub(crate) churns_members: bool,
     /// Nodes whose loss an operator is to declare.
@@ -248,6 +255,7 @@ impl<W: Workload> World<W> {
                 disk,
                 host: None,
                 boot: 0,
+                build: 1,
                 clock_offset: prng.below(1 << 40),
                 drift_ppm: prng.below(40_001) as i64 - 20_000,
                 inbox: Vec::new(),
@@ -278,6 +286,7 @@ impl<W: Workload> World<W> {
             good_disk,
             auto_replace,
             pause_us_max,
+            upgrades: Some(Prng::from_parts(&[seed, 0x0b])).filter(|own| own.clone().percent(25)),
             hunts_leaders: hunts_leaders && !cut.hunts_nobody,
             churns_members,
             operator_replaces: Vec::new(),
@@ -334,6 +343,14 @@ impl<W: Workload> World<W> {
             self.schedule(after, Happening::Start { node, boot: 0 });
         }
         self.schedule(1_000_000, Happening::Nemesis { act: 0 });
+        if let Some(mut own) = self.upgrades.take() {
+            let mut after = own.between(2_000_000, 10_000_000);
+            for node in 0..self.nodes.len() {
+                self.schedule(after, Happening::Upgrade { node });
+                after += own.between(500_000, 2_500_000);
+            }
+            self.upgrades = Some(own);
+        }
         self.with_workload(|workload, io| {
             workload.begin(io);
             Ok(())
@@ -463,6 +480,12 @@ impl<W: Workload> World<W> {
             }
             Happening::Wake { timer } => {
                 return self.with_workload(|workload, io| workload.wake(timer, io));
+            }
+            Happening::Upgrade { node } => {
+                self.coverage.nodes_upgraded += 1;
+                self.nodes[node].build = 2;
+                self.tell(format_args!("node {} is upgraded", self.id(node)));
+                self.crash(node, false, None);
             }
             Happening::Nemesis { act } => {
                 if !self.are_faults_off {

@@ -102,7 +102,7 @@ impl<M: StateMachine + 'static> Workload for Commands<M> {
         Service::new(CommandOptions::default())
     }
 
-    fn make_machine(&self) -> Box<dyn Fn(GroupId, ClusterId) -> Once<Judged<M>> + Send> {
+    fn make_machine(&self, _build: u32) -> Box<dyn Fn(GroupId, ClusterId) -> Once<Judged<M>> + Send> {
         let (make, invariants) = (Arc::clone(&self.make), self.invariants.clone());
         let sessions_max = self.clients.len();
         Box::new(move |_, _| Once::new(Judged::new(make(), invariants.clone()), sessions_max))

@@ -183,7 +183,7 @@ impl Workload for Ranges {
         RangeService::new(run << 8 | u64::from(node.0), self.padding_max)
     }
 
-    fn make_machine(&self) -> Box<dyn Fn(GroupId, ClusterId) -> RangeMap + Send> {
+    fn make_machine(&self, _build: u32) -> Box<dyn Fn(GroupId, ClusterId) -> RangeMap + Send> {
         Box::new(|group, _| RangeMap::new(group))
     }
 

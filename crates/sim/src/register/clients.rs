@@ -123,8 +123,8 @@ impl Workload for Registers {
         RegisterService::new(run << 8 | u64::from(node.0), self.groups, self.padding_max)
     }
 
-    fn make_machine(&self) -> Box<dyn Fn(GroupId, ClusterId) -> RegisterMachine + Send> {
-        Box::new(|_, _| RegisterMachine::default())
+    fn make_machine(&self, build: u32) -> Box<dyn Fn(GroupId, ClusterId) -> RegisterMachine + Send> {
+        Box::new(move |_, _| RegisterMachine::of_build(build))
     }
 
     fn clients(&self) -> usize {

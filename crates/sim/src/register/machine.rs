@@ -37,6 +37,9 @@ pub(crate) struct RegisterMachine {
     /// The times of the last few entries by their count. Older ones are forgotten, so that what is left of another
     /// state shows.
     recent: BTreeMap<u64, u64>,
+    /// Writes applied as of cluster version 2: builds before that know nothing of it.
+    counted: u64,
+    build: u32,
     /// What has arrived of a snapshot.
     loading: Vec<u8>,
 }
@@ -45,6 +48,13 @@ pub(crate) struct RegisterMachine {
 const RECENT: u64 = 16;
 
 impl RegisterMachine {
+    pub(crate) fn of_build(build: u32) -> RegisterMachine {
+        RegisterMachine {
+            build,
+            ..RegisterMachine::default()
+        }
+    }
+
     pub(crate) fn get(&self, key: u32) -> Cell {
         self.cells.get(&key).copied().unwrap_or_default()
     }
@@ -68,6 +78,7 @@ impl RegisterMachine {
             out.put_u64_le(*version);
         }
         out.put_u64_le(self.entries);
+        out.put_u64_le(self.counted);
         out.put_u32_le(self.recent.len() as u32);
         for (count, time) in &self.recent {
             out.put_u64_le(*count);
@@ -90,6 +101,7 @@ impl RegisterMachine {
             machine.last.insert(client, (number, image.try_get_u64_le().ok()?));
         }
         machine.entries = image.try_get_u64_le().ok()?;
+        machine.counted = image.try_get_u64_le().ok()?;
         for _ in 0..image.try_get_u32_le().ok()? {
             let count = image.try_get_u64_le().ok()?;
             machine.recent.insert(count, image.try_get_u64_le().ok()?);
@@ -140,6 +152,9 @@ impl StateMachine for RegisterMachine {
         let reason = "not a batch of writes".to_owned();
         let writes = decode(command).ok_or(ApplyError { index, reason })?;
         self.entries += 1;
+        if entry.version >= 2 && self.build >= 2 {
+            self.counted += writes.len() as u64;
+        }
         self.recent.insert(self.entries, entry.time.0);
         self.recent.remove(&self.entries.saturating_sub(RECENT));
         for Write {
@@ -187,6 +202,7 @@ impl StateMachine for RegisterMachine {
         if mutant!("load_without_clearing") {
             loaded.recent.append(&mut self.recent);
         }
+        loaded.build = self.build;
         *self = loaded;
         Ok(())
     }

@@ -302,7 +302,7 @@ impl Workload for Apps {
         TxGate::new(config, run << 8 | u64::from(node.0))
     }
 
-    fn make_machine(&self) -> Box<dyn Fn(GroupId, ClusterId) -> TxMachine + Send> {
+    fn make_machine(&self, _build: u32) -> Box<dyn Fn(GroupId, ClusterId) -> TxMachine + Send> {
         Box::new(|group, _| TxMachine::new(MachineConfig::new(group.0 as u8)))
     }
 
