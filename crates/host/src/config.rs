@@ -44,6 +44,8 @@ pub struct HostConfig {
     /// For how many election timeouts the lost replica must not have been connected before that: a node that was
     /// started twice by mistake, once on an empty directory, is not to lose the other.
     pub auto_replace_after_elections: u32,
+    /// For how long, of a group's time, an operator's permission to replace a node's lost directory is good.
+    pub replace_permission: Duration,
     /// A learner is promoted when it lacks at most this many entries.
     pub promote_within_entries: u64,
     /// A leader whose oldest write has waited this long for the disk hands leadership over.
@@ -130,6 +132,7 @@ impl HostConfig {
             keep_tail_entries: 1_000,
             auto_replace: true,
             auto_replace_after_elections: 10,
+            replace_permission: Duration::from_secs(3_600),
             promote_within_entries: 64,
             slow_disk: Duration::from_secs(2),
             apply_lag_max: 100_000,

@@ -14,11 +14,19 @@ pub enum HostCommand {
     /// From the next entry on, machines apply as of cluster version `version`. A version that is not above the one in
     /// force changes nothing. `by` is the node that an operator asked, `at_ms` the wall time there, for display.
     ClusterVersion { version: u32, by: NodeId, at_ms: u64 },
+    /// For the next `valid_ms` of the group's time an empty directory that comes back under `node`'s id may take the place
+    /// of the one that is lost; once. `by` and `at_ms` as above. Nothing for a node that is no member.
+    AllowReplace {
+        node: NodeId,
+        by: NodeId,
+        at_ms: u64,
+        valid_ms: u64,
+    },
 }
 
 impl HostCommand {
     pub fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(18);
+        let mut out = Vec::with_capacity(26);
         out.put_u8(VERSION);
         match self {
             HostCommand::ClusterVersion { version, by, at_ms } => {
@@ -26,6 +34,18 @@ impl HostCommand {
                 out.put_u32_le(*version);
                 out.put_u32_le(by.0);
                 out.put_u64_le(*at_ms);
+            }
+            HostCommand::AllowReplace {
+                node,
+                by,
+                at_ms,
+                valid_ms,
+            } => {
+                out.put_u8(2);
+                out.put_u32_le(node.0);
+                out.put_u32_le(by.0);
+                out.put_u64_le(*at_ms);
+                out.put_u64_le(*valid_ms);
             }
         }
         out.into()
@@ -44,6 +64,12 @@ impl HostCommand {
                 by: NodeId(reader.u32()?),
                 at_ms: reader.u64()?,
             },
+            2 => HostCommand::AllowReplace {
+                node: NodeId(reader.u32()?),
+                by: NodeId(reader.u32()?),
+                at_ms: reader.u64()?,
+                valid_ms: reader.u64()?,
+            },
             _ => return reader.malformed(),
         };
         reader.finish()?;
@@ -57,22 +83,26 @@ mod tests {
 
     #[test]
     fn a_command_is_read_as_written_and_in_no_other_length_version_or_kind() {
-        let command = HostCommand::ClusterVersion {
-            version: 2,
-            by: NodeId(3),
-            at_ms: 1_700_000_000_000,
+        let (by, at_ms) = (NodeId(3), 1_700_000_000_000);
+        let allowed = HostCommand::AllowReplace {
+            node: NodeId(2),
+            by,
+            at_ms,
+            valid_ms: 7,
         };
-        let bytes = command.encode();
-        assert_eq!(HostCommand::decode(bytes.clone()), Ok(command));
-        for len in 0..bytes.len() {
-            assert!(HostCommand::decode(bytes.slice(..len)).is_err(), "cut to {len}");
-        }
-        let longer = [&bytes[..], &[0]].concat();
-        assert!(HostCommand::decode(longer.into()).is_err(), "and a byte");
-        for at in 0..2 {
-            let mut other = bytes.to_vec();
-            other[at] = 9;
-            assert!(HostCommand::decode(other.into()).is_err(), "another version or kind");
+        for command in [HostCommand::ClusterVersion { version: 2, by, at_ms }, allowed] {
+            let bytes = command.encode();
+            assert_eq!(HostCommand::decode(bytes.clone()), Ok(command));
+            for len in 0..bytes.len() {
+                assert!(HostCommand::decode(bytes.slice(..len)).is_err(), "cut to {len}");
+            }
+            let longer = [&bytes[..], &[0]].concat();
+            assert!(HostCommand::decode(longer.into()).is_err(), "and a byte");
+            for at in 0..2 {
+                let mut other = bytes.to_vec();
+                other[at] = 9;
+                assert!(HostCommand::decode(other.into()).is_err(), "another version or kind");
+            }
         }
     }
 }

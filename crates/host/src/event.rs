@@ -168,6 +168,8 @@ pub(crate) enum DropReason {
     Full,
     DiskFull,
     UnknownGroup,
+    /// The term that it was built on is over.
+    TermChanged,
     /// No replica could apply it.
     Unreadable(ApplyError),
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use settle_base::{GroupId, Mono, NodeId, PeerId, Prng};
+use settle_base::{GroupId, Mono, NodeId, PeerId, Prng, Term};
 use settle_machine::{Action, Context, Event, GroupView, Service, StateMachine};
 use settle_raft::{Message, ProposeError, ReadError, Role};
 use settle_storage::{Disk, DiskRead, FileName};
@@ -77,8 +77,6 @@ pub struct Host<S: Service, D> {
     /// When each replica of a member was last connected. One that never was counts from the start.
     pub(crate) last_connected: BTreeMap<PeerId, Mono>,
     pub(crate) started: Mono,
-    /// Operators said that these nodes' directories are lost.
-    pub(crate) replace_allowed: BTreeSet<NodeId>,
     pub(crate) counters: HostCounters,
     pub(crate) sync_last: std::time::Duration,
     pub(crate) stages: Stages,
@@ -165,7 +163,6 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             ticks: 0,
             last_connected: BTreeMap::new(),
             started: now,
-            replace_allowed: BTreeSet::new(),
             counters: HostCounters::default(),
             sync_last: std::time::Duration::ZERO,
             stages,
@@ -336,11 +333,15 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 self.on_snapshot_ack(incarnation, group, stream, next, now, out);
             }
             PeerMessage::SnapshotReject { group, stream } => self.on_snapshot_reject(incarnation, group, stream, out),
-            PeerMessage::Propose { group, command } => {
+            PeerMessage::Propose {
+                group,
+                command,
+                expected_term,
+            } => {
                 let is_leader = self.groups.get(&group).is_some_and(|g| g.raft.role() == Role::Leader);
                 if is_leader {
                     self.counters.proposals_taken_over += 1;
-                    self.take_over(from, group, command, now, out);
+                    self.take_over(from, group, (command, expected_term), now, out);
                 } else {
                     // Not passed on: two nodes that each believe in the other would play for ever.
                     self.counters.drop_proposal(DropReason::NotLeader);
@@ -348,6 +349,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             }
             PeerMessage::Service(body) => self.serve(Event::Peer { from, body }, now, out),
             PeerMessage::Pulse { boot, leads } => self.on_pulse(from, boot, leads),
+            PeerMessage::AllowReplace { node, at_ms } => drop(self.allow_replace_here(node, from, at_ms, now)),
             PeerMessage::Join(_) => unreachable!("taken above"),
         }
         Ok(())
@@ -376,7 +378,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         for action in actions.drain(..) {
             match action {
                 Action::Respond(response) => out.push(HostAction::Respond(response)),
-                Action::Propose { group, command } => self.propose(group, command, now, out),
+                Action::Propose {
+                    group,
+                    command,
+                    expected_term,
+                } => self.propose(group, command, expected_term, now, out),
                 Action::Read { group, token } => self.read(group, token, now),
                 Action::Peer { to, body } => {
                     if self.peers.get(&to).is_some_and(|p| p.is_linked) {
@@ -390,9 +396,16 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.actions = actions;
     }
 
-    fn propose(&mut self, group: GroupId, command: Bytes, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+    fn propose(
+        &mut self,
+        group: GroupId,
+        command: Bytes,
+        expected_term: Option<Term>,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) {
         self.counters.proposals += 1;
-        if let Err(reason) = self.try_propose(group, command, now, out) {
+        if let Err(reason) = self.try_propose(group, command, expected_term, now, out) {
             self.counters.drop_proposal(reason);
         }
     }
@@ -402,12 +415,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         &mut self,
         from: NodeId,
         group: GroupId,
-        command: Bytes,
+        (command, expected_term): (Bytes, Option<Term>),
         now: Mono,
         out: &mut Vec<HostAction<S::Response>>,
     ) {
         self.counters.proposals += 1;
-        let Err(reason) = self.try_propose(group, command, now, out) else {
+        let Err(reason) = self.try_propose(group, command, expected_term, now, out) else {
             return;
         };
         if let DropReason::Unreadable(source) = &reason {
@@ -422,6 +435,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         &mut self,
         group: GroupId,
         command: Bytes,
+        expected_term: Option<Term>,
         now: Mono,
         out: &mut Vec<HostAction<S::Response>>,
     ) -> Result<(), DropReason> {
@@ -432,10 +446,18 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         if g.raft.role() != Role::Leader {
             // Should the leader not be there, this replica is to notice.
             g.raft.wake();
+            if expected_term.is_some_and(|expected| expected < g.raft.term()) {
+                return Err(DropReason::TermChanged);
+            }
             let leader = g.raft.leader();
             let to = self.node_of(leader).ok_or(DropReason::NoLeader)?;
             self.counters.proposals_forwarded += 1;
-            send(out, to, PeerMessage::Propose { group, command });
+            let message = PeerMessage::Propose {
+                group,
+                command,
+                expected_term,
+            };
+            send(out, to, message);
             return Ok(());
         }
         if self.disk_is_full {
@@ -448,12 +470,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let machine = g.machine.as_ref().ok_or(DropReason::NotLeader)?;
         machine.check(&command).map_err(DropReason::Unreadable)?;
         let time = g.time(now);
-        match g.raft.propose(command, time, None) {
+        match g.raft.propose(command, time, expected_term) {
             Ok((_, index)) => {
                 self.stages.proposed(&mut g.line, group, index, now);
                 Ok(())
             }
             Err(ProposeError::Full { .. }) => Err(DropReason::Full),
+            Err(ProposeError::TermChanged { .. }) => Err(DropReason::TermChanged),
             Err(_) => Err(DropReason::NotLeader),
         }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use settle_base::{GroupId, GroupTime, Mono, NodeId, PeerId};
 use settle_machine::{Event, Service, StateMachine};
-use settle_raft::{ConfState, Config, HardState, MAX_PEERS, ProgressState, Raft, Restored, Role, SnapshotMeta};
+use settle_raft::{ConfState, Config, HardState, MAX_PEERS, ProgressState, Raft, Restored, SnapshotMeta};
 use settle_storage::{Disk, DiskError, DiskErrorKind, DiskRead, Op};
 use settle_wal::{LogIdentity, Record, Wal, WalError};
 
@@ -310,13 +310,14 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             .map_or(GroupId(0), |last| GroupId(last.0 + 1));
         for id in ids {
             let Some(group) = self.groups.get(&id) else { continue };
+            let time = group.time(now);
             // A learner that stands in nobody's place is one because an operator wants it so.
             let is_misfit = |(node, hello): &(NodeId, Hello)| {
                 let mut others = group
                     .book
                     .iter()
                     .filter(|m| m.node == *node && m.peer != hello.incarnation);
-                let is_wanted = self.replace_allowed.contains(node) || others.next().is_some();
+                let is_wanted = group.book.may_replace(*node, time) || others.next().is_some();
                 let can_apply = is_new_enough(hello.build, group.book.cluster_version());
                 can_apply
                     && is_wanted
@@ -338,7 +339,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     now.since(last) >= patience
                 };
                 let is_allowed =
-                    self.replace_allowed.contains(&node) || (self.config.auto_replace && others.all(is_gone));
+                    group.book.may_replace(node, time) || (self.config.auto_replace && others.all(is_gone));
                 if !is_allowed {
                     return None;
                 }
@@ -365,7 +366,6 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             });
             // One change at a time.
             if let Some((node, peer, change)) = due {
-                let time = group.time(now);
                 let group = self.groups.get_mut(&id).expect("it was just asked");
                 if group.raft.propose_conf_change(change, time).is_ok() {
                     out.push(HostAction::Note(HostNote::ReplacementProposed {
@@ -376,20 +376,6 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 }
             }
         }
-        if !self.replace_allowed.is_empty() && self.ticks.is_multiple_of(u64::from(self.config.election_ticks)) {
-            self.forget_permissions();
-        }
-    }
-
-    /// A node that took its place in every group needs no permission any more.
-    fn forget_permissions(&mut self) {
-        let is_replaced = |node: &NodeId| {
-            let peer = self.peers.get(node).map(|p| p.hello.incarnation);
-            let groups = || self.groups.values();
-            let leads_all = groups().all(|g| g.raft.role() == Role::Leader);
-            leads_all && peer.is_some_and(|p| groups().all(|g| g.raft.conf().voters.contains(&p)))
-        };
-        self.replace_allowed.retain(|node| !is_replaced(node));
     }
 }
 

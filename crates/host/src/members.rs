@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use settle_base::{NodeId, PeerId};
+use settle_base::{GroupTime, NodeId, PeerId};
 use settle_raft::{ConfChange, ConfChangeKind, ConfState};
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     wire::{Decoded, Reader},
 };
 
-const BOOK_VERSION: u8 = 2;
+const BOOK_VERSION: u8 = 3;
 /// The cluster version of a group that nobody has raised.
 pub(crate) const CLUSTER_VERSION_FIRST: u32 = 1;
 /// Far more than as many members need as a configuration may have.
@@ -24,6 +24,8 @@ pub struct Book {
     members: BTreeMap<PeerId, Member>,
     /// What machines apply as of.
     cluster_version: u32,
+    /// Members whose lost directories an operator lets be replaced, until when. No more than there are members.
+    replaceable: BTreeMap<NodeId, GroupTime>,
 }
 
 impl Default for Book {
@@ -31,6 +33,7 @@ impl Default for Book {
         Book {
             members: BTreeMap::new(),
             cluster_version: CLUSTER_VERSION_FIRST,
+            replaceable: BTreeMap::new(),
         }
     }
 }
@@ -58,6 +61,11 @@ impl Book {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = vec![BOOK_VERSION];
         out.extend(self.cluster_version.to_le_bytes());
+        crate::wire::put_count(&mut out, self.replaceable.len());
+        for (node, until) in &self.replaceable {
+            out.extend(node.0.to_le_bytes());
+            out.extend(until.0.to_le_bytes());
+        }
         let members: Vec<_> = self.members.values().cloned().collect();
         put_members(&mut out, &members);
         out.into()
@@ -70,8 +78,18 @@ impl Book {
             return reader.malformed();
         }
         let cluster_version = reader.u32()?;
+        let mut replaceable = BTreeMap::new();
+        for _ in 0..reader.count(12)? {
+            let node = NodeId(reader.u32()?);
+            let is_next = replaceable.last_key_value().is_none_or(|(last, _)| *last < node);
+            if !is_next {
+                return reader.malformed();
+            }
+            replaceable.insert(node, GroupTime(reader.u64()?));
+        }
         let mut book = Book::new(members(&mut reader)?);
         book.cluster_version = cluster_version;
+        book.replaceable = replaceable;
         reader.finish()?;
         Ok(book)
     }
@@ -86,10 +104,30 @@ impl Book {
         self.cluster_version = self.cluster_version.max(version);
     }
 
-    /// Follows an applied change: learns who it brings and forgets who is in no part of the configuration any more.
+    /// Whether an operator lets a directory that `node` lost be replaced, at `time`.
+    pub(crate) fn may_replace(&self, node: NodeId, time: GroupTime) -> bool {
+        self.replaceable.get(&node).is_some_and(|until| time < *until)
+    }
+
+    /// At `time`; nothing for a node that is no member.
+    pub(crate) fn allow_replace(&mut self, node: NodeId, time: GroupTime, until: GroupTime) {
+        self.replaceable.retain(|_, until| time < *until);
+        if self.knows_node(node) {
+            self.replaceable.insert(node, until);
+        }
+    }
+
+    /// Follows an applied change: learns who it brings and forgets who is in no part of the configuration any more. A
+    /// permission to replace ends with the replacement, which is when a voter is brought, and with the member.
     pub(crate) fn apply(&mut self, brought: Book, conf: &ConfState) {
+        for member in brought.iter().filter(|m| conf.voters.contains(&m.peer)) {
+            self.replaceable.remove(&member.node);
+        }
         self.members.extend(brought.members);
         self.members.retain(|peer, _| is_in(conf, *peer));
+        let members = &self.members;
+        self.replaceable
+            .retain(|node, _| members.values().any(|m| m.node == *node));
     }
 }
 

@@ -1,11 +1,16 @@
 //! What an operator may change about a group's members: one node at a time, always through a joint configuration.
 
+use std::collections::BTreeSet;
+
 use settle_base::{GroupId, Mono, NodeId, PeerId};
 use settle_machine::Service;
 use settle_raft::{ConfChange, ConfChangeKind};
 use settle_storage::{Disk, DiskRead};
 
-use crate::{Host, Member, MemberRole, members::Book, versions::is_new_enough};
+use crate::{
+    Host, HostAction, HostCommand, Member, MemberRole, OperatorDone, OperatorError, OperatorOutcome, PeerMessage,
+    host::send, members::Book, versions::is_new_enough,
+};
 
 impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     /// Proposes that `node`'s replica gets `role` in `group`. False when this replica does not lead the group, another
@@ -76,5 +81,58 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         g.raft
             .propose_conf_change(ConfChange { changes, context }, time)
             .is_ok()
+    }
+
+    /// Lets `node`'s lost directory be replaced in all groups that it is known here to be a member of: proposes that in
+    /// those led here, and passes it on to the leaders of the others.
+    pub(crate) fn allow_replace(
+        &mut self,
+        node: NodeId,
+        at_ms: u64,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> OperatorOutcome {
+        let (mut is_known, mut leaderless, mut ask) = (false, 0, BTreeSet::new());
+        for group in self.groups.values().filter(|g| g.book.knows_node(node)) {
+            is_known = true;
+            match self.node_of(group.raft.leader()) {
+                Some(leader) if leader == self.config.node => {}
+                Some(leader) => _ = ask.insert(leader),
+                None => leaderless += 1,
+            }
+        }
+        if !is_known {
+            return Err(OperatorError::UnknownMember { node });
+        }
+        let groups = leaderless + self.allow_replace_here(node, self.config.node, at_ms, now);
+        for leader in ask {
+            send(out, leader, PeerMessage::AllowReplace { node, at_ms });
+        }
+        match groups {
+            0 => Ok(OperatorDone::Begun),
+            groups => Err(OperatorError::NotTaken { node, groups }),
+        }
+    }
+
+    /// The same for the groups that are led here; how many of them did not take it. One that is in force for long enough
+    /// is not given again: an operator who asks often does not fill the log.
+    pub(crate) fn allow_replace_here(&mut self, node: NodeId, by: NodeId, at_ms: u64, now: Mono) -> usize {
+        let valid = self.config.replace_permission;
+        let command = HostCommand::AllowReplace {
+            node,
+            by,
+            at_ms,
+            valid_ms: valid.as_millis() as u64,
+        };
+        let mut not_taken = 0;
+        for id in self.groups.led_by(self.identity.incarnation) {
+            let group = self.groups.get(&id).expect("only groups that are here are filed");
+            let time = group.time(now);
+            if group.book.knows_node(node) && !group.book.may_replace(node, time + valid / 2) {
+                let group = self.groups.get_mut(&id).expect("it was just asked");
+                not_taken += usize::from(group.raft.propose_host(command.encode(), time, None).is_err());
+            }
+        }
+        not_taken
     }
 }

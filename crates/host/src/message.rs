@@ -1,7 +1,7 @@
 //! What nodes say to each other. The bytes are made by [`crate::peer_codec`].
 
 use bytes::Bytes;
-use settle_base::{GroupId, NodeId, PeerId};
+use settle_base::{GroupId, NodeId, PeerId, Term};
 use settle_raft::Message;
 
 use crate::{ClusterId, Leads, Member};
@@ -45,10 +45,17 @@ pub enum PeerMessage {
         group: GroupId,
         stream: u64,
     },
-    /// A command for the group that the receiver leads.
+    /// A command for the group that the receiver leads; only in `expected_term`, when given.
     Propose {
         group: GroupId,
         command: Bytes,
+        expected_term: Option<Term>,
+    },
+    /// An operator asked the sender to let `node` be replaced, and the receiver leads a group that it is a member of.
+    AllowReplace {
+        node: NodeId,
+        /// Wall time there, for display.
+        at_ms: u64,
     },
     /// From this node's service to that one's.
     Service(Bytes),

@@ -12,9 +12,13 @@ use crate::{Host, HostAction, HostNote, members::Book};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OperatorRequest {
-    /// The node's data directory is lost for good; let its new, empty one in.
+    /// The node's data directory is lost for good; let its new, empty one in, in every group known here. The permission
+    /// is part of the groups' history, so that no later leader asks for it again, and ends with the replacement or after
+    /// [`HostConfig::replace_permission`](crate::HostConfig::replace_permission). Asked of any member; `at_ms` is the
+    /// wall time, for display.
     ReplaceMember {
         node: NodeId,
+        at_ms: u64,
     },
     TransferLeader {
         group: GroupId,
@@ -114,6 +118,13 @@ pub enum OperatorError {
              the node is not connected, or it has to catch up as a learner first"
     )]
     NoChange { group: GroupId, node: NodeId },
+    #[error("no group here has node {node} as a member: ask a node that is in a group with it")]
+    UnknownMember { node: NodeId },
+    #[error(
+        "the permission to replace node {node} did not reach {groups} groups, which have no leader that is known here or \
+             take nothing now: ask again, or ask their leaders' nodes"
+    )]
+    NotTaken { node: NodeId, groups: usize },
     #[error("cluster version {version} cannot be raised to: node {node} runs build {build}")]
     OldBuild { node: NodeId, build: u32, version: u32 },
     #[error("cluster version {version} cannot be raised to: node {node} is not connected, so its build is not known")]
@@ -132,6 +143,8 @@ impl OperatorError {
             OperatorError::HasQuorum { .. } => 65,
             OperatorError::Reset { .. } => 66,
             OperatorError::NoChange { .. } => 67,
+            OperatorError::UnknownMember { .. } => 68,
+            OperatorError::NotTaken { .. } => 69,
             OperatorError::OldBuild { .. } => 70,
             OperatorError::UnknownBuild { .. } => 71,
         };
@@ -143,6 +156,7 @@ impl OperatorError {
             OperatorError::NotLeader { .. }
             | OperatorError::NoChange { .. }
             | OperatorError::NoHeir { .. }
+            | OperatorError::NotTaken { .. }
             | OperatorError::UnknownBuild { .. }
             | OperatorError::NothingToTake { .. } => Retryable::Yes,
             _ => Retryable::No,
@@ -155,11 +169,7 @@ pub type OperatorOutcome = Result<OperatorDone, OperatorError>;
 impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     pub(crate) fn operator(&mut self, request: OperatorRequest, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
         let outcome = match &request {
-            OperatorRequest::ReplaceMember { node } => {
-                self.replace_allowed.insert(*node);
-                self.replace_lost_members(now, out);
-                Ok(OperatorDone::Begun)
-            }
+            OperatorRequest::ReplaceMember { node, at_ms } => self.allow_replace(*node, *at_ms, now, out),
             OperatorRequest::TransferLeader { group, to } => self.transfer_leader(*group, *to),
             OperatorRequest::TakeSnapshot { group } => {
                 let is_here = self.groups.get(group).is_some();

@@ -1,6 +1,6 @@
 //! The order of things: write, then (once durable) promise, apply, answer. Everything that consensus wants passes here.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use settle_base::{GroupId, Index, Mono, NodeId, PeerId};
@@ -599,6 +599,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         }
                         is_conf_changed = true;
                     }
+                    Ok(HostCommand::AllowReplace { node, valid_ms, .. }) => {
+                        let until = entry.time + Duration::from_millis(valid_ms);
+                        Arc::make_mut(&mut book).allow_replace(node, entry.time, until);
+                        is_conf_changed = true;
+                    }
                     Err(_) => return Err(HostError::Entry { group: id, index }),
                 },
             }
@@ -717,6 +722,7 @@ impl crate::HostCounters {
             DropReason::Full => self.dropped_full += 1,
             DropReason::DiskFull => self.dropped_disk_full += 1,
             DropReason::UnknownGroup => self.dropped_unknown_group += 1,
+            DropReason::TermChanged => self.dropped_term_changed += 1,
             DropReason::Unreadable(_) => self.dropped_unreadable += 1,
         }
     }

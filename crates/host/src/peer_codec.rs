@@ -92,9 +92,17 @@ pub fn encode(message: &PeerMessage) -> Bytes {
             out.put_u64_le(group.0);
             out.put_u64_le(*stream);
         }
-        PeerMessage::Propose { group, command } => {
+        PeerMessage::Propose {
+            group,
+            command,
+            expected_term,
+        } => {
             out.put_u8(5);
             out.put_u64_le(group.0);
+            out.put_u8(u8::from(expected_term.is_some()));
+            if let Some(term) = expected_term {
+                out.put_u64_le(*term);
+            }
             put_bytes(&mut out, command);
         }
         PeerMessage::Service(body) => {
@@ -116,6 +124,11 @@ pub fn encode(message: &PeerMessage) -> Bytes {
             out.put_u32_le(leads.count);
             out.put_u8(leads.priority);
             out.put_u8(u8::from(leads.accepts));
+        }
+        PeerMessage::AllowReplace { node, at_ms } => {
+            out.put_u8(10);
+            out.put_u32_le(node.0);
+            out.put_u64_le(*at_ms);
         }
     }
     out.into()
@@ -153,6 +166,10 @@ pub fn decode(bytes: Bytes) -> Result<PeerMessage, Malformed> {
         },
         5 => PeerMessage::Propose {
             group: GroupId(reader.u64()?),
+            expected_term: match reader.bool()? {
+                true => Some(reader.u64()?),
+                false => None,
+            },
             command: reader.bytes()?,
         },
         6 => PeerMessage::Service(reader.bytes()?),
@@ -170,6 +187,10 @@ pub fn decode(bytes: Bytes) -> Result<PeerMessage, Malformed> {
                 priority: reader.u8()?,
                 accepts: reader.bool()?,
             },
+        },
+        10 => PeerMessage::AllowReplace {
+            node: NodeId(reader.u32()?),
+            at_ms: reader.u64()?,
         },
         _ => return reader.malformed(),
     };

@@ -23,6 +23,8 @@ pub struct HostCounters {
     pub dropped_full: u64,
     pub dropped_disk_full: u64,
     pub dropped_unknown_group: u64,
+    /// Asked for in a term that was over.
+    pub dropped_term_changed: u64,
     /// Commands that no replica could have applied.
     pub dropped_unreadable: u64,
     pub reads: u64,

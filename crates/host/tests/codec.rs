@@ -68,11 +68,15 @@ fn the_bytes_of_version_1_never_change() {
         recovering: Some(7),
     });
     assert_eq!(hex(&encode(&grant)), format!("{start}04020401010700000000000000"));
-    let propose = PeerMessage::Propose {
+    let propose = |expected_term| PeerMessage::Propose {
         group: GroupId(1),
         command: Bytes::from_static(b"c"),
+        expected_term,
     };
-    assert_eq!(hex(&encode(&propose)), "010501000000000000000100000063");
+    let start = "01050100000000000000";
+    assert_eq!(hex(&encode(&propose(None))), format!("{start}000100000063"));
+    let in_term_3 = format!("{start}0103000000000000000100000063");
+    assert_eq!(hex(&encode(&propose(Some(3)))), in_term_3);
     let founders = vec![Member {
         peer: PeerId(9),
         node: NodeId(2),
@@ -234,11 +238,16 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
             group: GroupId(group),
             stream
         }),
-        (n(), bytes()).prop_map(|(group, command)| PeerMessage::Propose {
+        (n(), bytes(), any::<Option<u64>>()).prop_map(|(group, command, expected_term)| PeerMessage::Propose {
             group: GroupId(group),
-            command
+            command,
+            expected_term
         }),
         bytes().prop_map(PeerMessage::Service),
+        (any::<u32>(), n()).prop_map(|(node, at_ms)| PeerMessage::AllowReplace {
+            node: NodeId(node),
+            at_ms
+        }),
         (n(), any::<u32>(), any::<u8>(), any::<bool>()).prop_map(|(boot, count, priority, accepts)| {
             let leads = Leads {
                 count,

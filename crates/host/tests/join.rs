@@ -2,10 +2,13 @@
 
 mod harness;
 
-use harness::{Cluster, GROUP, config, open};
+use std::time::Duration;
+
+use harness::{Cluster, GROUP, TICK_MS, config, open};
 use settle_base::{Mono, NodeId, PeerId};
 use settle_host::{
-    ClusterId, HostEvent, HostNote, JoinMessage, Member, MemberRole, OpenError, OperatorRequest, PeerError, PeerMessage,
+    ClusterId, HostEvent, HostNote, JoinMessage, Member, MemberRole, OpenError, OperatorDone, OperatorError,
+    OperatorOutcome, OperatorRequest, PeerError, PeerMessage,
 };
 use settle_raft::Body;
 use settle_storage::{DiskRead, FileName, MemDisk, Op};
@@ -103,7 +106,10 @@ fn without_permission_a_wiped_node_stays_outside_until_an_operator_says_so() {
     let members = |c: &Cluster| c.hosts[&leader].raft(GROUP).expect("a member").conf().peers().len();
     assert_eq!((members(&cluster), cluster.is_voter(lost)), (3, false));
     let node = settle_base::NodeId(lost);
-    cluster.give(leader, HostEvent::Operator(OperatorRequest::ReplaceMember { node }));
+    cluster.give(
+        leader,
+        HostEvent::Operator(OperatorRequest::ReplaceMember { node, at_ms: 0 }),
+    );
     cluster.until("replaced voter", |c| c.is_voter(lost));
 }
 
@@ -364,5 +370,88 @@ fn a_restarted_cluster_goes_on_where_it_was() {
             .filter(|(_, n)| matches!(n, HostNote::Founded { .. }))
             .count(),
         1
+    );
+}
+
+/// A cluster of `size` in which only operators have lost members replaced.
+fn strict(size: u32) -> Cluster {
+    let tune: harness::Tune = |config| {
+        config.auto_replace = false;
+        config.replace_permission = Duration::from_secs(20);
+    };
+    let mut cluster = Cluster::tuned(size, tune);
+    cluster.auto_replace = false;
+    (1..=size).for_each(|node| {
+        cluster.stop(node);
+        cluster.start(node).expect("it is empty");
+    });
+    cluster.connect_all();
+    cluster.until("leader", |c| c.leader().is_some());
+    cluster
+}
+
+fn outcome(cluster: &mut Cluster, asked: u32, node: u32) -> OperatorOutcome {
+    cluster.notes.clear();
+    let request = OperatorRequest::ReplaceMember {
+        node: NodeId(node),
+        at_ms: 0,
+    };
+    cluster.give(asked, HostEvent::Operator(request));
+    let told = cluster.notes.iter().find_map(|(_, note)| match note {
+        HostNote::Operated { outcome, .. } => Some(outcome.clone()),
+        _ => None,
+    });
+    cluster.deliver();
+    told.expect("each request is answered in the same step")
+}
+
+#[test]
+fn a_permission_asked_of_any_member_outlives_the_leader_and_serves_for_one_replacement() {
+    let mut cluster = strict(5);
+    let leader = cluster.leader().expect("just seen");
+    let (asked, lost) = (leader % 5 + 1, (leader + 1) % 5 + 1);
+    cluster.stop(lost);
+    cluster.disks[&lost].wipe();
+    assert_eq!(outcome(&mut cluster, asked, lost), Ok(OperatorDone::Begun));
+    cluster.ticks(4);
+    cluster.stop(leader);
+    cluster.until("the next leader", |c| c.leader().is_some());
+    cluster.start(lost).expect("an empty directory opens");
+    cluster.connect_all();
+    cluster.until("replaced voter", |c| c.is_voter(lost));
+    cluster.start(leader).expect("its directory is whole");
+    cluster.connect_all();
+    cluster.ticks(20);
+    // It comes back empty once more, and nobody was asked again.
+    cluster.stop(lost);
+    cluster.disks[&lost].wipe();
+    cluster.start(lost).expect("an empty directory opens");
+    cluster.connect_all();
+    cluster.ticks(200);
+    assert!(!cluster.is_voter(lost));
+    // The lost node itself knows of nobody to pass it on to.
+    let unknown = OperatorError::UnknownMember { node: NodeId(lost) };
+    assert_eq!(outcome(&mut cluster, lost, lost), Err(unknown));
+}
+
+#[test]
+fn a_permission_that_nobody_used_in_time_is_over_and_one_that_reaches_no_leader_is_refused() {
+    let mut cluster = strict(3);
+    let leader = cluster.leader().expect("just seen");
+    let (other, lost) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    cluster.stop(lost);
+    cluster.disks[&lost].wipe();
+    assert_eq!(outcome(&mut cluster, leader, lost), Ok(OperatorDone::Begun));
+    cluster.ticks(21 * 1_000 / TICK_MS as u32);
+    cluster.start(lost).expect("an empty directory opens");
+    cluster.connect_all();
+    cluster.ticks(200);
+    assert!(!cluster.is_voter(lost));
+    cluster.stop(leader);
+    cluster.ticks(40);
+    let node = NodeId(lost);
+    assert_eq!(
+        outcome(&mut cluster, other, lost),
+        Err(OperatorError::NotTaken { node, groups: 1 })
     );
 }

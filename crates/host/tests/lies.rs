@@ -10,7 +10,7 @@ use settle_raft::{Body, Message, SnapshotMeta};
 use settle_storage::DiskRead;
 
 /// A membership book of nobody, well written.
-const EMPTY_BOOK: Bytes = Bytes::from_static(&[2, 0, 0, 0, 0, 0, 0, 0, 0]);
+const EMPTY_BOOK: Bytes = Bytes::from_static(&[3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 
 #[test]
 fn a_command_that_no_replica_could_apply_never_reaches_the_log() {
@@ -18,7 +18,12 @@ fn a_command_that_no_replica_could_apply_never_reaches_the_log() {
     let leader = cluster.leader().expect("it was founded");
     let from = NodeId(leader % 3 + 1);
     let (group, command) = (GROUP, Bytes::from_static(b"two\nlines"));
-    let message = PeerMessage::Propose { group, command };
+    let expected_term = None;
+    let message = PeerMessage::Propose {
+        group,
+        command,
+        expected_term,
+    };
     cluster.give(leader, HostEvent::Peer { from, message });
     assert_eq!(cluster.closed.len(), 1);
     assert_eq!(cluster.closed[0].1.code().to_string(), "HO0047");

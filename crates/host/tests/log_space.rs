@@ -23,7 +23,11 @@ impl Service for Many {
 
     fn step(&mut self, event: Event<'_, Bytes, (GroupId, Bytes)>, context: &mut Context<'_, Journal, ()>) {
         match event {
-            Event::Request((group, command)) => context.act(Action::Propose { group, command }),
+            Event::Request((group, command)) => context.act(Action::Propose {
+                group,
+                command,
+                expected_term: None,
+            }),
             Event::Applied { effects, .. } => effects.clear(),
             _ => {}
         }

@@ -97,6 +97,7 @@ impl Service for Front {
             Event::Request(group) => context.act(Action::Propose {
                 group,
                 command: Bytes::from_static(b"one more"),
+                expected_term: None,
             }),
             Event::Applied { group, .. } => context.act(Action::Respond(group)),
             _ => {}

@@ -4,9 +4,11 @@ mod harness;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use harness::{Ask, Cluster, GROUP, Told};
 use settle_base::{Mono, NodeId, Prng};
 use settle_host::{HostError, HostEvent, HostNote, OperatorRequest, PeerMessage};
+use settle_machine::Action;
 use settle_raft::{Body, Message};
 use settle_storage::{DiskRead, Latency};
 
@@ -383,4 +385,49 @@ fn a_peer_that_speaks_for_another_replica_is_cut_off_and_changes_nothing() {
     assert_eq!(cluster.closed[0].1.code().to_string(), "HO0045");
     assert_eq!(cluster.hosts[&victim].raft(GROUP).expect("a member").term(), term);
     assert!(cluster.now > Mono::ZERO);
+}
+
+/// What was true when a command was built may be so no more once another has led in between, even if the leader of then
+/// leads again (the ABA problem that JRaft guards against with the same field).
+#[test]
+fn a_command_for_a_term_that_is_over_is_dropped_wherever_it_is_noticed() {
+    let mut cluster = Cluster::founded(3);
+    let leader = cluster.leader().expect("it was founded");
+    let other = leader % 3 + 1;
+    let term = cluster.hosts[&leader].raft(GROUP).expect("a member").term();
+    let propose = |text: &'static str| {
+        let (group, command, expected_term) = (GROUP, Bytes::from_static(text.as_bytes()), Some(term));
+        let action = Action::Propose {
+            group,
+            command,
+            expected_term,
+        };
+        HostEvent::Request(Ask::Act(action))
+    };
+    cluster.give(other, propose("forwarded in its term"));
+    cluster.deliver();
+    cluster.give(leader, propose("in its term"));
+    cluster.until("both", |c| c.lines(other) == ["forwarded in its term", "in its term"]);
+    // Away and back: the same node leads in a later term.
+    for (from, to) in [(leader, other), (other, leader)] {
+        let (group, to_node) = (GROUP, NodeId(to));
+        let request = OperatorRequest::TransferLeader { group, to: to_node };
+        cluster.give(from, HostEvent::Operator(request));
+        cluster.until("a handover", |c| c.leader() == Some(to));
+        cluster.ticks(4);
+    }
+    cluster.give(leader, propose("late"));
+    cluster.give(other, propose("late, not even forwarded"));
+    let (group, command, expected_term) = (GROUP, Bytes::from_static(b"late on its way"), Some(term));
+    let message = PeerMessage::Propose {
+        group,
+        command,
+        expected_term,
+    };
+    let from = NodeId(other);
+    cluster.give(leader, HostEvent::Peer { from, message });
+    cluster.ticks(10);
+    assert_eq!(cluster.lines(other).len(), 2);
+    let dropped = |node| cluster.hosts[&node].counters().dropped_term_changed;
+    assert_eq!((dropped(leader), dropped(other)), (2, 1));
 }

@@ -114,7 +114,11 @@ impl<M: StateMachine> Commands<M> {
             self.proposed_again += u64::from(pending.proposed.is_some());
             pending.proposed = Some(context.now);
             let (group, command) = (pending.group, pending.wrapped.clone());
-            context.act(Action::Propose { group, command });
+            context.act(Action::Propose {
+                group,
+                command,
+                expected_term: None,
+            });
         }
         for token in self.due_reads.drain(..) {
             if let Some(read) = self.reads.get(&token) {

@@ -129,9 +129,13 @@ impl<'a, M, Response> Context<'a, M, Response> {
 pub enum Action<Response> {
     /// Propose a command: here when this replica leads, else by way of the leader's node. It may be lost, and it may
     /// be applied although it seemed lost; a service that proposes again must make its commands idempotent.
+    ///
+    /// With an `expected_term` it is taken by a leader of exactly that term or not at all: for a command that was built
+    /// on what the leader of that term had applied, and must not enter the log after another has led in between.
     Propose {
         group: GroupId,
         command: Bytes,
+        expected_term: Option<Term>,
     },
     /// Ask for a linearizable read of this node's replica; answered by `ReadReady` or `ReadDropped`.
     Read {

@@ -60,7 +60,11 @@ impl Service for Front {
 
     fn step(&mut self, event: Event<'_, (), (GroupId, Bytes)>, context: &mut Context<'_, Counter, ()>) {
         if let Event::Request((group, command)) = event {
-            context.act(Action::Propose { group, command });
+            context.act(Action::Propose {
+                group,
+                command,
+                expected_term: None,
+            });
         }
     }
 }

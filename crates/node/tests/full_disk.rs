@@ -91,7 +91,11 @@ impl Service for Front {
         match event {
             Event::Request(Ask::Add) => {
                 let command = Bytes::from(vec![7; LINE]);
-                context.act(Action::Propose { group, command });
+                context.act(Action::Propose {
+                    group,
+                    command,
+                    expected_term: None,
+                });
             }
             Event::Request(Ask::Read) => context.act(Action::Read { group, token: 1 }),
             Event::Applied { effects, .. } => effects.clear(),

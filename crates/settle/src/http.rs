@@ -1,6 +1,9 @@
 //! The HTTP API: health, metrics, and what operators ask.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use axum::{
     Json, Router,
@@ -329,14 +332,12 @@ async fn replace(
     State(api): State<Arc<Api>>,
     Json(NodeNumber { node }): Json<NodeNumber>,
 ) -> Result<StatusCode, ApiError> {
-    let status = status_of_leader(&api).await?;
-    let mut members = status.groups.iter().flat_map(|group| &group.members);
-    if !members.any(|member| member.node == NodeId(node)) {
-        return Err(ApiError::bad_request(format!(
-            "node {node} is no member of this cluster"
-        )));
-    }
-    operate(&api, OperatorRequest::ReplaceMember { node: NodeId(node) }).await?;
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let request = OperatorRequest::ReplaceMember {
+        node: NodeId(node),
+        at_ms: since_epoch.as_millis() as u64,
+    };
+    operate(&api, request).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -411,7 +412,7 @@ async fn reset_members(
 async fn operate(api: &Api, request: OperatorRequest) -> Result<OperatorDone, ApiError> {
     api.node.operate(request).await?.map_err(|refused| ApiError {
         status: match refused {
-            OperatorError::UnknownGroup { .. } => StatusCode::NOT_FOUND,
+            OperatorError::UnknownGroup { .. } | OperatorError::UnknownMember { .. } => StatusCode::NOT_FOUND,
             _ => StatusCode::CONFLICT,
         },
         code: refused.code(),

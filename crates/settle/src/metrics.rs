@@ -44,7 +44,7 @@ const SAMPLES: &[(&str, &str, Sample)] = &[
     ("settle_elections_won", "Elections that this server has won since it started", |host, _, _| host.counters.elections_won),
     ("settle_proposals_dropped", "Proposals that could not be taken, since the server started", |host, _, _| {
         let c = &host.counters;
-        c.dropped_no_leader + c.dropped_not_leader + c.dropped_too_long + c.dropped_full + c.dropped_disk_full + c.dropped_unknown_group
+        c.dropped_no_leader + c.dropped_not_leader + c.dropped_too_long + c.dropped_full + c.dropped_disk_full + c.dropped_unknown_group + c.dropped_term_changed
     }),
     ("settle_snapshots_taken", "Snapshots taken since the server started", |host, _, _| host.counters.snapshots_taken),
     ("settle_snapshots_installed", "Snapshots received and installed since the server started", |host, _, _| host.counters.snapshots_installed),

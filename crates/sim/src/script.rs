@@ -137,7 +137,7 @@ impl Script {
             PeerMessage::SnapshotChunk(chunk) => {
                 let _ = writeln!(text, "  {way}: snapshot chunk of group {}", chunk.group);
             }
-            PeerMessage::Propose { group, command } => {
+            PeerMessage::Propose { group, command, .. } => {
                 let _ = writeln!(text, "  {way}: group {group} propose {} bytes", command.len());
             }
             PeerMessage::Service(body) => _ = writeln!(text, "  {way}: service, {} bytes", body.len()),

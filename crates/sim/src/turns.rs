@@ -237,6 +237,7 @@ impl<W: Workload> World<W> {
             for lost in self.operator_replaces.clone() {
                 let request = OperatorRequest::ReplaceMember {
                     node: self.nodes[lost].id,
+                    at_ms: 0,
                 };
                 if self.nodes[node].inbox.is_empty() && self.prng.percent(5) {
                     self.give(node, HostEvent::Operator(request));

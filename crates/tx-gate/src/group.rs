@@ -370,7 +370,11 @@ impl TxGroup {
         let actions = &mut *cx.actions;
         self.pending
             .take_batches(cx.now, door.config.re_propose_max, |command| {
-                actions.push(Action::Propose { group, command });
+                actions.push(Action::Propose {
+                    group,
+                    command,
+                    expected_term: None,
+                });
             });
         if let Some(token) = self.reads.ask(cx.now) {
             cx.act(Action::Read { group, token });

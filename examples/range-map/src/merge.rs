@@ -33,7 +33,11 @@ impl RangeService {
         if view.role.is_ready_leader && view.machine.start < at {
             let epoch = view.machine.epoch;
             let command = Command::Split { epoch, at, child }.encode();
-            context.act(Action::Propose { group, command });
+            context.act(Action::Propose {
+                group,
+                command,
+                expected_term: None,
+            });
         }
     }
 
@@ -74,7 +78,11 @@ impl RangeService {
                 min_index: on_all + 1,
             };
             let command = prepare.encode();
-            context.act(Action::Propose { group: source, command });
+            context.act(Action::Propose {
+                group: source,
+                command,
+                expected_term: None,
+            });
         }
     }
 
@@ -255,7 +263,11 @@ impl RangeService {
             };
             if s.role.is_ready_leader && groups.iter().any(is_absorbed) && self.may_act(source, &context) {
                 let command = Command::Rollback { prepared }.encode();
-                context.act(Action::Propose { group: source, command });
+                context.act(Action::Propose {
+                    group: source,
+                    command,
+                    expected_term: None,
+                });
             }
             return;
         };
@@ -265,12 +277,20 @@ impl RangeService {
         let is_past = t.machine.epoch.version > target_epoch.version || t.machine.epoch.members > target_epoch.members;
         if is_past && s.role.is_ready_leader && self.may_act(source, &context) {
             let command = Command::Rollback { prepared }.encode();
-            context.act(Action::Propose { group: source, command });
+            context.act(Action::Propose {
+                group: source,
+                command,
+                expected_term: None,
+            });
         } else if t.machine.epoch == target_epoch && t.role.is_ready_leader && self.may_act(source, &context) {
             let epoch = target_epoch;
             if self.prng.percent(15) {
                 let command = Command::Cancel { source, epoch }.encode();
-                return context.act(Action::Propose { group: target, command });
+                return context.act(Action::Propose {
+                    group: target,
+                    command,
+                    expected_term: None,
+                });
             }
             let tail = s.log.entries(min_index - 1, prepared).map(|tail| (min_index - 1, tail));
             let end = || s.log.entries(prepared, prepared).map(|tail| (prepared, tail));
@@ -288,7 +308,11 @@ impl RangeService {
                 entries,
             };
             let command = Command::Commit(Box::new(commit)).encode();
-            context.act(Action::Propose { group: target, command });
+            context.act(Action::Propose {
+                group: target,
+                command,
+                expected_term: None,
+            });
         }
     }
 
@@ -320,7 +344,11 @@ impl RangeService {
                     let is_everywhere = !is_joint && holders.len() >= members;
                     if role.is_ready_leader && is_everywhere && self.may_act(source, &context) {
                         let command = Command::Finish { source }.encode();
-                        context.act(Action::Propose { group: target, command });
+                        context.act(Action::Propose {
+                            group: target,
+                            command,
+                            expected_term: None,
+                        });
                     }
                 }
                 Some(to) if self.may_act(source, &context) => {

@@ -260,7 +260,11 @@ impl RangeService {
         for (group, (version, puts)) in batches {
             let padding = self.prng.below(self.padding_max + 1) as u32;
             let command = Command::Puts { version, puts, padding }.encode();
-            context.act(Action::Propose { group, command });
+            context.act(Action::Propose {
+                group,
+                command,
+                expected_term: None,
+            });
         }
         for (&token, get) in self.gets.iter_mut().filter(|(_, get)| !get.is_asked) {
             if let Some((group, _)) = route(&groups, get.key, context) {

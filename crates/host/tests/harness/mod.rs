@@ -132,6 +132,7 @@ impl Service for Front {
             Event::Request(Ask::Propose(text)) => context.act(Action::Propose {
                 group,
                 command: Bytes::from_static(text.as_bytes()),
+                expected_term: None,
             }),
             Event::Request(Ask::Read(token)) => context.act(Action::Read { group, token }),
             Event::Applied { effects, .. } => {

@@ -159,7 +159,11 @@ impl RegisterService {
         for (group, batch) in batches {
             let padding = self.prng.below(self.padding_max + 1) as usize;
             let command = encode(&batch, padding);
-            context.act(Action::Propose { group, command });
+            context.act(Action::Propose {
+                group,
+                command,
+                expected_term: None,
+            });
         }
         for (&token, read) in &mut self.reads {
             if !read.is_asked {

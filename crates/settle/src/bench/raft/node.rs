@@ -101,7 +101,11 @@ impl Service for Door {
                     return;
                 }
                 for command in commands {
-                    context.act(Action::Propose { group: GROUP, command });
+                    context.act(Action::Propose {
+                        group: GROUP,
+                        command,
+                        expected_term: None,
+                    });
                 }
             }
             Event::Applied { effects, .. } => {
