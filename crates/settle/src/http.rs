@@ -1,9 +1,6 @@
 //! The HTTP API: health, metrics, and what operators ask.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -17,7 +14,7 @@ use settle_base::{ErrorCode, GroupId, NodeId, PeerId, Retryable};
 use settle_host::{GROUPS_TOLD, HostStatus, OperatorDone, OperatorError, OperatorRequest};
 use settle_node::{NodeHandle, NodeStopped};
 use settle_raft::ConfState;
-use settle_telemetry::prometheus::registry::Registry;
+use settle_telemetry::{Clock, prometheus::registry::Registry};
 use settle_tx::{GlobalStatus, Tid};
 use settle_tx_gate::{AdminAnswer, AdminRequest, BranchRow, TxFilter, TxGate, TxRow, TxView};
 use settle_tx_server::{AdminError, Door};
@@ -332,10 +329,9 @@ async fn replace(
     State(api): State<Arc<Api>>,
     Json(NodeNumber { node }): Json<NodeNumber>,
 ) -> Result<StatusCode, ApiError> {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let request = OperatorRequest::ReplaceMember {
         node: NodeId(node),
-        at_ms: since_epoch.as_millis() as u64,
+        at_ms: Clock::wall().as_millis() as u64,
     };
     operate(&api, request).await?;
     Ok(StatusCode::ACCEPTED)
