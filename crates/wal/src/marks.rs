@@ -1,11 +1,12 @@
 //! The file that remembers which groups are recovering, since mending the log destroys the evidence.
 //!
 //! ```text
-//! magic 8 | version 4 | count 4 | Lsn of the damage 8 | count × (group 8 | kind 1 | segment 8 | offset 8) | CRC-32C of all
-//! before 4. Kinds: 1 last batch, 2 middle, 3 snapshot file.
+//! magic 8 | version 4 | count 4 | Lsn of the damage 8 | hidden 8 | count × (group 8 | kind 1 | segment 8 | offset 8) | CRC-32C of all
+//! before 4. Kinds: 1 last batch, 2 middle, 3 snapshot file. Hidden: a group mask as in a batch's header, see
+//! `Wal::may_have_hidden`.
 //! ```
 //! It is written, whole and durable, before the log is mended. Healing is a record in the log; the file goes at the next
-//! opening at which every group in it has healed.
+//! opening at which every group in it has healed and nothing may be hidden any more.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +17,8 @@ use settle_storage::{DiskError, DiskErrorKind, DiskRead, FileName, Op};
 use crate::format::Lsn;
 
 const MAGIC: &[u8; 8] = b"SettlMRK";
-const VERSION: u32 = 2;
-const FIXED_LEN: usize = 28;
+const VERSION: u32 = 3;
+const FIXED_LEN: usize = 36;
 const MARK_LEN: usize = 25;
 
 /// Where a group's damage was.
@@ -40,6 +41,8 @@ pub(crate) enum MarkKind {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Marks {
     pub lsn: Lsn,
+    /// Groups that nothing is left of may have been in what was damaged.
+    pub hidden: u64,
     pub groups: BTreeMap<GroupId, Mark>,
 }
 
@@ -94,6 +97,7 @@ impl Marks {
         out.put_u32_le(VERSION);
         out.put_u32_le(self.groups.len() as u32);
         out.put_u64_le(self.lsn.0);
+        out.put_u64_le(self.hidden);
         for (group, mark) in &self.groups {
             out.put_u64_le(group.0);
             out.put_u8(mark.kind as u8);
@@ -113,6 +117,7 @@ impl Marks {
         body.advance(MAGIC.len());
         let (version, count) = (body.get_u32_le(), body.get_u32_le() as usize);
         let lsn = Lsn(body.get_u64_le());
+        let hidden = body.get_u64_le();
         if version != VERSION || body.len() != count.checked_mul(MARK_LEN)? {
             return None;
         }
@@ -128,7 +133,7 @@ impl Marks {
             let (segment, offset) = (body.get_u64_le(), body.get_u64_le());
             groups.insert(group, Mark { kind, segment, offset });
         }
-        Some(Marks { lsn, groups })
+        Some(Marks { lsn, hidden, groups })
     }
 }
 
@@ -150,6 +155,7 @@ mod tests {
         };
         let marks = Marks {
             lsn: Lsn(7),
+            hidden: 1 << 63,
             groups: [(GroupId(1), mark), (GroupId(300), mark)].into(),
         };
         marks.write(&mut disk).expect("written");
