@@ -75,6 +75,9 @@ pub struct HostConfig {
     pub stage_sample_every: u64,
     /// The highest cluster version that this binary's machines can apply. Told to every peer.
     pub build_version: u32,
+    /// After so many commands the leader has the replicas' machines compared, when their hash is cheap
+    /// ([`settle_machine::StateMachine::is_hash_cheap`]); 0 is never.
+    pub state_hash_every: u64,
     pub limits: Limits,
     pub wal: WalOptions,
 }
@@ -145,6 +148,7 @@ impl HostConfig {
             log_rewrite_bytes_max: 1 << 20,
             stage_sample_every: 1_000,
             build_version: 1,
+            state_hash_every: 65_536,
             limits: Limits::default(),
             wal: WalOptions::default(),
         }

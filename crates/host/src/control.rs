@@ -2,7 +2,7 @@
 //! history, whatever the machine. One version byte, one kind byte, little-endian fields.
 
 use bytes::{BufMut, Bytes};
-use settle_base::NodeId;
+use settle_base::{Index, NodeId};
 
 use crate::wire::{Decoded, Reader};
 
@@ -22,6 +22,10 @@ pub enum HostCommand {
         at_ms: u64,
         valid_ms: u64,
     },
+    /// Every replica notes its machine's hash here, to be compared. See `hashes.rs`.
+    HashMark,
+    /// A majority of the full voters had `hash` at the mark at `index`.
+    HashVerdict { index: Index, hash: u64 },
 }
 
 impl HostCommand {
@@ -47,6 +51,12 @@ impl HostCommand {
                 out.put_u64_le(*at_ms);
                 out.put_u64_le(*valid_ms);
             }
+            HostCommand::HashMark => out.put_u8(3),
+            HostCommand::HashVerdict { index, hash } => {
+                out.put_u8(4);
+                out.put_u64_le(*index);
+                out.put_u64_le(*hash);
+            }
         }
         out.into()
     }
@@ -70,6 +80,11 @@ impl HostCommand {
                 at_ms: reader.u64()?,
                 valid_ms: reader.u64()?,
             },
+            3 => HostCommand::HashMark,
+            4 => HostCommand::HashVerdict {
+                index: reader.u64()?,
+                hash: reader.u64()?,
+            },
             _ => return reader.malformed(),
         };
         reader.finish()?;
@@ -84,25 +99,32 @@ mod tests {
     #[test]
     fn a_command_is_read_as_written_and_in_no_other_length_version_or_kind() {
         let (by, at_ms) = (NodeId(3), 1_700_000_000_000);
+        let raised = HostCommand::ClusterVersion { version: 2, by, at_ms };
         let allowed = HostCommand::AllowReplace {
             node: NodeId(2),
             by,
             at_ms,
             valid_ms: 7,
         };
-        for command in [HostCommand::ClusterVersion { version: 2, by, at_ms }, allowed] {
-            let bytes = command.encode();
-            assert_eq!(HostCommand::decode(bytes.clone()), Ok(command));
-            for len in 0..bytes.len() {
-                assert!(HostCommand::decode(bytes.slice(..len)).is_err(), "cut to {len}");
-            }
-            let longer = [&bytes[..], &[0]].concat();
-            assert!(HostCommand::decode(longer.into()).is_err(), "and a byte");
-            for at in 0..2 {
-                let mut other = bytes.to_vec();
-                other[at] = 9;
-                assert!(HostCommand::decode(other.into()).is_err(), "another version or kind");
-            }
+        let (index, hash) = (9, 0x1234_5678_9abc_def0);
+        let verdict = HostCommand::HashVerdict { index, hash };
+        for command in [raised, allowed, HostCommand::HashMark, verdict] {
+            is_read_strictly(command);
+        }
+    }
+
+    fn is_read_strictly(command: HostCommand) {
+        let bytes = command.encode();
+        assert_eq!(HostCommand::decode(bytes.clone()), Ok(command));
+        for len in 0..bytes.len() {
+            assert!(HostCommand::decode(bytes.slice(..len)).is_err(), "cut to {len}");
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert!(HostCommand::decode(longer.into()).is_err(), "and a byte");
+        for at in 0..2 {
+            let mut other = bytes.to_vec();
+            other[at] = 9;
+            assert!(HostCommand::decode(other.into()).is_err(), "another version or kind");
         }
     }
 }

@@ -7,7 +7,9 @@ use settle_machine::ApplyError;
 use settle_raft::ConfState;
 use settle_storage::FileName;
 
-use crate::{ClusterId, Hello, HostError, Lane, OperatorOutcome, OperatorRequest, PeerError, PeerMessage};
+use crate::{
+    ClusterId, Hello, HostError, Lane, OperatorOutcome, OperatorRequest, PeerError, PeerMessage, QuarantineStatus,
+};
 
 #[derive(Debug)]
 pub enum HostEvent<R> {
@@ -143,6 +145,24 @@ pub enum HostNote {
     /// No cluster is founded: those of the configured nodes that are witnesses have to be a minority.
     TooManyWitnesses {
         witnesses: Vec<NodeId>,
+    },
+    /// This replica's machine differs from those of a majority: it serves nothing until it is rebuilt by the leader's
+    /// snapshot.
+    Quarantined {
+        group: GroupId,
+        status: QuarantineStatus,
+    },
+    /// The replica that was in quarantine holds the leader's state as of `index` and serves again.
+    Rebuilt {
+        group: GroupId,
+        index: Index,
+    },
+    /// The full voters' machines differ at `index` and no majority agrees, so nobody can tell who is right: nothing is
+    /// done.
+    HashesDivided {
+        group: GroupId,
+        index: Index,
+        hashes: Vec<(PeerId, u64)>,
     },
     DiskFull,
     DiskHasSpace,

@@ -9,6 +9,7 @@ use settle_storage::FileName;
 
 use crate::{
     groups::Filed,
+    hashes::Hashes,
     members::Book,
     snapshots::{Received, Taking},
     stages::Line,
@@ -53,6 +54,7 @@ pub(crate) struct Group<M: StateMachine> {
     pub(crate) received: Option<Box<Received<M>>>,
     /// The log says so durably.
     pub(crate) snapshot_index: Index,
+    pub(crate) hashes: Hashes,
     /// Most groups never have any.
     pub(crate) surgery: Option<Box<Surgery>>,
     pub(crate) line: Line,
@@ -127,6 +129,7 @@ impl<M: StateMachine> Group<M> {
             receiving: None,
             received: None,
             snapshot_index: meta.index,
+            hashes: Hashes::default(),
             surgery: None,
             line: Line::default(),
         };
@@ -153,7 +156,8 @@ impl<M: StateMachine> Group<M> {
 
     /// Leads, and has applied an entry of its own term: everything committed before is in the machine.
     pub(crate) fn is_ready_leader(&self) -> bool {
-        !self.is_witness() && self.raft.role() == Role::Leader && self.applied.term == self.raft.term()
+        let leads = self.raft.role() == Role::Leader && self.applied.term == self.raft.term();
+        leads && !self.is_witness() && !self.is_quarantined()
     }
 
     pub(crate) fn rest_if_quiet(&mut self, after_ticks: u32) {

@@ -39,6 +39,10 @@ pub struct Host<S: Service, D> {
     /// Led groups that may have a member to be replaced.
     pub(crate) misfits: BTreeSet<GroupId>,
     pub(crate) misfit_next: GroupId,
+    /// Replicas with a machine that has to be rebuilt, or had lately.
+    pub(crate) quarantined: BTreeSet<GroupId>,
+    /// Replicas that tell their hash until there is a verdict.
+    pub(crate) undecided: BTreeSet<GroupId>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     pub(crate) checker: DurabilityChecker,
     /// In the log, not known to be durable.
@@ -139,6 +143,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             groups,
             misfits: BTreeSet::new(),
             misfit_next: GroupId(0),
+            quarantined: BTreeSet::new(),
+            undecided: BTreeSet::new(),
             peers: BTreeMap::new(),
             checker: DurabilityChecker::default(),
             staged: VecDeque::new(),
@@ -300,6 +306,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.replace_lost_members(now, out);
         self.tick_leaders(now, out);
         self.tick_snapshots(now, out);
+        self.tick_hashes(now, out);
         self.tend_log(now)?;
         self.tick_surgery();
         self.serve(Event::Tick, now, out);
@@ -350,6 +357,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             PeerMessage::Service(body) => self.serve(Event::Peer { from, body }, now, out),
             PeerMessage::Pulse { boot, leads } => self.on_pulse(from, boot, leads),
             PeerMessage::AllowReplace { node, at_ms } => drop(self.allow_replace_here(node, from, at_ms, now)),
+            PeerMessage::StateHash { group, index, hash } => {
+                self.hash_told(group, incarnation, index, hash, now, out);
+            }
+            PeerMessage::WantSnapshot { group } => self.on_want_snapshot(group, incarnation, now, out),
             PeerMessage::Join(_) => unreachable!("taken above"),
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! What nodes say to each other. The bytes are made by [`crate::peer_codec`].
 
 use bytes::Bytes;
-use settle_base::{GroupId, NodeId, PeerId, Term};
+use settle_base::{GroupId, Index, NodeId, PeerId, Term};
 use settle_raft::Message;
 
 use crate::{ClusterId, Leads, Member};
@@ -65,6 +65,16 @@ pub enum PeerMessage {
         /// Random for each start of the process: a node that was restarted unnoticed has forgotten what it led.
         boot: u64,
         leads: Leads,
+    },
+    /// To the group's leader: the sender's machine had this hash at the mark at `index`. See `hashes.rs`.
+    StateHash {
+        group: GroupId,
+        index: Index,
+        hash: u64,
+    },
+    /// To the group's leader: the sender's machine is wrong, and it needs a snapshot although its log is whole.
+    WantSnapshot {
+        group: GroupId,
     },
 }
 

@@ -59,6 +59,10 @@ pub(crate) enum Then {
     Cut {
         meta: SnapshotMeta,
     },
+    /// The log knows of the leader's snapshot of what it holds already, for a machine that was wrong.
+    Rebuild {
+        meta: SnapshotMeta,
+    },
     Healed,
     Created,
     Destroyed {
@@ -157,6 +161,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 }
                 Then::Compact { meta, file, bytes } => self.compact(id, &meta, file, bytes, out),
                 Then::Cut { meta } => self.was_cut(id, &meta),
+                Then::Rebuild { meta } => self.rebuild(id, meta, now, out)?,
                 Then::Created => self.created(id, now, out)?,
                 Then::Destroyed { file } => self.destroyed(id, file, out),
                 Then::Nothing => {}
@@ -505,6 +510,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         if group.wait_behind_pause(&mut committed) {
             return Ok(());
         }
+        if group.is_quarantined() {
+            group.wait_in_quarantine(committed);
+            return Ok(());
+        }
         self.apply_from(id, committed.into(), None, now, out)
     }
 
@@ -522,6 +531,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let mut needed = None;
         let mut is_conf_changed = false;
         let mut log_bytes = 0;
+        let (mut is_marked, mut is_wrong) = (false, false);
         let mut book = Arc::clone(&group.book);
         while let Some(entry) = entries.front() {
             let index = entry.index;
@@ -557,6 +567,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         self.serve(Event::Stopped { group: id, error }, now, out);
                         return Err(HostError::Apply { group: id, source });
                     }
+                    group.count_command();
                 }
                 EntryKind::ConfChange => {
                     let unreadable = HostError::Entry { group: id, index };
@@ -607,6 +618,14 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                         Arc::make_mut(&mut book).allow_replace(node, entry.time, until);
                         is_conf_changed = true;
                     }
+                    Ok(HostCommand::HashMark) => {
+                        group.note_hash(index);
+                        is_marked = true;
+                    }
+                    Ok(HostCommand::HashVerdict { index, hash }) => {
+                        self.counters.hash_verdicts += 1;
+                        is_wrong = group.judge(index, hash);
+                    }
                     Err(_) => return Err(HostError::Entry { group: id, index }),
                 },
             }
@@ -617,6 +636,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             };
             log_bytes += entry.size() as u64;
             entries.pop_front();
+            if is_wrong {
+                break;
+            }
+        }
+        if is_wrong {
+            group.wait_in_quarantine(std::mem::take(&mut entries));
         }
         let last = group.applied.index;
         self.counters.entries_applied += last - first;
@@ -637,6 +662,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             self.misfits.insert(id);
             self.remember_commit(id, last, now)?;
         }
+        if is_wrong {
+            self.enter_quarantine(id, now, out);
+            return Ok(());
+        }
+        if is_marked {
+            self.hash_noted(id, now, out);
+        }
         let group = self.groups.get_mut(&id).expect("its entries were just taken");
         if !group.effects.is_empty() {
             let mut effects = std::mem::take(&mut group.effects);
@@ -649,6 +681,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             self.groups.get_mut(&id).expect("no service removes a group").effects = effects;
         }
         self.update_role(id, now, out);
+        self.mark_if_due(id, now);
         if self.groups[&id].log_bytes >= self.config.snapshot_after_bytes {
             self.begin_snapshot(id, now);
         }

@@ -130,6 +130,16 @@ pub fn encode(message: &PeerMessage) -> Bytes {
             out.put_u32_le(node.0);
             out.put_u64_le(*at_ms);
         }
+        PeerMessage::StateHash { group, index, hash } => {
+            out.put_u8(11);
+            out.put_u64_le(group.0);
+            out.put_u64_le(*index);
+            out.put_u64_le(*hash);
+        }
+        PeerMessage::WantSnapshot { group } => {
+            out.put_u8(12);
+            out.put_u64_le(group.0);
+        }
     }
     out.into()
 }
@@ -191,6 +201,14 @@ pub fn decode(bytes: Bytes) -> Result<PeerMessage, Malformed> {
         10 => PeerMessage::AllowReplace {
             node: NodeId(reader.u32()?),
             at_ms: reader.u64()?,
+        },
+        11 => PeerMessage::StateHash {
+            group: GroupId(reader.u64()?),
+            index: reader.u64()?,
+            hash: reader.u64()?,
+        },
+        12 => PeerMessage::WantSnapshot {
+            group: GroupId(reader.u64()?),
         },
         _ => return reader.malformed(),
     };

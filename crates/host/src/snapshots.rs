@@ -56,6 +56,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         };
         let nothing_new = group.log_bytes == 0;
         if group.is_held()
+            || group.awaits_verdict(self.config.snapshot_after_bytes)
             || nothing_new
             || group.taking.is_some()
             || group.received.is_some()
@@ -63,6 +64,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         {
             return false;
         }
+        group.hashes.forget_note();
         let meta = group.snapshot_meta();
         let temporary = format!("snap-{:x}-taking.tmp", id.0);
         let target = file_name(id, meta.index, "");
@@ -300,11 +302,17 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.replace_file(id, received.file);
         self.counters.snapshots_installed += 1;
         out.push(HostAction::Note(HostNote::SnapshotInstalled { group: id, index }));
-        if self.groups[&id].is_witness() {
+        let group = self.groups.get_mut(&id).expect("no service removes a group");
+        if group.is_witness() {
             return Ok(());
         }
+        let waiting = group.end_quarantine(index);
         self.serve(Event::Reloaded { group: id }, now, out);
         self.update_role(id, now, out);
+        if let Some(waiting) = waiting {
+            out.push(HostAction::Note(HostNote::Rebuilt { group: id, index }));
+            self.apply_from(id, waiting, None, now, out)?;
+        }
         Ok(())
     }
 

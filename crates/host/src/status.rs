@@ -8,7 +8,7 @@ use settle_raft::Status;
 use settle_storage::{Disk, DiskRead};
 use settle_wal::WalStats;
 
-use crate::{CheckerCounters, ClusterId, Host, Member};
+use crate::{CheckerCounters, ClusterId, Host, Member, QuarantineStatus};
 
 /// Counts since the process started.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -58,6 +58,14 @@ pub struct HostCounters {
     pub snapshots_installed: u64,
     /// Logs of a witness cut back to what the full voters hold.
     pub witness_cuts: u64,
+    /// Places in the logs at which a machine's hash was noted.
+    pub hash_marks: u64,
+    /// Verdicts of a majority on such hashes that were met.
+    pub hash_verdicts: u64,
+    /// Led here, and no majority agreed.
+    pub hash_marks_divided: u64,
+    /// Replicas here whose machine was found wrong.
+    pub quarantines: u64,
     /// From a peer that is not (yet) of our cluster, or for a group that is not here.
     pub messages_ignored: u64,
     /// Waited for a write and were overtaken by a later term or log.
@@ -111,6 +119,8 @@ pub struct GroupStatus {
     pub members: Vec<Member>,
     /// It counts no time and sends nothing until something happens.
     pub is_resting: bool,
+    /// Its machine was found wrong: it serves nothing until it is rebuilt.
+    pub quarantine: Option<QuarantineStatus>,
     pub raft: Status,
 }
 
@@ -155,6 +165,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             time: g.time(now),
             members: g.book.iter().cloned().collect(),
             is_resting: g.raft.is_resting(),
+            quarantine: g.quarantine(),
             raft: g.raft.status(),
         });
         groups.collect()

@@ -13,12 +13,14 @@ use settle_base::{GroupId, Index, Mono, NodeId, PeerId, mutant};
 use settle_machine::{Service, StateMachine};
 use settle_raft::{Body, Message, SnapshotMeta};
 use settle_storage::{Disk, DiskRead, Op};
+use settle_wal::Record;
 
 use crate::{
     Host, HostAction, HostError, HostNote, PeerError, PeerMessage, SnapshotError,
     host::send,
-    members::Book,
+    members::{Book, encode_conf},
     message::{ChunkContent, SnapshotChunk},
+    order::Then,
     snapshot_file::{Cut, Writer, file_name},
     snapshots::{Received, WINDOW},
 };
@@ -114,6 +116,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let stream = self.prng.next_u64();
         let chunk_bytes = self.config.snapshot_chunk_bytes;
         let Some(group) = self.groups.get_mut(&id) else { return };
+        if group.is_quarantined() {
+            group.raft.report_snapshot(peer, false);
+            return;
+        }
         let meta = group.snapshot_meta();
         let index = meta.index;
         // What a witness needs of a snapshot is said in its announcement.
@@ -288,7 +294,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             (content, Some(receiving)) => (content, receiving),
         };
         let (content, receiving) = receiving;
-        let index = snapshot_index(&receiving.announcement);
+        let index = snapshot_meta(&receiving.announcement).index;
         let size = receiving.writer.bytes();
         receiving.next = receiving.next.wrapping_add(1);
         receiving.last_progress = now;
@@ -349,7 +355,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             return Ok(());
         }
         let is_old = announcement.term < group.raft.term();
-        if is_old || meta.index <= group.raft.commit() || group.received.is_some() {
+        if is_old || meta.index < group.snapshot_wanted_from() || group.received.is_some() {
             // Consensus answers by itself when it needs none of it.
             if meta.index <= group.raft.commit() {
                 self.step_snapshot(Some(from), announcement, out);
@@ -446,7 +452,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         } = *receiving;
         let group = self.groups.get_mut(&id).expect("it was just asked");
         group.received = Some(Box::new(Received {
-            index: snapshot_index(&announcement),
+            index: snapshot_meta(&announcement).index,
             file: Some(writer.target().clone()),
             is_staged: false,
             machine: Some(machine),
@@ -471,15 +477,39 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         now: Mono,
         out: &mut Vec<HostAction<S::Response>>,
     ) -> Result<(), HostError> {
+        let meta = snapshot_meta(&announcement).clone();
         self.step_snapshot(from, announcement, out);
         while self.groups.get(&id).is_some_and(|g| g.raft.has_ready()) {
             self.drain_ready(id, now, out)?;
         }
-        let received = self.groups.get(&id).and_then(|g| g.received.as_ref());
-        if received.is_some_and(|r| !r.is_staged) {
+        self.take_or_forget(id, meta, now)
+    }
+
+    /// What consensus has no need of is for a machine that has to be rebuilt, or for nobody.
+    fn take_or_forget(&mut self, id: GroupId, meta: SnapshotMeta, now: Mono) -> Result<(), HostError> {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return Ok(());
+        };
+        let range = group.applied.index..=group.raft.commit();
+        let rebuilds = group.is_quarantined() && range.contains(&meta.index);
+        let Some(received) = group.received.as_mut().filter(|r| !r.is_staged) else {
+            return Ok(());
+        };
+        if !rebuilds {
             self.forget_received(id);
+            return Ok(());
         }
-        Ok(())
+        received.is_staged = true;
+        let snapshot = settle_wal::Snapshot {
+            index: meta.index,
+            term: meta.term,
+            time: meta.time,
+            conf: encode_conf(&meta.conf, &meta.context),
+            file: received.file.clone(),
+        };
+        let (group, reset) = (id, false);
+        let record = Record::Snapshot { group, snapshot, reset };
+        self.stage(id, vec![record], Then::Rebuild { meta }, now)
     }
 
     /// Consensus did not want it after all.
@@ -558,9 +588,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     }
 }
 
-fn snapshot_index(announcement: &Message) -> Index {
+fn snapshot_meta(announcement: &Message) -> &SnapshotMeta {
     match &announcement.body {
-        Body::Snapshot { meta } => meta.index,
+        Body::Snapshot { meta } => meta,
         _ => unreachable!("checked when the transfer started"),
     }
 }

@@ -256,6 +256,12 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
             };
             PeerMessage::Pulse { boot, leads }
         }),
+        (n(), n(), any::<u64>()).prop_map(|(group, index, hash)| PeerMessage::StateHash {
+            group: GroupId(group),
+            index,
+            hash
+        }),
+        n().prop_map(|group| PeerMessage::WantSnapshot { group: GroupId(group) }),
         any::<u128>().prop_map(|c| PeerMessage::Join(JoinMessage::Adopted { cluster: ClusterId(c) })),
     ]
 }

@@ -552,6 +552,8 @@ where
             | HostNote::SnapshotDamaged { .. }
             | HostNote::Recovering { .. }
             | HostNote::TooManyWitnesses { .. }
+            | HostNote::Quarantined { .. }
+            | HostNote::HashesDivided { .. }
             | HostNote::HandsOver { .. } => {
                 tracing::warn!(?note, "host");
             }

@@ -215,7 +215,7 @@ impl Raft {
     }
 
     fn priority(&self) -> u8 {
-        if self.is_witness() { 0 } else { self.config.priority }
+        if self.is_log_only() { 0 } else { self.config.priority }
     }
 
     /// Whether this peer rather campaigns itself than to help a candidate of lower `priority` with the same log, up to

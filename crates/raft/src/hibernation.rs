@@ -42,7 +42,7 @@ impl Raft {
             && self.installing.is_none()
             && self.recovering.is_none()
             && self.forced.is_none()
-            && !self.is_witness()
+            && !self.is_log_only()
             && self.transferee.is_none()
             && self.reads.is_empty()
             && self.progress.values().all(|progress| {

@@ -134,6 +134,8 @@ pub struct Raft {
     /// The newest snapshot's index: what a peer that needs compacted entries will be sent at least.
     pub(crate) snapshot_index: Index,
     pub(crate) recovering: Option<Recovering>,
+    /// See [`Raft::set_machine_lost`].
+    pub(crate) machine_is_lost: bool,
     /// `conf` is what an operator forced; see `reset.rs`.
     pub(crate) forced: Option<Box<Forced>>,
     /// All full voters hold the log up to here.
@@ -225,6 +227,7 @@ impl Raft {
             installing: None,
             snapshot_index: snapshot.index,
             recovering: recovering.map(|number| Recovering::new(number, &config)),
+            machine_is_lost: false,
             forced: None,
             held: 0,
             agreed: 0,

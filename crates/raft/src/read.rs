@@ -87,7 +87,7 @@ impl Raft {
     /// Asks for an index at which a read is linearizable; it comes in [`crate::Ready::reads`], or `ctx` comes back in
     /// [`crate::Ready::reads_dropped`] or, at a follower or learner, in [`crate::Ready::reads_behind`]. `ctx` must be unique among the reads under way at this peer.
     pub fn read_index(&mut self, ctx: u64) -> Result<(), ReadError> {
-        if self.is_witness() {
+        if self.is_log_only() {
             return Err(ReadError::Witness);
         }
         if self.reads.len() >= self.config.max_pending_reads {

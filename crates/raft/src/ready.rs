@@ -336,6 +336,21 @@ impl Raft {
         self.assert_invariants();
     }
 
+    /// The host replaces its machine by a snapshot of what this log holds already, and then reports it as applied: the
+    /// changes of membership up to there pass it by.
+    ///
+    /// # Panics
+    /// When `meta` is of what was not handed out to be applied.
+    pub fn replace_machine(&mut self, meta: &SnapshotMeta) {
+        assert!(
+            self.log.applied <= meta.index && meta.index <= self.log.apply_handed,
+            "snapshot {} cannot stand for what was applied",
+            meta.index
+        );
+        self.installing = Some(Box::new((meta.index, meta.conf.clone())));
+        self.on_applied(meta.index);
+    }
+
     /// Drops the log up to `meta.index` except for the last `keep` entries, which slow followers may still ask for.
     ///
     /// # Panics

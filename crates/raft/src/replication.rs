@@ -81,7 +81,7 @@ impl Raft {
                 term: self.term,
             });
         }
-        if self.is_witness() {
+        if self.is_log_only() {
             return Err(ProposeError::Witness);
         }
         if !self.transferee.is_none() {
@@ -165,7 +165,7 @@ impl Raft {
         if !progress.recent_active {
             return;
         }
-        if self.is_witness() {
+        if self.is_log_only() {
             // It has none to send. Another full voter may come back that can.
             progress.wait_for_answer();
             return;
@@ -339,7 +339,7 @@ impl Raft {
             None if !self.note_recovered(from, &result) => return,
             None => {}
         }
-        let (base, is_witness) = (self.log.base(), self.is_witness());
+        let (base, has_none) = (self.log.base(), self.is_log_only());
         let last = self.log.last_index();
         let Some(progress) = self.progress.get_mut(from) else {
             return;
@@ -348,7 +348,7 @@ impl Raft {
         match result {
             // Even the empty log before the first entry did not fit: the peer joins and knows no configuration yet.
             Err(reject) if reject.prev_index == 0 => {
-                if is_witness {
+                if has_none {
                     progress.wait_for_answer();
                 } else if !matches!(progress.state, ProgressState::Snapshot { .. }) && progress.matched == 0 {
                     progress.become_snapshot(self.snapshot_index);

@@ -24,6 +24,23 @@ impl Raft {
         self.conf.is_witness(self.config.id)
     }
 
+    /// The host's machine of this peer is not to be trusted (`true`), or is again (`false`). Its log, votes and acks are
+    /// as good as ever; but until then it is as a witness is: serves no reads, takes no proposals, sends no snapshots, and
+    /// leads only to bring others up to date and hand over. To say it again at a leader tries once more to hand over.
+    pub fn set_machine_lost(&mut self, lost: bool) {
+        self.machine_is_lost = lost;
+        if lost {
+            self.wake();
+            self.hand_over_as_witness();
+        }
+        self.assert_invariants();
+    }
+
+    /// This peer has no machine, or none that may be used.
+    pub(crate) fn is_log_only(&self) -> bool {
+        self.is_witness() || self.machine_is_lost
+    }
+
     /// Every full voter (not learners) holds the log durably up to here, as far as this peer was told.
     pub fn held_by_full_voters(&self) -> Index {
         if self.role == Role::Leader {
@@ -70,17 +87,21 @@ impl Raft {
 
     /// A witness that leads: somebody who may lead for good and has everything is to take over.
     pub(crate) fn hand_over_as_witness(&mut self) {
-        if self.role != Role::Leader || !self.is_witness() {
+        if self.role != Role::Leader || !self.is_log_only() {
             return;
         }
         let last = self.log.last_index();
-        let ready = self.progress.iter().find(|(peer, progress)| {
+        let ready = self.progress.iter().filter(|(peer, progress)| {
             self.is_full_voter(*peer)
                 && progress.recovery.is_none()
                 && progress.state == ProgressState::Replicate
                 && progress.matched == last
         });
-        if let Some((peer, _)) = ready
+        // Each hands over to the next in a ring, so that two whose machines are lost do not play for ever.
+        let next = ready
+            .map(|(peer, _)| peer)
+            .min_by_key(|peer| (*peer < self.config.id, *peer));
+        if let Some(peer) = next
             && self.transferee != peer
         {
             self.transferee = peer;

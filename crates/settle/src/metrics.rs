@@ -49,6 +49,9 @@ const SAMPLES: &[(&str, &str, Sample)] = &[
     ("settle_snapshots_taken", "Snapshots taken since the server started", |host, _, _| host.counters.snapshots_taken),
     ("settle_snapshots_installed", "Snapshots received and installed since the server started", |host, _, _| host.counters.snapshots_installed),
     ("settle_snapshot_windows_resent", "Windows of snapshot chunks sent again, after a broken connection or a silence, since the server started", |host, _, _| host.counters.snapshots_resumed),
+    ("settle_hash_verdicts", "Comparisons of the replicas' states that a majority decided, met since the server started", |host, _, _| host.counters.hash_verdicts),
+    ("settle_hashes_divided", "Comparisons of the replicas' states that no majority could decide, at this server as their leader, since it started", |host, _, _| host.counters.hash_marks_divided),
+    ("settle_quarantines", "Replicas of this server whose state differed from the others' and was rebuilt, since the server started", |host, _, _| host.counters.quarantines),
     ("settle_disk_full", "1 while the disk is full and nothing is accepted", |host, _, _| u64::from(host.disk_is_full)),
     ("settle_peers_connected", "Other servers that a connection is up with", |host, _, _| host.peers.len() as u64),
 ];

@@ -188,6 +188,7 @@ fn start_node(
     host.witness = config.witness;
     host.witness_log_bytes_max = config.witness_log_max;
     host.read_lag_max = config.read_lag_max;
+    host.state_hash_every = config.state_hash_every;
     host.election_priority = config.election_priority;
     host.leader_moves_per_second = config.leader_moves_per_second;
     host.slow_disk = config.slow_disk;

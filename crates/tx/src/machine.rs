@@ -341,6 +341,7 @@ impl StateMachine for TxMachine {
         Ok(())
     }
 
+    /// Walks the whole state, so it is not cheap: hosts do not compare the replicas of this machine while they serve.
     fn state_hash(&self) -> u64 {
         snapshot::hash(self)
     }

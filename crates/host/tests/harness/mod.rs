@@ -1,7 +1,13 @@
 //! A few hosts in one struct: disks in memory, a network that delivers at once and in order, time by hand.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use settle_base::{GroupId, Mono, NodeId, PeerId, fingerprint};
@@ -25,6 +31,8 @@ pub struct Journal {
     loading: Option<Vec<u8>>,
     /// From cluster version 2 on, a build that knows it shouts.
     pub build: u32,
+    /// The next command is applied wrongly.
+    pub errs: Arc<AtomicBool>,
 }
 
 impl StateMachine for Journal {
@@ -40,9 +48,13 @@ impl StateMachine for Journal {
         let index = entry.index;
         self.check(command).map_err(|error| ApplyError { index, ..error })?;
         self.versions.push(entry.version);
-        let line = match entry.version >= 2 && self.build >= 2 {
-            true => command.to_ascii_uppercase().into(),
-            false => command.clone(),
+        let line = match (
+            self.errs.swap(false, Ordering::Relaxed),
+            entry.version >= 2 && self.build >= 2,
+        ) {
+            (true, _) => Bytes::from_static(b"wrong"),
+            (false, true) => command.to_ascii_uppercase().into(),
+            (false, false) => command.clone(),
         };
         self.lines.push(line.clone());
         effects.push(line);
@@ -97,6 +109,10 @@ impl StateMachine for Journal {
 
     fn state_hash(&self) -> u64 {
         fingerprint(&self.lines.concat())
+    }
+
+    fn is_hash_cheap(&self) -> bool {
+        true
     }
 }
 
@@ -169,9 +185,19 @@ pub fn config(node: u32, nodes: u32) -> HostConfig {
 }
 
 pub fn open(config: HostConfig, disk: &MemDisk, incarnation: u64) -> Result<TestHost, OpenError> {
+    open_erring(config, disk, incarnation, Arc::default())
+}
+
+fn open_erring(
+    config: HostConfig,
+    disk: &MemDisk,
+    incarnation: u64,
+    errs: Arc<AtomicBool>,
+) -> Result<TestHost, OpenError> {
     let build = config.build_version;
     let machine = move |_, _| Journal {
         build,
+        errs: Arc::clone(&errs),
         ..Journal::default()
     };
     Host::open(config, disk.clone(), Front, machine, PeerId(incarnation), Mono::ZERO)
@@ -199,6 +225,8 @@ pub struct Cluster {
     pub closed: Vec<(u32, PeerError)>,
     pub fatal: BTreeMap<u32, HostError>,
     pub sent: Vec<(u32, u32, PeerMessage)>,
+    /// Makes each node's machines err once.
+    pub errs: BTreeMap<u32, Arc<AtomicBool>>,
 }
 
 impl Cluster {
@@ -227,6 +255,7 @@ impl Cluster {
             closed: Vec::new(),
             fatal: BTreeMap::new(),
             sent: Vec::new(),
+            errs: (1..=size).map(|n| (n, Arc::default())).collect(),
         };
         for node in 1..=size {
             cluster.start(node).expect("an empty directory opens");
@@ -249,7 +278,9 @@ impl Cluster {
         config.seed = self.incarnations;
         (self.tune)(&mut config);
         config.build_version = self.builds.get(&node).copied().unwrap_or(config.build_version);
-        let host = open(config, &self.disks[&node], 0x100 * u64::from(node) + self.incarnations)?;
+        let incarnation = 0x100 * u64::from(node) + self.incarnations;
+        let errs = Arc::clone(&self.errs[&node]);
+        let host = open_erring(config, &self.disks[&node], incarnation, errs)?;
         self.hosts.insert(node, host);
         Ok(())
     }
@@ -359,6 +390,20 @@ impl Cluster {
     /// Lets `change` alter the first message on the wires that it wants to.
     pub fn change_on_the_wire(&mut self, mut change: impl FnMut(&mut PeerMessage) -> bool) -> bool {
         self.wires.iter_mut().any(|(_, _, message)| change(message))
+    }
+
+    /// One message after the other, and time when there is none, until `done`.
+    pub fn step_until(&mut self, what: &str, done: impl Fn(&Cluster) -> bool) {
+        for _ in 0..20_000 {
+            if done(self) {
+                return;
+            }
+            match self.wires.is_empty() {
+                true => self.tick_undelivered(),
+                false => self.deliver_some(1),
+            }
+        }
+        panic!("no {what}; notes {:?}", self.notes);
     }
 
     pub fn tick_undelivered(&mut self) {

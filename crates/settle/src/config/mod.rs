@@ -80,6 +80,8 @@ pub struct Config {
     pub election_timeout: Duration,
     /// Zero is never.
     pub hibernate_after: Duration,
+    /// In commands of a group.
+    pub state_hash_every: u64,
     pub election_priority: u8,
     pub read_lag_max: u64,
     pub witness_log_max: u64,
@@ -380,6 +382,7 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
         heartbeat_interval: values.duration("raft.heartbeat-interval", MS(1), S(10))?,
         election_timeout: values.duration("raft.election-timeout", MS(10), S(60))?,
         hibernate_after: values.duration("raft.hibernate-after", MS(0), S(86_400))?,
+        state_hash_every: values.integer("raft.state-hash-every", 0, i64::from(u32::MAX))? as u64,
         election_priority: values.integer("raft.election-priority", 0, i64::from(PRIORITY_MAX))? as u8,
         read_lag_max: values.integer("raft.read-lag-max", 0, i64::MAX)? as u64,
         witness_log_max: values.size("raft.witness-log-max", ByteSize::kib(64), gib(64))?,

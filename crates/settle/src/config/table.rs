@@ -56,6 +56,7 @@ pub const KEYS: &[Key] = &[
     key("raft.heartbeat-interval", Kind::Duration, "\"100ms\"", "How often a leader speaks when there is nothing to say."),
     key("raft.election-timeout", Kind::Duration, "\"500ms\"", "How long a silent leader is waited for; the real wait is drawn between once and twice this."),
     key("raft.hibernate-after", Kind::Duration, "\"10s\"", "A group rests when nothing has happened in it for so long: it costs nothing until something does. 0s is never."),
+    key("raft.state-hash-every", Kind::Integer, "65536", "After so many commands of a group its replicas compare their states, and one that differs from a majority is rebuilt; 0 is never. Only state machines whose hash costs nothing are compared: that of the transactions is not one."),
     key("raft.election-priority", Kind::Integer, "100", "How willing this server is to lead, 0 to 100; 0 is only when no other can. Servers of the highest priority share the leaderships."),
     key("raft.read-lag-max", Kind::Integer, "65536", "A read at a server that does not lead is refused at once when it would have to wait until so many entries more are applied."),
     key("raft.witness-log-max", Kind::Size, "\"256MiB\"", "What a witness keeps of a group's log for a server that is behind; beyond it only another full server can bring that one up to date."),
