@@ -34,7 +34,10 @@ fn group(seed: u64) -> Cluster {
     cluster.settle();
     cluster.compact(1, 0);
     let add = change(&[ConfChangeKind::AddWitness(PeerId(WITNESS))]);
-    cluster.raft(1).propose_conf_change(add, GroupTime::ZERO).unwrap();
+    cluster
+        .raft(1)
+        .propose_conf_change(add, GroupTime::ZERO)
+        .expect("a witness may be added");
     for _ in 0..4 {
         cluster.settle();
         tick(&mut cluster);
