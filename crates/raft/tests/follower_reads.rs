@@ -17,7 +17,10 @@ fn group() -> Cluster {
         changes: vec![ConfChangeKind::AddLearner(PeerId(4))],
         context: Bytes::new(),
     };
-    cluster.raft(1).propose_conf_change(change, GroupTime::ZERO).unwrap();
+    cluster
+        .raft(1)
+        .propose_conf_change(change, GroupTime::ZERO)
+        .expect("a learner may be added");
     for _ in 0..4 {
         cluster.settle();
         cluster.raft(1).tick();
@@ -28,7 +31,10 @@ fn group() -> Cluster {
 
 fn write(cluster: &mut Cluster, count: u32) {
     for _ in 0..count {
-        cluster.raft(1).propose(Bytes::new(), GroupTime::ZERO, None).unwrap();
+        cluster
+            .raft(1)
+            .propose(Bytes::new(), GroupTime::ZERO, None)
+            .expect("a leader takes proposals");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use settle_base::{Mono, PeerId};
 use settle_host::{Host, HostConfig, HostError, OpenError};
+use settle_raft::Status;
 use settle_storage::{Act, DiskErrorKind, Latency, MemDisk};
 use settle_wal::WalError;
 
@@ -124,6 +125,20 @@ impl<W: Workload> World<W> {
     pub(crate) fn is_unreadable(&mut self, node: usize, disk: &MemDisk) -> bool {
         let opened = self.open_copy(node, disk);
         matches!(opened, Err(OpenError::Log { source: WalError::Corrupt { groups, .. } }) if groups.is_empty())
+    }
+
+    /// Whether some group would come back from `disk` with less than from `whole`, and would not know it.
+    pub(crate) fn hides_a_loss(&mut self, node: usize, whole: &MemDisk, disk: &MemDisk) -> bool {
+        let (Ok(whole), Ok(host)) = (self.open_copy(node, whole), self.open_copy(node, disk)) else {
+            return false;
+        };
+        let groups = whole.group_statuses(None, usize::MAX, Mono::ZERO);
+        groups.into_iter().any(|was| {
+            let Some(raft) = host.raft(was.group) else { return true };
+            let is = raft.status();
+            let promises = |s: &Status| (s.term, s.vote, s.last_index);
+            !is.recovering && promises(&is) != promises(&was.raft)
+        })
     }
 
     fn open_copy(&mut self, node: usize, disk: &MemDisk) -> Result<Host<W::Service, MemDisk>, OpenError> {

@@ -339,7 +339,7 @@ impl<W: Workload> World<W> {
             }
         }
         let is_found = self.starts_impaired(node, &disk);
-        if self.is_unreadable(node, &disk) || is_absent && !is_found {
+        if self.is_unreadable(node, &disk) || is_absent && self.hides_a_loss(node, &before, &disk) {
             // That the last batches were ever written, no log can know by itself.
             self.nodes[node].disk = before;
             return;
