@@ -329,6 +329,11 @@ impl Wal {
         if self.staging.is_empty() || self.in_flight.len() >= self.options.max_in_flight {
             return;
         }
+        // After a crash, a segment behind one that could not be begun would look like a log with a gap.
+        let is_beginning = self.in_flight.iter().any(|flush| flush.begin.is_some());
+        if is_beginning && self.fitting_segment().is_none() {
+            return;
+        }
         let flush = self.seal();
         self.in_flight.push_back(flush);
         self.submit(self.in_flight.len() - 1, disk);
@@ -503,13 +508,16 @@ impl Wal {
         }
     }
 
+    /// The segment in use, when what is staged fits into it.
+    fn fitting_segment(&self) -> Option<Current> {
+        let batch = (self.staging.len() - SEGMENT_HEADER_LEN) as u64;
+        let fits = |current: &Current| current.written + batch <= self.options.segment_bytes;
+        self.current.filter(fits)
+    }
+
     /// Turns what is staged into a batch at the end of the log.
     fn seal(&mut self) -> Flush {
-        let fits = |current: &Current| {
-            let batch = (self.staging.len() - SEGMENT_HEADER_LEN) as u64;
-            current.written + batch <= self.options.segment_bytes
-        };
-        let current = self.current.filter(fits);
+        let current = self.fitting_segment();
         if current.is_none() {
             self.stage_checkpoint();
         }

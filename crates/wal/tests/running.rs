@@ -46,7 +46,11 @@ fn open_new() -> (Wal, MemDisk) {
 
 #[test]
 fn one_flush_is_one_write_and_one_sync_for_all_groups() {
-    let (mut wal, _) = open_new();
+    let options = WalOptions {
+        segment_bytes: 1 << 20,
+        ..small()
+    };
+    let (mut wal, _) = Wal::open(&mut MemDisk::new(1), options, IDENTITY, &[]).expect("an empty directory");
     let mut disk = Counting::default();
     for group in 1..=100 {
         wal.append(&[create(group), entries(group, 1, 5, 1, b"data")])
@@ -412,4 +416,23 @@ fn a_full_disk_gets_the_spares_back() {
         }
     }
     assert!(spares(&disk) <= 1);
+}
+
+#[test]
+fn no_segment_begins_behind_one_that_may_yet_be_refused() {
+    let disk = MemDisk::new(1);
+    let (mut wal, _) = open(&disk).expect("an empty directory");
+    store(&mut wal, &disk, &[create(1)]);
+    for index in 1..=2 {
+        wal.append(&[entries(1, index, 1, 1, &[7; 4_000])])
+            .expect("there is room");
+        wal.flush(&mut disk.clone());
+    }
+    assert!(
+        wal.staged_bytes() > 4_000,
+        "the second waits for the segment of the first"
+    );
+    poll(&mut wal, &disk).expect("the disk is well");
+    wal.flush(&mut disk.clone());
+    assert_eq!(wal.staged_bytes(), 0);
 }
