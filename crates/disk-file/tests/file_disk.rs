@@ -278,7 +278,7 @@ fn with_before(path: &Path, before: impl Fn(&Op) -> std::io::Result<()> + Send +
 #[test]
 fn the_log_is_written_and_synced_while_a_bulk_file_is_being_written() {
     let root = tempfile::tempdir().expect("a temporary directory");
-    let (open_gate, gate) = std::sync::mpsc::channel::<()>();
+    let (open_gate, gate) = std::sync::mpsc::sync_channel::<()>(1);
     let gate = std::sync::Mutex::new(gate);
     let mut disk = with_before(root.path(), move |op| {
         if op.file().as_str().starts_with('b') {
@@ -341,9 +341,11 @@ fn after_a_failed_sync_no_operation_on_the_file_succeeds_and_other_files_go_on()
         let mut disk = with_before(root.path(), move |op| {
             let is_hit = matches!(op, Op::Sync { file } if file.as_str() == "a")
                 && syncs.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == fails_at;
-            is_hit
-                .then(|| Err(std::io::Error::from_raw_os_error(5)))
-                .unwrap_or(Ok(()))
+            if is_hit {
+                Err(std::io::Error::from_raw_os_error(5))
+            } else {
+                Ok(())
+            }
         });
         let mut failed = false;
         for file in ["a", "c"] {

@@ -6,7 +6,7 @@
 use std::{
     path::Path,
     sync::mpsc::{Receiver, sync_channel},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use settle_base::{GroupId, Mono, NodeId, PeerId};
 use settle_disk_file::{FileDisk, FileDiskOptions};
 use settle_host::{BULK_PREFIXES, Host, HostAction, HostConfig, HostEvent};
 use settle_machine::{Action, ApplyError, Context, EntryMeta, Event, LoadError, Service, SnapshotChunks, StateMachine};
+use settle_telemetry::Clock;
 
 /// Counts its commands.
 #[derive(Default)]
@@ -72,13 +73,13 @@ impl Service for Front {
 struct Node {
     host: Host<Front, FileDisk>,
     bell: Receiver<()>,
-    started: Instant,
-    ticked: Instant,
+    clock: Clock,
+    ticked: Mono,
 }
 
 impl Node {
     fn open(path: &Path, groups: u64, snapshot_after_bytes: u64) -> Node {
-        let started = Instant::now();
+        let clock = Clock::start();
         let (ring, bell) = sync_channel(1);
         let notify = move || {
             let _ = ring.try_send(());
@@ -97,8 +98,8 @@ impl Node {
         Node {
             host,
             bell,
-            started,
-            ticked: Instant::now(),
+            clock,
+            ticked: Mono::ZERO,
         }
     }
 
@@ -112,7 +113,7 @@ impl Node {
     }
 
     fn give(&mut self, events: impl IntoIterator<Item = HostEvent<(GroupId, Bytes)>>) {
-        let now = Mono::from_millis(self.started.elapsed().as_millis() as u64);
+        let now = self.clock.now();
         let mut out = Vec::new();
         for event in events {
             self.host.step(event, now, &mut out);
@@ -129,8 +130,9 @@ impl Node {
         if self.bell.recv_timeout(Duration::from_millis(5)).is_ok() {
             self.give([HostEvent::DiskReady]);
         }
-        if self.ticked.elapsed() >= Duration::from_millis(50) {
-            self.ticked = Instant::now();
+        let now = self.clock.now();
+        if now.since(self.ticked) >= Duration::from_millis(50) {
+            self.ticked = now;
             self.give([HostEvent::Tick]);
         }
     }
@@ -160,9 +162,9 @@ fn measure(what: &str, bytes: u64, groups: u64, snapshot_after_bytes: u64) {
     let stats = node.host.wal_stats();
     drop(node);
     for round in ["first", "second"] {
-        let started = Instant::now();
+        let clock = Clock::start();
         let mut node = Node::open(root.path(), groups, snapshot_after_bytes);
-        let opened = started.elapsed();
+        let opened = clock.now().since(Mono::ZERO);
         while !node.serves(groups) {
             node.turn();
         }
@@ -173,7 +175,7 @@ fn measure(what: &str, bytes: u64, groups: u64, snapshot_after_bytes: u64) {
             stats.segment_bytes >> 20,
             stats.segments_recycled,
             opened.as_secs_f64(),
-            started.elapsed().as_secs_f64(),
+            clock.now().since(Mono::ZERO).as_secs_f64(),
         );
     }
 }

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::mpsc::{Receiver, sync_channel},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use settle_base::{GroupId, Mono, NodeId, PeerId};
 use settle_disk_file::{FileDisk, FileDiskOptions};
 use settle_host::{Host, HostAction, HostConfig, HostEvent, HostNote};
 use settle_machine::{Action, ApplyError, Context, EntryMeta, Event, LoadError, Service, SnapshotChunks, StateMachine};
+use settle_telemetry::Clock;
 
 const GROUP: GroupId = GroupId(1);
 const LINE: usize = 4 << 10;
@@ -111,7 +112,7 @@ impl Service for Front {
 struct Node {
     host: Host<Front, FileDisk>,
     bell: Receiver<()>,
-    started: Instant,
+    clock: Clock,
     notes: Vec<HostNote>,
     reads: Vec<u64>,
 }
@@ -131,7 +132,7 @@ impl Node {
         let mut node = Node {
             host,
             bell,
-            started: Instant::now(),
+            clock: Clock::start(),
             notes: Vec::new(),
             reads: Vec::new(),
         };
@@ -148,7 +149,7 @@ impl Node {
     }
 
     fn give(&mut self, event: HostEvent<Ask>) {
-        let now = Mono::from_millis(self.started.elapsed().as_millis() as u64);
+        let now = self.clock.now();
         let mut out = Vec::new();
         self.host.step(event, now, &mut out);
         self.host.flush(now, &mut out);
@@ -164,9 +165,9 @@ impl Node {
 
     /// Ticks, and takes what the disk has done, until it is so.
     fn until(&mut self, what: &str, done: impl Fn(&Node) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = self.clock.now() + PATIENCE;
         while !done(self) {
-            assert!(Instant::now() < deadline, "no {what}; notes {:?}", self.notes);
+            assert!(self.clock.now() < deadline, "no {what}; notes {:?}", self.notes);
             if self.bell.recv_timeout(Duration::from_millis(20)).is_ok() {
                 self.give(HostEvent::DiskReady);
             }
@@ -203,9 +204,9 @@ fn a_full_disk_stops_writes_and_not_reads_and_heals_when_there_is_space() {
             size /= 2;
         }
     }
-    let deadline = Instant::now() + PATIENCE;
+    let clock = Clock::start();
     while !node.has_noted(&HostNote::DiskFull) {
-        assert!(Instant::now() < deadline, "a segment has an end");
+        assert!(clock.now() < Mono::ZERO + PATIENCE, "a segment has an end");
         node.give(HostEvent::Request(Ask::Add));
         node.give(HostEvent::Tick);
     }
