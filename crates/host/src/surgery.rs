@@ -633,7 +633,7 @@ pub(crate) fn members_of(conf: &ConfState, book: &Book) -> Members {
         voters: union(&conf.voters, &conf.outgoing),
         learners: union(&conf.learners, &conf.learners_next),
         is_joint: conf.is_joint(),
-        encoded: encode_conf(conf, &book.encode()),
+        encoded: encode_conf(conf, &book.to_be_born_with().encode()),
     }
 }
 

@@ -231,7 +231,9 @@ impl<W: Workload> World<W> {
             self.invariants.restarted(group, raft)?;
             self.coverage.starts_from_snapshot += u64::from(raft.applied() > 1);
             self.coverage.recovering_starts += u64::from(raft.is_recovering());
-            if raft.is_recovering() && !self.nodes[node].is_impaired {
+            self.nodes[node].was_hurt |= self.nodes[node].is_impaired;
+            let may_be_hidden = self.nodes[node].was_hurt && !self.config.groups.contains(&group);
+            if raft.is_recovering() && !self.nodes[node].is_impaired && !may_be_hidden {
                 let what = format!("node {id} recovers group {group} although nothing was damaged");
                 return Err(Broken::new("a whole log needs no recovery", what));
             }

@@ -124,6 +124,8 @@ pub(crate) struct Node<W: Workload> {
     /// In every group.
     pub(crate) is_voter: bool,
     pub(crate) was_wiped: bool,
+    /// It started with a hurt log: groups created here later may be in doubt, since the log may have hidden them.
+    pub(crate) was_hurt: bool,
     /// Directories that it has had before this one.
     pub(crate) generation: u32,
     /// It lost what it had acknowledged, and has not got it back yet.
@@ -266,6 +268,7 @@ impl<W: Workload> World<W> {
                 is_impaired: false,
                 is_voter: false,
                 was_wiped: false,
+                was_hurt: false,
                 generation: 0,
                 is_damaged: false,
                 is_disk_faulty: false,
