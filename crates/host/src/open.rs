@@ -16,7 +16,6 @@ use crate::{
     members::{Book, decode_conf},
     raft_codec::kind_from_u8,
     snapshot_file::{self, is_snapshot_file},
-    surgery::IN_DOUBT,
     versions::is_new_enough,
 };
 
@@ -143,7 +142,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             })
         })?;
         let last = entries.last().map_or(meta.index, |e| e.index);
-        let is_damaged = !matches!(recovered.damage, Damage::None) || recovered.create == IN_DOUBT;
+        let is_damaged = !matches!(recovered.damage, Damage::None);
         let recovering = is_damaged.then(|| self.prng.next_u64());
         let restored = Restored {
             hard_state,

@@ -265,10 +265,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             self.stage_persist(id, persist, now)?;
         }
         if healed {
-            // The creation no longer says that it is in doubt.
-            let (group, data) = (id, Bytes::new());
-            let records = vec![Record::Healed { group }, Record::Create { group, data }];
-            self.stage(id, records, Then::Healed, now)?;
+            self.stage(id, vec![Record::Healed { group: id }], Then::Healed, now)?;
         }
         if !ready.committed.is_empty() {
             self.apply(id, ready.committed, now, out)?;

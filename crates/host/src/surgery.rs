@@ -20,9 +20,6 @@
 //! 4. A replica that got past the split by a snapshot finds the child named in the machine's state and creates it empty.
 //!    It knows no configuration, so it cannot campaign, and its leader sends it a snapshot. Messages for a group that is
 //!    not here are dropped and create nothing; consensus sends again.
-//! 5. Damage of the log may have taken a group that was here, and its votes: nothing tells it from one that never was.
-//!    So while [`settle_wal::Wal::may_have_hidden`] says so, a group is created *recovering*, with the beginning that it
-//!    is given; its creation in the log says that ([`IN_DOUBT`]) until it has healed.
 //!
 //! # Merge of a source into its neighbour
 //! 1. *Prepare*, in the source's log, names the target at an epoch (version and members). From its apply on the source
@@ -65,9 +62,6 @@ use crate::{
     raft_codec::{kind_from_u8, kind_to_u8},
     snapshot_file::{Cut, Writer, Written, file_name},
 };
-
-/// The bytes of the creation of a group that may have been here before, until it has healed. Others have none.
-pub(crate) const IN_DOUBT: &[u8] = b"in doubt";
 
 /// Chunks of a new group's state on their way to the disk, at most.
 const WINDOW: usize = 8;
@@ -121,8 +115,6 @@ struct Creating<M> {
     writing: Option<Writing>,
     file: Option<FileName>,
     is_staged: bool,
-    /// It may have been here before.
-    in_doubt: bool,
 }
 
 struct Writing {
@@ -266,7 +258,6 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             writing: None,
             file: None,
             is_staged: false,
-            in_doubt: self.wal.as_ref().is_some_and(|wal| wal.may_have_hidden(group)),
         })
     }
 
@@ -347,8 +338,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     fn stage_creation(&mut self, id: GroupId, now: Mono) -> Result<(), HostError> {
         let creating = self.theatre.creating.get_mut(&id).expect("its creation goes on");
         creating.is_staged = true;
-        let data = if creating.in_doubt { IN_DOUBT } else { b"" };
-        let (group, data) = (id, Bytes::from_static(data));
+        let (group, data) = (id, Bytes::new());
         let mut records = vec![Record::Create { group, data }];
         let meta = &creating.meta;
         if meta.index > 0 {
@@ -388,7 +378,6 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             machine,
             campaigns,
             file,
-            in_doubt,
             ..
         } = creating;
         let hard_state = HardState {
@@ -399,7 +388,6 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let restored = Restored {
             hard_state,
             snapshot: meta.clone(),
-            recovering: in_doubt.then(|| self.prng.next_u64()),
             ..Restored::default()
         };
         let raft = Raft::restore(raft_config(&self.config, &self.identity, id), restored)
@@ -408,9 +396,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let book = self.groups.share(book);
         self.groups
             .insert(Group::new(raft, id, Some(machine), book, &meta, file));
-        if in_doubt {
-            out.push(HostAction::Note(HostNote::Recovering { group: id }));
-        } else if campaigns && let Some(group) = self.groups.get_mut(&id) {
+        if campaigns && let Some(group) = self.groups.get_mut(&id) {
             group.raft.campaign();
         }
         self.counters.groups_created += 1;

@@ -236,35 +236,3 @@ fn a_replica_that_is_cut_off_is_brought_to_the_end_by_entries_from_elsewhere() {
     cluster.ticks(2);
     assert_eq!(cluster.lines(lagging), ["first", "second"]);
 }
-
-#[test]
-fn a_group_whose_creation_was_damaged_is_created_again_as_recovering() {
-    let mut cluster = Cluster::founded(3);
-    cluster.ticks(5);
-    let new = child(&cluster);
-    act(&mut cluster, 1, Action::Create(Box::new(new.clone())));
-    assert_eq!(outcomes(&cluster, 1), [CreateOutcome::Created]);
-    cluster.stop(1);
-    let mut disk = cluster.disks[&1].clone();
-    let files = disk.list().expect("readable");
-    let mut logs = files.iter().filter(|(name, _)| name.as_str().ends_with(".seg"));
-    let (log, len) = logs.next_back().expect("there is a log");
-    let bytes = disk.read(log, 0, *len as usize).expect("readable");
-    let last = bytes.iter().rposition(|byte| *byte != 0).expect("it was written to");
-    disk.flip_bit(log, last as u64, 0);
-    cluster.start(1).expect("a damaged tail is no reason to refuse");
-    assert!(cluster.hosts[&1].raft(CHILD).is_none());
-    assert_eq!(cluster.hosts[&1].recovering_groups(), []);
-    act(&mut cluster, 1, Action::Create(Box::new(new.clone())));
-    for _ in 0..2 {
-        assert_eq!(cluster.hosts[&1].recovering_groups(), [CHILD]);
-        restart(&mut cluster, 1);
-    }
-    for node in 2..=3 {
-        act(&mut cluster, node, Action::Create(Box::new(new.clone())));
-    }
-    cluster.until("recovery", |c| c.hosts[&1].recovering_groups().is_empty());
-    cluster.ticks(5);
-    restart(&mut cluster, 1);
-    assert_eq!(cluster.hosts[&1].recovering_groups(), []);
-}

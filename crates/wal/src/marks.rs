@@ -1,12 +1,11 @@
 //! The file that remembers which groups are recovering, since mending the log destroys the evidence.
 //!
 //! ```text
-//! magic 8 | version 4 | count 4 | Lsn of the damage 8 | hidden 8 | count × (group 8 | kind 1 | segment 8 | offset 8) | CRC-32C of all
-//! before 4. Kinds: 1 last batch, 2 middle, 3 snapshot file. Hidden: a group mask as in a batch's header, see
-//! `Wal::may_have_hidden`.
+//! magic 8 | version 4 | count 4 | Lsn of the damage 8 | count × (group 8 | kind 1 | segment 8 | offset 8) | CRC-32C of all
+//! before 4. Kinds: 1 last batch, 2 middle, 3 snapshot file.
 //! ```
 //! It is written, whole and durable, before the log is mended. Healing is a record in the log; the file goes at the next
-//! opening at which every group in it has healed and nothing may be hidden any more.
+//! opening at which every group in it has healed.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +16,8 @@ use settle_storage::{DiskError, DiskErrorKind, DiskRead, FileName, Op};
 use crate::format::Lsn;
 
 const MAGIC: &[u8; 8] = b"SettlMRK";
-const VERSION: u32 = 3;
-const FIXED_LEN: usize = 36;
+const VERSION: u32 = 2;
+const FIXED_LEN: usize = 28;
 const MARK_LEN: usize = 25;
 
 /// Where a group's damage was.
@@ -41,8 +40,6 @@ pub(crate) enum MarkKind {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Marks {
     pub lsn: Lsn,
-    /// Groups that nothing is left of may have been in what was damaged.
-    pub hidden: u64,
     pub groups: BTreeMap<GroupId, Mark>,
 }
 
@@ -97,7 +94,6 @@ impl Marks {
         out.put_u32_le(VERSION);
         out.put_u32_le(self.groups.len() as u32);
         out.put_u64_le(self.lsn.0);
-        out.put_u64_le(self.hidden);
         for (group, mark) in &self.groups {
             out.put_u64_le(group.0);
             out.put_u8(mark.kind as u8);
@@ -117,7 +113,6 @@ impl Marks {
         body.advance(MAGIC.len());
         let (version, count) = (body.get_u32_le(), body.get_u32_le() as usize);
         let lsn = Lsn(body.get_u64_le());
-        let hidden = body.get_u64_le();
         if version != VERSION || body.len() != count.checked_mul(MARK_LEN)? {
             return None;
         }
@@ -133,7 +128,7 @@ impl Marks {
             let (segment, offset) = (body.get_u64_le(), body.get_u64_le());
             groups.insert(group, Mark { kind, segment, offset });
         }
-        Some(Marks { lsn, hidden, groups })
+        Some(Marks { lsn, groups })
     }
 }
 
@@ -155,7 +150,6 @@ mod tests {
         };
         let marks = Marks {
             lsn: Lsn(7),
-            hidden: 1 << 63,
             groups: [(GroupId(1), mark), (GroupId(300), mark)].into(),
         };
         marks.write(&mut disk).expect("written");

@@ -48,8 +48,6 @@ pub(crate) struct Recovered {
     /// Of those, groups that the log does not even know.
     pub missing: Vec<GroupId>,
     pub holes_mask: u64,
-    /// See `Wal::may_have_hidden`.
-    pub hidden: u64,
     /// Spare segments of an earlier process, of unknown contents.
     pub spares: Vec<(FileName, u64)>,
     pub report: RecoveryReport,
@@ -88,13 +86,12 @@ pub(crate) fn recover(
         }
     }
     keep_evidence(&mut scan, disk, options, &kept)?;
-    let (marks, hidden) = mark(&mut scan, disk, old_marks, &hurt)?;
+    let marks = mark(&mut scan, disk, old_marks, &hurt)?;
     bridge(&mut scan, disk)?;
     cut(&mut scan, disk, stop, &tail)?;
     sync(&scan, disk)?;
     Ok(Recovered {
         spares,
-        hidden,
         ..finish(scan, marks, hurt)
     })
 }
@@ -126,7 +123,6 @@ fn hurt(scan: &mut Scan, stop: Stop, tail: &Tail, old_marks: Option<&Marks>, exp
     let (mut resumed, mut missing) = (Vec::new(), Vec::new());
     let (segment, offset) = (stop.segment, stop.offset);
     if tail.damage.is_some() {
-        scan.hidden |= tail.group_mask;
         let kind = match tail.is_proven {
             true => MarkKind::Middle,
             false => MarkKind::LastBatch,
@@ -261,45 +257,31 @@ fn mark(
     disk: &mut impl DiskRead,
     old: Option<Marks>,
     hurt: &Hurt,
-) -> Result<(BTreeMap<GroupId, Mark>, u64), WalError> {
+) -> Result<BTreeMap<GroupId, Mark>, WalError> {
     let unreadable = old.is_none();
-    // Of an unreadable file nothing is known, so anything may be hidden.
-    let old_lsn = old.as_ref().map_or(Lsn(u64::MAX), |m| m.lsn);
-    let mut hidden = old.as_ref().map_or(u64::MAX, |m| m.hidden);
     let mut marks = old.map(|m| m.groups).unwrap_or_default();
-    let had_file = unreadable || !marks.is_empty() || hidden != 0;
+    let had_file = unreadable || !marks.is_empty();
     if unreadable {
         let (kind, segment, offset) = (MarkKind::LastBatch, 0, 0);
         let somewhere = Mark { kind, segment, offset };
         marks.extend(scan.groups.keys().map(|group| (*group, somewhere)));
     }
-    if hurt.marks.is_empty() && !unreadable && scan.hidden == 0 {
+    if hurt.marks.is_empty() && !unreadable {
         let all_healed = marks.keys().all(|group| scan.healed.contains(group));
         if had_file && all_healed {
-            let is_purged = marks.is_empty() && scan.begin >= old_lsn;
-            if hidden == 0 || is_purged {
-                Marks::remove(disk).map_err(open_error)?;
-                hidden = 0;
-            } else if !marks.is_empty() {
-                // From here on: what healing brought back has yet to be snapshotted.
-                let (lsn, groups) = (scan.end, BTreeMap::new());
-                let file = Marks { lsn, hidden, groups };
-                file.write(disk).map_err(open_error)?;
-            }
+            Marks::remove(disk).map_err(open_error)?;
             marks.clear();
         }
-        return Ok((marks, hidden));
+        return Ok(marks);
     }
-    hidden |= scan.hidden;
     // The file is written anew with a later Lsn: from there on only later healing counts.
     marks.retain(|group, _| !scan.healed.contains(group));
     scan.healed.clear();
     marks.extend(&hurt.marks);
     let lsn = scan.end;
-    let groups = marks;
-    let file = Marks { lsn, hidden, groups };
+    let file = Marks { lsn, groups: marks };
     file.write(disk).map_err(open_error)?;
-    Ok((file.groups, hidden))
+    Ok(file.groups)
 }
 
 /// Makes the log read through what is damaged in its middle. Each write stands alone: a crash between two of them leaves
@@ -409,7 +391,6 @@ fn finish(mut scan: Scan, marks: BTreeMap<GroupId, Mark>, hurt: Hurt) -> Recover
         resumed: hurt.resumed,
         missing: hurt.missing,
         holes_mask: scan.holes_mask,
-        hidden: 0,
         spares: Vec::new(),
         report: scan.report,
     }

@@ -88,10 +88,6 @@ pub(crate) struct Scan {
     pub(crate) unreadable: Vec<u64>,
     /// Groups that holes, old or new, may have held.
     pub(crate) holes_mask: u64,
-    /// Of them those that no checkpoint behind names: one that is there names every group.
-    pub(crate) hidden: u64,
-    /// Where the oldest segment begins, as its header says.
-    pub(crate) begin: Lsn,
     first_hole: Option<Mark>,
     /// `end` is known.
     has_base: bool,
@@ -122,8 +118,6 @@ impl Scan {
             headers: Vec::new(),
             unreadable: Vec::new(),
             holes_mask: 0,
-            hidden: 0,
-            begin: Lsn(0),
             first_hole: None,
             astray: (Lsn(0), 0),
         }
@@ -188,7 +182,7 @@ impl Scan {
                 }
                 if !self.has_base {
                     self.has_base = true;
-                    (self.end, self.proven, self.begin) = (header.base, header.base, header.base);
+                    (self.end, self.proven) = (header.base, header.base);
                 }
                 from = SEGMENT_HEADER_LEN as u64;
             }
@@ -263,9 +257,6 @@ impl Scan {
                 };
                 for record in records {
                     self.apply(record, segment, header.lsn);
-                }
-                if offset == SEGMENT_HEADER_LEN as u64 {
-                    self.hidden = 0;
                 }
                 self.report.batches += 1;
                 self.report.bytes += header.len();
@@ -471,7 +462,6 @@ impl Scan {
         let at = Mark { kind, segment, offset };
         self.first_hole.get_or_insert(at);
         self.holes_mask |= group_mask;
-        self.hidden |= group_mask;
         for (group, rebuild) in &mut self.groups {
             if group_bit(*group) & group_mask != 0 {
                 rebuild.lose(at, &self.index);

@@ -69,7 +69,6 @@ pub struct Wal {
     marked: BTreeMap<GroupId, (Mark, bool)>,
     /// Groups that damage still in the log may have held: a new one of them has to say that it is new.
     holes_mask: u64,
-    hidden: u64,
     report: RecoveryReport,
 
     /// Headroom, then records; empty when nothing is staged.
@@ -163,7 +162,6 @@ impl Wal {
             index: recovered.index,
             marked: recovered.marked,
             holes_mask: recovered.holes_mask,
-            hidden: recovered.hidden,
             report: recovered.report,
             staging: BytesMut::new(),
             staged_records: 0,
@@ -203,23 +201,11 @@ impl Wal {
         self.marked.entry(group).or_insert((mark, false));
         let groups = self.marked.iter().map(|(group, (mark, _))| (*group, *mark)).collect();
         let lsn = self.submitted;
-        let hidden = self.hidden;
-        let marks = Marks { lsn, hidden, groups };
+        let marks = Marks { lsn, groups };
         marks.write(disk).map_err(|source| WalError::Open { source })?;
         let (snapshot, reset) = (no_snapshot(), true);
         self.stage_own(&[Record::Snapshot { group, snapshot, reset }]);
         Ok(())
-    }
-
-    /// Whether damage may have taken everything of `group`, which then is in no list: whoever creates it must take it
-    /// for recovering. A batch's header says whose bits (group mod 64) it holds, and without one it is everybody. No
-    /// group is hidden that a checkpoint behind the damage would have named.
-    ///
-    /// It is remembered over restarts, until the log is opened and (1) each group that the damage hit had healed by an
-    /// earlier opening, and (2) everything from before that opening has been purged. Then snapshots cover
-    /// whatever any group knew before the damage, so that a creation asked for later is a new one.
-    pub fn may_have_hidden(&self, group: GroupId) -> bool {
-        self.hidden & group_bit(group) != 0
     }
 
     /// What opening found.

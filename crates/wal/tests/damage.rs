@@ -641,34 +641,3 @@ fn garbage_instead_of_a_log_is_judged_without_panic() {
         }
     }
 }
-
-#[test]
-fn a_group_that_damage_took_whole_stays_in_doubt_until_the_log_is_purged_past_it() {
-    let disk = MemDisk::new(1);
-    let (mut wal, _) = open(&disk).expect("an empty directory");
-    store(&mut wal, &disk, &[create(1)]);
-    let at = 64 + wal.durable().0;
-    store(&mut wal, &disk, &[create(7), hard_state(7, 1, 1, 0)]);
-    assert!(!wal.may_have_hidden(GroupId(7)));
-    disk.flip_bit(&segments(&disk)[0].0, at + 70, 0);
-    // A start that writes nothing knows it as well as one that goes on.
-    for _ in 0..3 {
-        let (_, groups) = open(&disk).expect("mended");
-        assert_eq!(groups.len(), 1);
-    }
-    for index in 1..4 {
-        (wal, _) = open(&disk).expect("mended");
-        assert!(wal.may_have_hidden(GroupId(7)) && !wal.may_have_hidden(GroupId(8)));
-        store(&mut wal, &disk, &[entries(1, index, 1, 1, &[7; 70])]);
-    }
-    store(&mut wal, &disk, &[snapshot(1, 3, 1, false)]);
-    wal.purge(&mut disk.clone());
-    for index in 4..40 {
-        store(&mut wal, &disk, &[entries(1, index, 1, 1, &[7; 300])]);
-        store(&mut wal, &disk, &[snapshot(1, index, 1, false)]);
-        wal.purge(&mut disk.clone());
-        poll(&mut wal, &disk).expect("the disk is well");
-    }
-    let (wal, _) = open(&disk).expect("undamaged since");
-    assert!(!wal.may_have_hidden(GroupId(7)), "it was purged");
-}
