@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
-use settle_base::GroupTime;
+use settle_base::{GroupTime, fingerprint};
 
-use crate::{Reply, ReqId, TxError};
+use crate::{Reply, ReqId, TxError, dedup_codec::put_result, encoding::put_u64};
 
 /// Results kept per origin; when there are more, the oldest sequence goes and everything up to it counts as settled.
 pub(crate) const RESULTS_MAX: usize = 65_536;
@@ -17,6 +17,7 @@ const ORIGIN_UNUSED_MS: u64 = 60 * 60 * 1_000;
 pub(crate) struct Dedup {
     pub(crate) origins: BTreeMap<u64, Origin>,
     results: u64,
+    buffer: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -24,7 +25,14 @@ pub(crate) struct Origin {
     pub last_used: GroupTime,
     /// Requests below are settled: one that still arrives is a late copy and must not be done.
     pub floor: u64,
-    pub results: BTreeMap<u64, Result<Reply, TxError>>,
+    results: BTreeMap<u64, Kept>,
+    /// The sum of the results' digests.
+    digest: u64,
+}
+
+struct Kept {
+    result: Result<Reply, TxError>,
+    digest: u64,
 }
 
 /// What is known of a request.
@@ -45,19 +53,15 @@ impl Dedup {
         let origin = self.origins.entry(req.origin).or_default();
         origin.last_used = now;
         origin.floor = origin.floor.max(settled_below);
-        while let Some(oldest) = origin
-            .results
-            .first_entry()
-            .filter(|oldest| *oldest.key() < origin.floor)
-        {
-            drop(oldest.remove());
+        while origin.results().next().is_some_and(|(seq, _)| seq < origin.floor) {
+            origin.forget_oldest();
             self.results -= 1;
         }
         if req.seq < origin.floor {
             return Seen::Settled;
         }
         match origin.results.get(&req.seq) {
-            Some(result) => Seen::Again(result.clone()),
+            Some(kept) => Seen::Again(kept.result.clone()),
             None => Seen::New,
         }
     }
@@ -67,18 +71,36 @@ impl Dedup {
             .origins
             .get_mut(&req.origin)
             .expect("the request was looked up before it was done");
-        let earlier = origin.results.insert(req.seq, result);
-        assert!(earlier.is_none(), "request {req:?} was done twice");
+        origin.keep(req.seq, result, &mut self.buffer);
         self.results += 1;
         if origin.results.len() > RESULTS_MAX {
-            let (seq, _) = origin.results.pop_first().expect("it is not empty");
-            origin.floor = seq + 1;
+            origin.floor = origin.forget_oldest() + 1;
             self.results -= 1;
         }
     }
 
     pub fn results(&self) -> u64 {
         self.results
+    }
+
+    /// A hash of everything that is kept. It reads the origins, of which there are few, and none of their results.
+    pub fn digest(&self) -> u64 {
+        self.origins.iter().fold(0, |digest, (id, origin)| {
+            let fields = [*id, origin.last_used.0, origin.floor, origin.digest].map(u64::to_le_bytes);
+            digest.wrapping_add(fingerprint(fields.as_flattened()))
+        })
+    }
+
+    /// # Panics
+    /// When the digests are not those of the results.
+    pub fn check(&self) {
+        for (id, origin) in &self.origins {
+            let mut again = Origin::default();
+            for (seq, result) in origin.results() {
+                again.keep(seq, result.clone(), &mut Vec::new());
+            }
+            assert_eq!(again.digest, origin.digest, "the digest of origin {id}");
+        }
     }
 
     /// Takes in an origin of a snapshot.
@@ -101,5 +123,29 @@ impl Dedup {
         let origin = self.origins.remove(&id).expect("it was just seen");
         self.results -= origin.results.len() as u64;
         true
+    }
+}
+
+impl Origin {
+    /// Oldest first.
+    pub fn results(&self) -> impl ExactSizeIterator<Item = (u64, &Result<Reply, TxError>)> {
+        self.results.iter().map(|(seq, kept)| (*seq, &kept.result))
+    }
+
+    /// `buffer` is for encoding.
+    pub fn keep(&mut self, seq: u64, result: Result<Reply, TxError>, buffer: &mut Vec<u8>) {
+        buffer.clear();
+        put_u64(buffer, seq);
+        put_result(buffer, &result);
+        let digest = fingerprint(buffer);
+        self.digest = self.digest.wrapping_add(digest);
+        let earlier = self.results.insert(seq, Kept { result, digest });
+        assert!(earlier.is_none(), "request {seq} was done twice");
+    }
+
+    fn forget_oldest(&mut self) -> u64 {
+        let (seq, kept) = self.results.pop_first().expect("there is one");
+        self.digest = self.digest.wrapping_sub(kept.digest);
+        seq
     }
 }

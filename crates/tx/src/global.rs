@@ -22,6 +22,8 @@ pub struct Global {
     /// repeated fact is told from one about an unknown branch.
     pub(crate) branches: Vec<Branch>,
     pub(crate) open_branches: u32,
+    /// Its own part of the digest of open transactions.
+    pub(crate) counted: u64,
 }
 
 /// A branch of a transaction that has not ended.
@@ -42,6 +44,8 @@ pub struct Branch {
     pub(crate) is_open: bool,
     /// The resource's number in this replica's lock table.
     pub(crate) resource_number: LocalNumber,
+    /// Its part of the digest of open transactions.
+    pub(crate) counted: u64,
 }
 
 impl Global {

@@ -12,6 +12,7 @@
 mod command;
 mod dedup;
 mod dedup_codec;
+mod digest;
 mod driver;
 mod effect;
 mod encoding;

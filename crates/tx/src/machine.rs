@@ -7,6 +7,7 @@ use settle_machine::{ApplyError, EntryMeta, LoadError, SnapshotChunks, StateMach
 use crate::{
     Command, Direction, Global, GlobalStatus, Outcome, Tid, TxEffect, TxError, decode_batch,
     dedup::{Dedup, Seen},
+    digest::OpenDigest,
     locks::LockTable,
     names::Names,
     outcome::Outcomes,
@@ -105,6 +106,7 @@ pub struct TxMachine {
     pub(crate) globals: BTreeMap<Tid, Box<Global>>,
     pub(crate) open_branches: u64,
     pub(crate) branch_bytes: u64,
+    pub(crate) open_digest: OpenDigest,
     pub(crate) locks: LockTable,
     pub(crate) names: Names,
     pub(crate) outcomes: Outcomes,
@@ -127,6 +129,7 @@ impl TxMachine {
             globals: BTreeMap::new(),
             open_branches: 0,
             branch_bytes: 0,
+            open_digest: OpenDigest::default(),
             locks: LockTable::default(),
             names: Names::default(),
             outcomes: Outcomes::default(),
@@ -208,6 +211,7 @@ impl TxMachine {
     /// When an invariant is broken.
     pub fn check_invariants(&self) {
         let (mut open_branches, mut rows_named, mut branch_bytes) = (0, 0, 0);
+        let mut open_digest = OpenDigest::default();
         for global in self.globals.values() {
             let tid = global.tid;
             let given = self.config.first_sequence..self.next_tid;
@@ -230,6 +234,7 @@ impl TxMachine {
                 "{tid} has nothing left to do and is open"
             );
             open_branches += u64::from(global.open_branches);
+            open_digest.add(&mut uncounted(global));
             for branch in &global.branches {
                 assert!(branch.id.seq() < self.next_branch, "{} was never given", branch.id);
                 branch_bytes += branch.bytes();
@@ -264,7 +269,13 @@ impl TxMachine {
             !self.globals.is_empty() || self.names.len() == 0,
             "names of ended transactions are forgotten"
         );
+        assert_eq!(
+            open_digest.value(),
+            self.open_digest.value(),
+            "the digest of open transactions"
+        );
         self.outcomes.check();
+        self.dedup.check();
     }
 
     fn apply_command(&mut self, command: Command<&str>, effects: &mut Vec<TxEffect>) {
@@ -341,10 +352,22 @@ impl StateMachine for TxMachine {
         Ok(())
     }
 
-    /// Walks the whole state, so it is not cheap: hosts do not compare the replicas of this machine while they serve.
     fn state_hash(&self) -> u64 {
         snapshot::hash(self)
     }
+
+    fn is_hash_cheap(&self) -> bool {
+        true
+    }
+}
+
+fn uncounted(global: &Global) -> Global {
+    let mut global = global.clone();
+    global.counted = 0;
+    for branch in &mut global.branches {
+        branch.counted = 0;
+    }
+    global
 }
 
 fn unreadable(index: Index, error: &impl std::fmt::Display) -> ApplyError {

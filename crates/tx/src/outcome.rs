@@ -51,7 +51,7 @@ const CHUNK_BYTES: u64 = CHUNK_LEN as u64 + 96;
 pub(crate) struct Outcomes {
     chunks: BTreeMap<u64, OutcomeChunk>,
     by_age: BTreeSet<(u64, u64)>,
-    /// A commutative hash of all kept outcomes, so that hashing the state need not read them all.
+    /// A commutative hash of all kept outcomes and of the chunks' ages, so that hashing the state reads none of them.
     digest: u64,
 }
 
@@ -68,8 +68,10 @@ impl Outcomes {
         let (index, at) = place(seq);
         let minute = now.0 / MINUTE_MS;
         let by_age = &mut self.by_age;
+        let digest = &mut self.digest;
         let chunk = self.chunks.entry(index).or_insert_with(|| {
             by_age.insert((minute, index));
+            *digest = digest.wrapping_add(digest_of_age(minute, index));
             OutcomeChunk {
                 statuses: Arc::new([0; CHUNK_LEN]),
                 newest_end_minute: minute,
@@ -79,6 +81,8 @@ impl Outcomes {
             assert!(chunk.newest_end_minute < minute, "group time never falls");
             by_age.remove(&(chunk.newest_end_minute, index));
             by_age.insert((minute, index));
+            let earlier = digest_of_age(chunk.newest_end_minute, index);
+            *digest = digest.wrapping_sub(earlier).wrapping_add(digest_of_age(minute, index));
             chunk.newest_end_minute = minute;
         }
         let slot = &mut Arc::make_mut(&mut chunk.statuses)[at];
@@ -105,7 +109,7 @@ impl Outcomes {
             }
             self.by_age.remove(&(minute, index));
             let chunk = self.chunks.remove(&index).expect("both tables hold the same chunks");
-            self.digest = self.digest.wrapping_sub(digest_of_chunk(index, &chunk.statuses));
+            self.digest = self.digest.wrapping_sub(digest_of_chunk(index, &chunk));
         }
     }
 
@@ -115,9 +119,7 @@ impl Outcomes {
 
     /// Changes when any kept outcome or the age of any chunk does.
     pub fn digest(&self) -> u64 {
-        self.by_age.iter().fold(self.digest, |digest, (minute, index)| {
-            digest.wrapping_add(digest_of(*minute, 0) ^ index)
-        })
+        self.digest
     }
 
     pub fn chunks(&self) -> impl DoubleEndedIterator<Item = (u64, &OutcomeChunk)> {
@@ -130,15 +132,13 @@ impl Outcomes {
         if self.chunks.contains_key(&index) || !statuses.iter().all(is_outcome) {
             return false;
         }
-        self.digest = self.digest.wrapping_add(digest_of_chunk(index, statuses));
+        let chunk = OutcomeChunk {
+            statuses: Arc::new(*statuses),
+            newest_end_minute,
+        };
+        self.digest = self.digest.wrapping_add(digest_of_chunk(index, &chunk));
         self.by_age.insert((newest_end_minute, index));
-        self.chunks.insert(
-            index,
-            OutcomeChunk {
-                statuses: Arc::new(*statuses),
-                newest_end_minute,
-            },
-        );
+        self.chunks.insert(index, chunk);
         true
     }
 
@@ -151,7 +151,7 @@ impl Outcomes {
                 self.by_age.contains(&(chunk.newest_end_minute, *index)),
                 "chunk {index} has no age"
             );
-            digest_of_chunk(*index, &chunk.statuses)
+            digest_of_chunk(*index, chunk)
         });
         assert_eq!(
             digests.fold(0, u64::wrapping_add),
@@ -172,10 +172,15 @@ fn digest_of(seq: u64, status: u8) -> u64 {
     fingerprint(&bytes)
 }
 
-fn digest_of_chunk(index: u64, statuses: &[u8; CHUNK_LEN]) -> u64 {
+fn digest_of_age(minute: u64, index: u64) -> u64 {
+    fingerprint([minute, index].map(u64::to_le_bytes).as_flattened())
+}
+
+fn digest_of_chunk(index: u64, chunk: &OutcomeChunk) -> u64 {
     let first = index.wrapping_mul(CHUNK_LEN as u64);
-    let kept = statuses.iter().enumerate().filter(|(_, status)| **status != 0);
-    kept.fold(0, |digest, (at, status)| {
+    let kept = chunk.statuses.iter().enumerate().filter(|(_, status)| **status != 0);
+    let age = digest_of_age(chunk.newest_end_minute, index);
+    kept.fold(age, |digest, (at, status)| {
         digest.wrapping_add(digest_of(first.wrapping_add(at as u64), *status))
     })
 }

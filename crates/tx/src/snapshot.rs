@@ -1,6 +1,6 @@
 //! The machine's snapshot: frames, each a length (u64, little endian) and that many bytes, of which the first is the
 //! kind. One header, the open transactions in id order, the origins in order, the outcome chunks in order, one end.
-//! Locks are not written: they follow from the branches. The state hash covers the same bytes.
+//! Locks are not written: they follow from the branches. The state hash covers the same.
 
 use std::sync::Arc;
 
@@ -57,15 +57,17 @@ pub(crate) fn chunks(machine: &TxMachine) -> SnapshotChunks {
     Box::new(resident.into_iter().chain(outcomes).chain(end))
 }
 
+/// What changes with each entry is read here; each part keeps its own digest as it changes.
 pub(crate) fn hash(machine: &TxMachine) -> u64 {
-    let mut hash = machine.outcomes.digest();
-    for_each_resident_frame(machine, |frame| {
-        let mut pair = [0; 16];
-        pair[..8].copy_from_slice(&hash.to_le_bytes());
-        pair[8..].copy_from_slice(&fingerprint(frame).to_le_bytes());
-        hash = fingerprint(&pair);
-    });
-    hash
+    let mut header = Vec::with_capacity(64);
+    put_header(&mut header, machine);
+    let parts = [
+        fingerprint(&header),
+        machine.open_digest.value(),
+        machine.dedup.digest(),
+        machine.outcomes.digest(),
+    ];
+    fingerprint(parts.map(u64::to_le_bytes).as_flattened())
 }
 
 /// Takes a snapshot in chunks of any size and makes a machine of it, frame by frame.
@@ -271,6 +273,15 @@ fn get_header(reader: &mut Reader<'_>) -> Result<TxMachine, DecodeError> {
 
 fn put_global(out: &mut Vec<u8>, global: &Global) {
     out.push(GLOBAL);
+    put_global_fields(out, global);
+    put_u64(out, global.branches.len() as u64);
+    for branch in &global.branches {
+        put_branch_fields(out, branch);
+    }
+}
+
+/// All but its branches.
+pub(crate) fn put_global_fields(out: &mut Vec<u8>, global: &Global) {
     put_tid(out, global.tid);
     put_str(out, &global.xid);
     put_str(out, &global.application);
@@ -280,18 +291,18 @@ fn put_global(out: &mut Vec<u8>, global: &Global) {
     put_u64(out, global.begun_at.0);
     out.push(global.status.as_u8());
     put_time(out, global.decided_at);
-    put_u64(out, global.branches.len() as u64);
-    for branch in &global.branches {
-        put_branch(out, branch.id);
-        out.push(branch.branch_type.as_u8());
-        put_str(out, &branch.resource);
-        put_str(out, &branch.client);
-        out.push(branch.status.as_u8());
-        put_str(out, &branch.application_data);
-        put_str(out, &branch.lock_keys);
-        put_time(out, branch.retrying_since);
-        out.push(u8::from(branch.is_open));
-    }
+}
+
+pub(crate) fn put_branch_fields(out: &mut Vec<u8>, branch: &Branch) {
+    put_branch(out, branch.id);
+    out.push(branch.branch_type.as_u8());
+    put_str(out, &branch.resource);
+    put_str(out, &branch.client);
+    out.push(branch.status.as_u8());
+    put_str(out, &branch.application_data);
+    put_str(out, &branch.lock_keys);
+    put_time(out, branch.retrying_since);
+    out.push(u8::from(branch.is_open));
 }
 
 fn get_global(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
@@ -307,6 +318,7 @@ fn get_global(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
         decided_at: get_time(reader)?,
         branches: Vec::new(),
         open_branches: 0,
+        counted: 0,
     };
     for _ in 0..reader.u64()? {
         let branch = Branch {
@@ -320,6 +332,7 @@ fn get_global(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
             retrying_since: get_time(reader)?,
             is_open: reader.bool()?,
             resource_number: LocalNumber(0),
+            counted: 0,
         };
         let may_hold_locks = branch.is_open && global.status.direction() != Some(Direction::Commit);
         if global.branches.last().is_some_and(|last| last.id >= branch.id) {
@@ -389,6 +402,7 @@ fn add_global(machine: &mut TxMachine, mut global: Global) -> Result<(), LoadErr
         machine.locks.take(branch.resource_number.0, &branch.lock_keys, tid);
     }
     machine.open_branches += u64::from(global.open_branches);
+    machine.open_digest.add(&mut global);
     machine.globals.insert(tid, Box::new(global));
     Ok(())
 }
@@ -398,31 +412,30 @@ fn put_origin(out: &mut Vec<u8>, id: u64, origin: &Origin) {
     put_u64(out, id);
     put_u64(out, origin.last_used.0);
     put_u64(out, origin.floor);
-    put_u64(out, origin.results.len() as u64);
-    for (seq, result) in &origin.results {
-        put_u64(out, *seq);
+    put_u64(out, origin.results().len() as u64);
+    for (seq, result) in origin.results() {
+        put_u64(out, seq);
         put_result(out, result);
     }
 }
 
 fn get_origin(reader: &mut Reader<'_>) -> Result<(u64, Origin), DecodeError> {
     let id = reader.u64()?;
-    let mut origin = Origin {
-        last_used: GroupTime(reader.u64()?),
-        floor: reader.u64()?,
-        ..Origin::default()
-    };
+    let mut origin = Origin::default();
+    origin.last_used = GroupTime(reader.u64()?);
+    origin.floor = reader.u64()?;
     let count = reader.u64()?;
     if count > RESULTS_MAX as u64 {
         return Err(reader.error("too many results"));
     }
+    let (mut last, mut buffer) = (None, Vec::new());
     for _ in 0..count {
         let seq = reader.u64()?;
-        let is_next = origin.results.last_key_value().is_none_or(|(last, _)| *last < seq);
-        if seq < origin.floor || !is_next {
+        if seq < origin.floor || last.is_some_and(|last| seq <= last) {
             return Err(reader.error("a result out of order"));
         }
-        origin.results.insert(seq, get_result(reader)?);
+        origin.keep(seq, get_result(reader)?, &mut buffer);
+        last = Some(seq);
     }
     Ok((id, origin))
 }

@@ -77,7 +77,7 @@ impl TxMachine {
         let tid = Tid::new(self.config.group, self.next_tid);
         self.next_tid += 1;
         let xid: Arc<str> = format!("{xid_prefix}:{tid}").into();
-        let global = Global {
+        let mut global = Global {
             tid,
             xid: Arc::clone(&xid),
             application: self.names.take(application),
@@ -89,7 +89,9 @@ impl TxMachine {
             decided_at: None,
             branches: Vec::new(),
             open_branches: 0,
+            counted: 0,
         };
+        self.open_digest.count(&mut global);
         let earlier = self.globals.insert(tid, Box::new(global));
         assert!(earlier.is_none(), "transaction id {tid} was given twice");
         effects.push(TxEffect::Begun { tid });
@@ -154,7 +156,7 @@ impl TxMachine {
             global.branches.last().is_none_or(|last| last.id < id),
             "branch ids rise"
         );
-        global.branches.push(Branch {
+        let mut branch = Branch {
             id,
             branch_type,
             resource,
@@ -165,7 +167,10 @@ impl TxMachine {
             retrying_since: None,
             is_open: true,
             resource_number: LocalNumber(resource_number),
-        });
+            counted: 0,
+        };
+        self.open_digest.count_branch(tid, &mut branch);
+        global.branches.push(branch);
         global.open_branches += 1;
         self.open_branches += 1;
         self.branch_bytes += branch_bytes;
@@ -211,6 +216,7 @@ impl TxMachine {
                 branch.application_data = data.into();
             }
             branch.status = status;
+            self.open_digest.count_branch(tid, branch);
             effects.push(TxEffect::BranchChanged {
                 tid,
                 branch: id,
@@ -238,6 +244,7 @@ impl TxMachine {
             } else if decision == Decision::Commit {
                 self.branch_bytes -= release_locks(branch, tid, &mut self.locks);
             }
+            self.open_digest.count_branch(tid, branch);
         }
         global.status = match decision {
             Decision::Commit
@@ -251,6 +258,7 @@ impl TxMachine {
             Decision::Rollback => GlobalStatus::Rollbacking,
             Decision::Timeout => GlobalStatus::TimeoutRollbacking,
         };
+        self.open_digest.count(global);
         let (status, open, end_status) = (global.status, global.open_branches, global.end_status());
         if open > 0 {
             return Ok(status);
@@ -314,8 +322,10 @@ impl TxMachine {
         } else if fact.is_retryable() {
             branch.retrying_since.get_or_insert(self.time);
         }
+        self.open_digest.count_branch(tid, branch);
         if fact.done().is_none() || global.status.is_failed() {
             global.status = status_in_phase_two(global);
+            self.open_digest.count(global);
         }
         effects.push(TxEffect::BranchChanged {
             tid,
@@ -370,12 +380,14 @@ impl TxMachine {
             return Ok(status);
         }
         global.status = status;
+        self.open_digest.count(global);
         Ok(status)
     }
 
     /// Forgets an open transaction and keeps its outcome.
     fn end(&mut self, tid: Tid, status: GlobalStatus, effects: &mut Vec<TxEffect>) {
         let mut global = self.globals.remove(&tid).expect("only an open transaction can end");
+        self.open_digest.take_away(&global);
         for branch in &mut global.branches {
             if branch.is_open {
                 self.branch_bytes -= close(branch, tid, &mut self.locks);
