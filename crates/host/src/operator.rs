@@ -129,6 +129,8 @@ pub enum OperatorError {
     OldBuild { node: NodeId, build: u32, version: u32 },
     #[error("cluster version {version} cannot be raised to: node {node} is not connected, so its build is not known")]
     UnknownBuild { node: NodeId, version: u32 },
+    #[error("this node's replica of group {group} is in quarantine: its state is wrong, and nobody would be left to rebuild it")]
+    Quarantined { group: GroupId },
     #[error("the members of group {group} cannot be reset")]
     Reset { group: GroupId, source: ResetError },
 }
@@ -147,6 +149,7 @@ impl OperatorError {
             OperatorError::NotTaken { .. } => 69,
             OperatorError::OldBuild { .. } => 70,
             OperatorError::UnknownBuild { .. } => 71,
+            OperatorError::Quarantined { .. } => 72,
         };
         ErrorCode::new("HO", number)
     }
@@ -231,6 +234,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         if leader.is_some() || (has_majority(&conf.voters) && !is_joint_lost) {
             return Err(OperatorError::HasQuorum { group: id, leader });
         }
+        if group.is_quarantined() {
+            return Err(OperatorError::Quarantined { group: id });
+        }
         let survives = |peer: &PeerId| {
             group
                 .book
@@ -241,7 +247,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let voters = of(&conf.voters);
         let forced = ConfState {
             learners: of(&conf.learners),
-            witnesses: of(&conf.witnesses),
+            // Those of the outgoing half alone are no voters any more.
+            witnesses: of(&conf.witnesses)
+                .into_iter()
+                .filter(|id| voters.contains(id))
+                .collect(),
             ..ConfState::of_voters(voters.iter().copied())
         };
         let lost = group.book.iter().filter(|member| !survivors.contains(&member.node));

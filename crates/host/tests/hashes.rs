@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use harness::{Ask, Cluster, GROUP, Told};
 use settle_base::NodeId;
-use settle_host::{HostEvent, HostNote, OperatorRequest, PeerMessage};
+use settle_host::{HostEvent, HostNote, OperatorError, OperatorRequest, PeerMessage};
 
 /// A cluster that compares after every eighth command.
 fn comparing() -> (Cluster, u32) {
@@ -130,6 +130,26 @@ fn a_quarantined_replica_that_restarts_is_found_again_and_acks_the_log_meanwhile
     cluster.start(other).expect("its directory is whole");
     cluster.connect_all();
     cluster.until("equal replicas", all_equal);
+}
+
+/// As the only voter it would lead, with nobody left to rebuild it.
+#[test]
+fn a_quarantined_replica_is_no_survivor_to_reset_the_members_at() {
+    let (mut cluster, leader) = comparing();
+    cluster.auto_replace = false;
+    let wrong = leader % 3 + 1;
+    err_once(&mut cluster, wrong);
+    (0..8).for_each(|_| cluster.give(leader, HostEvent::Request(Ask::Propose("line"))));
+    cluster.step_until("quarantine", |c| !quarantines(c).is_empty());
+    (1..=3).filter(|node| *node != wrong).for_each(|node| cluster.stop(node));
+    cluster.ticks(40);
+    let (group, survivors) = (GROUP, vec![NodeId(wrong)]);
+    let request = OperatorRequest::ResetMembers { group, survivors };
+    cluster.give(wrong, HostEvent::Operator(request.clone()));
+    let outcome = Err(OperatorError::Quarantined { group });
+    assert!(cluster.notes.contains(&(wrong, HostNote::Operated { request, outcome })));
+    cluster.ticks(40);
+    assert_eq!(cluster.leader(), None);
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod harness;
 
 use harness::{Ask, Cluster, GROUP, Told, config, open};
 use settle_base::NodeId;
-use settle_host::{HostConfig, HostEvent, HostNote, OpenError};
+use settle_host::{HostConfig, HostEvent, HostNote, MemberRole, OpenError, OperatorDone, OperatorRequest};
 use settle_raft::ConfState;
 use settle_storage::{DiskRead, MemDisk};
 
@@ -169,6 +169,34 @@ fn what_a_witness_keeps_is_bounded_and_survives_a_restart() {
     cluster.start(3 - leader).expect("its directory is whole");
     cluster.connect_all();
     cluster.until("caught up", |c| c.lines(3 - leader).len() == lines + 1);
+}
+
+/// Left in the middle of the witness's removal: it votes still, but only in the half that is being left.
+#[test]
+fn the_members_can_be_reset_although_a_witness_was_about_to_leave() {
+    let mut cluster = founded();
+    cluster.auto_replace = false;
+    let leader = cluster.leader().expect("it was founded");
+    let (group, node) = (GROUP, NodeId(WITNESS));
+    let role = MemberRole::Removed;
+    let remove = OperatorRequest::ChangeMember { group, node, role };
+    cluster.give(leader, HostEvent::Operator(remove));
+    cluster.step_until("joint members", |c| conf(c, leader).is_joint());
+    cluster.stop(WITNESS);
+    cluster.stop(3 - leader);
+    cluster.ticks(40);
+    assert!(conf(&cluster, leader).is_joint() && cluster.leader().is_none());
+    let survivors = vec![NodeId(leader), NodeId(WITNESS)];
+    let reset = OperatorRequest::ResetMembers { group, survivors };
+    cluster.give(leader, HostEvent::Operator(reset));
+    let answer = cluster.notes.iter().rev().find_map(|(_, note)| match note {
+        HostNote::Operated { outcome, .. } => Some(outcome.clone()),
+        _ => None,
+    });
+    assert!(matches!(answer, Some(Ok(OperatorDone::Reset(_)))), "{answer:?}");
+    cluster.until("a leader", |c| c.leader() == Some(leader) && c.is_voter(leader));
+    let conf = conf(&cluster, leader);
+    assert_eq!((conf.voters.len(), conf.witnesses.len()), (1, 0));
 }
 
 #[test]

@@ -121,6 +121,8 @@ impl Raft {
         self.reads.waiting.retain(|waiting| *waiting != (id, ctx));
         self.reads.forwarded.retain(|asked| *asked != ctx);
         self.out.reads.retain(|read| read.ctx != ctx);
+        self.out.reads_dropped.retain(|dropped| *dropped != ctx);
+        self.out.reads_behind.retain(|read| read.ctx != ctx);
     }
 
     fn accept_read(&mut self, from: PeerId, ctx: u64) {

@@ -39,6 +39,11 @@ pub enum ResetError {
         "reset the configuration: peer {id} is no full voter of the new one, so it cannot be the one that leads it"
     )]
     NotAVoter { id: PeerId },
+    #[error(
+        "reset the configuration: peer {id} would become a witness or cease to be one; what it keeps is decided when it \
+             is added"
+    )]
+    WitnessChange { id: PeerId },
     #[error("reset the configuration: a snapshot or a membership change is being applied here; ask again")]
     Busy,
 }
@@ -64,6 +69,12 @@ impl Raft {
         if !conf.voters.contains(&self.config.id) || conf.is_witness(self.config.id) {
             let id = self.config.id;
             return Err(ResetError::NotAVoter { id });
+        }
+        // A witness has no state that could be read or sent, and a full replica holds what a witness would drop.
+        let changes = |known: &ConfState, id| known.contains(id) && known.is_witness(id) != conf.is_witness(id);
+        let is_changed = |&id: &PeerId| changes(&self.conf, id) || changes(self.conf_by_log(), id);
+        if let Some(id) = conf.peers().into_iter().find(is_changed) {
+            return Err(ResetError::WitnessChange { id });
         }
         if self.installing.is_some() || self.has_unapplied_conf_change() {
             return Err(ResetError::Busy);

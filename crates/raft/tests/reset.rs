@@ -243,6 +243,16 @@ fn what_cannot_be_forced_is_refused_by_name() {
     }
     let refused: Result<LossWindow, _> = raft.reset_conf(of(&[5]), Bytes::new());
     assert_eq!(refused, Err(ResetError::NotAVoter { id: PeerId(4) }));
+    let conf = ConfState {
+        witnesses: vec![PeerId(5)],
+        ..of(&[4, 5, 6])
+    };
+    let refused = raft.reset_conf(conf, Bytes::new());
+    assert_eq!(
+        refused,
+        Err(ResetError::WitnessChange { id: PeerId(5) }),
+        "it is a full voter"
+    );
     assert_eq!(raft.status(), before);
     // A leader that lives changes its members the ordinary way.
     raft.reset_conf(of(&[4]), Bytes::new()).unwrap();

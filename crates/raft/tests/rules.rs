@@ -555,3 +555,27 @@ fn a_read_that_is_withdrawn_makes_room_and_is_never_answered() {
     let reads = raft.ready().reads;
     assert_eq!(reads.iter().map(|read| read.ctx).collect::<Vec<_>>(), [8]);
 }
+
+#[test]
+fn a_read_that_is_withdrawn_is_not_told_as_dropped_or_behind_either() {
+    let config = Config {
+        max_read_lag: 5,
+        ..Config::new(GROUP, PeerId(1), 1)
+    };
+    let mut raft = Raft::restore(config, restored(1, &[1])).expect("an honest story");
+    raft.step(append(1, (1, 1), 0, vec![])).unwrap();
+    for ctx in [7, 8] {
+        raft.read_index(ctx).unwrap();
+        raft.step(from(2, 1, Body::ReadIndexReply { ctx, index: 100 })).unwrap();
+    }
+    raft.withdraw_read(7);
+    let behind = raft.ready().reads_behind;
+    assert_eq!(behind.iter().map(|read| read.ctx).collect::<Vec<_>>(), [8]);
+    for ctx in [9, 10] {
+        raft.read_index(ctx).unwrap();
+    }
+    // Who would have answered is gone.
+    raft.step(from(3, 2, Body::Vote { last_index: 9, last_term: 1, force: true })).unwrap();
+    raft.withdraw_read(9);
+    assert_eq!(raft.ready().reads_dropped, [10]);
+}
