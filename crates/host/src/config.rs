@@ -92,6 +92,9 @@ pub struct Limits {
     pub proposal_bytes_max: usize,
     /// Groups on this node, those included that were destroyed: their ids are remembered for ever. No more are created.
     pub groups_max: usize,
+    /// What may wait in a group's log for a machine that cannot go on, in bytes: one that waits for what an entry needs,
+    /// or for its rebuilding. Beyond it a leader takes no commands and a follower no entries.
+    pub paused_log_bytes_max: usize,
     /// Linearizable reads waiting, per group. Further ones are dropped.
     pub reads_in_flight_max: usize,
     /// A snapshot being received is given up beyond this size, in bytes.
@@ -107,6 +110,7 @@ impl Default for Limits {
         Limits {
             proposal_bytes_max: 8 << 20,
             groups_max: 1 << 20,
+            paused_log_bytes_max: 64 << 20,
             reads_in_flight_max: 65_536,
             snapshot_bytes_max: 4 << 30,
             peer_batch_bytes: 1 << 20,

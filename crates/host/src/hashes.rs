@@ -20,11 +20,11 @@
 //! machine but in how it ran, it has the right hash now. The one bound: a log that has grown to twice what a snapshot is
 //! due at is cut in any case, the note is dropped, and the next mark compares again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use settle_base::{GroupId, Index, Mono, PeerId, Term};
 use settle_machine::{Service, StateMachine};
-use settle_raft::{ConfState, Entry, SnapshotMeta};
+use settle_raft::{ConfState, SnapshotMeta};
 use settle_storage::{Disk, DiskRead};
 
 use crate::{Host, HostAction, HostCommand, HostError, HostNote, PeerMessage, group::Group, host::send};
@@ -40,7 +40,8 @@ pub(crate) struct Hashes {
     told: BTreeMap<PeerId, Noted>,
     /// At a leader: the term and mark of what it proposed last, or could not decide.
     concluded: (Term, Index),
-    quarantine: Option<Quarantine>,
+    /// Consensus keeps what is committed since, to be applied behind the snapshot.
+    quarantine: Option<QuarantineStatus>,
 }
 
 impl Hashes {
@@ -55,13 +56,6 @@ impl Hashes {
 pub(crate) struct Noted {
     index: Index,
     hash: u64,
-}
-
-#[derive(Debug)]
-struct Quarantine {
-    status: QuarantineStatus,
-    /// Committed since, to be applied behind the snapshot.
-    waiting: VecDeque<Entry>,
 }
 
 /// A replica whose machine differs from those of the others, until it is rebuilt.
@@ -127,7 +121,7 @@ pub(crate) fn verdict(conf: &ConfState, told: &BTreeMap<PeerId, u64>) -> Verdict
 
 impl<M: StateMachine> Group<M> {
     pub(crate) fn quarantine(&self) -> Option<QuarantineStatus> {
-        self.hashes.quarantine.as_ref().map(|quarantine| quarantine.status)
+        self.hashes.quarantine
     }
 
     pub(crate) fn is_quarantined(&self) -> bool {
@@ -155,22 +149,11 @@ impl<M: StateMachine> Group<M> {
         if noted.index < index || noted.hash == agreed {
             return false;
         }
-        let status = QuarantineStatus {
+        self.hashes.quarantine = Some(QuarantineStatus {
             index,
             ours: noted.hash,
             agreed,
-        };
-        let waiting = VecDeque::new();
-        self.hashes.quarantine = Some(Quarantine { status, waiting });
-        true
-    }
-
-    /// Keeps what is committed for when the machine is rebuilt; false when this replica is not in quarantine.
-    pub(crate) fn wait_in_quarantine(&mut self, committed: impl IntoIterator<Item = Entry>) -> bool {
-        let Some(quarantine) = &mut self.hashes.quarantine else {
-            return false;
-        };
-        quarantine.waiting.extend(committed);
+        });
         true
     }
 
@@ -188,13 +171,14 @@ impl<M: StateMachine> Group<M> {
         }
     }
 
-    /// A snapshot replaced the machine: what there is to be applied behind it, when this ends a quarantine.
-    pub(crate) fn end_quarantine(&mut self, index: Index) -> Option<VecDeque<Entry>> {
+    /// A snapshot replaced the machine: whether this ends a quarantine.
+    pub(crate) fn end_quarantine(&mut self) -> bool {
         self.hashes.noted = None;
-        let mut waiting = self.hashes.quarantine.take()?.waiting;
-        waiting.retain(|entry| entry.index > index);
-        self.raft.set_machine_lost(false);
-        Some(waiting)
+        let ends = self.hashes.quarantine.take().is_some();
+        if ends {
+            self.raft.set_machine_lost(false);
+        }
+        ends
     }
 
     fn has_undecided(&self) -> bool {
@@ -377,10 +361,6 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         now: Mono,
         out: &mut Vec<HostAction<S::Response>>,
     ) -> Result<(), HostError> {
-        // Whatever is committed up to there has to have passed through the host.
-        while self.groups.get(&id).is_some_and(|g| g.raft.has_ready()) {
-            self.drain_ready(id, now, out)?;
-        }
         let keep = self.config.keep_tail_entries;
         let Some(group) = self.groups.get_mut(&id) else {
             return Ok(());

@@ -486,7 +486,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 self.stages.proposed(&mut g.line, group, index, now);
                 Ok(())
             }
-            Err(ProposeError::Full { .. }) => Err(DropReason::Full),
+            Err(ProposeError::Full { .. } | ProposeError::Held { .. }) => Err(DropReason::Full),
             Err(ProposeError::TermChanged { .. }) => Err(DropReason::TermChanged),
             Err(_) => Err(DropReason::NotLeader),
         }

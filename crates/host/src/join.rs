@@ -391,6 +391,7 @@ pub(crate) fn raft_config(config: &HostConfig, identity: &Identity, group: Group
         max_inflight_bytes: defaults.max_inflight_bytes.min(config.wal.max_batch_bytes / 4),
         priority: config.election_priority,
         max_read_lag: config.read_lag_max,
+        max_held_bytes: config.limits.paused_log_bytes_max,
         max_pending_reads: config.limits.reads_in_flight_max,
         ..defaults
     }

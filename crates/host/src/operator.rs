@@ -129,7 +129,9 @@ pub enum OperatorError {
     OldBuild { node: NodeId, build: u32, version: u32 },
     #[error("cluster version {version} cannot be raised to: node {node} is not connected, so its build is not known")]
     UnknownBuild { node: NodeId, version: u32 },
-    #[error("this node's replica of group {group} is in quarantine: its state is wrong, and nobody would be left to rebuild it")]
+    #[error(
+        "this node's replica of group {group} is in quarantine: its state is wrong, and nobody would be left to rebuild it"
+    )]
     Quarantined { group: GroupId },
     #[error("the members of group {group} cannot be reset")]
     Reset { group: GroupId, source: ResetError },

@@ -1,6 +1,6 @@
 //! The order of things: write, then (once durable) promise, apply, answer. Everything that consensus wants passes here.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use settle_base::{GroupId, Index, Mono, NodeId, PeerId};
@@ -495,7 +495,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     fn apply(
         &mut self,
         id: GroupId,
-        mut committed: Vec<Entry>,
+        committed: Vec<Entry>,
         now: Mono,
         out: &mut Vec<HostAction<S::Response>>,
     ) -> Result<(), HostError> {
@@ -503,34 +503,31 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.checker.check_apply(id, last)?;
         self.saw_commit(id, now);
         self.reached(id, last, Boundary::Handed, now);
-        let group = self.groups.get_mut(&id).expect("its entries were just taken");
-        if group.wait_behind_pause(&mut committed) {
-            return Ok(());
-        }
-        if group.is_quarantined() {
-            group.wait_in_quarantine(committed);
-            return Ok(());
-        }
-        self.apply_from(id, committed.into(), None, now, out)
+        self.apply_some(id, committed, now, out)
     }
 
-    /// Applies `entries`, up to the first that needs something; `given` is what the first needed.
-    pub(crate) fn apply_from(
+    /// Applies `entries`, up to the first that needs something, or that tells that the machine is wrong. The others come
+    /// again once it can go on.
+    fn apply_some(
         &mut self,
         id: GroupId,
-        mut entries: VecDeque<Entry>,
-        mut given: Option<Bytes>,
+        entries: Vec<Entry>,
         now: Mono,
         out: &mut Vec<HostAction<S::Response>>,
     ) -> Result<(), HostError> {
         let group = self.groups.get_mut(&id).expect("its entries were just taken");
+        assert!(
+            !group.is_paused() && !group.is_quarantined(),
+            "consensus hands nothing out for a machine that cannot go on"
+        );
+        let mut given = group.take_given();
         let first = group.applied.index;
         let mut needed = None;
         let mut is_conf_changed = false;
         let mut log_bytes = 0;
         let (mut is_marked, mut is_wrong) = (false, false);
         let mut book = Arc::clone(&group.book);
-        while let Some(entry) = entries.front() {
+        for entry in entries {
             let index = entry.index;
             assert_eq!(
                 index,
@@ -552,8 +549,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                     let applied = match given.take() {
                         Some(given) => machine.apply_given(meta, &entry.data, given, effects),
                         None => {
-                            needed = machine.needs(&entry.data);
-                            if needed.is_some() {
+                            if let Some(needs) = machine.needs(&entry.data) {
+                                needed = Some((index, needs));
                                 break;
                             }
                             machine.apply(meta, &entry.data, effects)
@@ -632,24 +629,24 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 time: entry.time,
             };
             log_bytes += entry.size() as u64;
-            entries.pop_front();
             if is_wrong {
                 break;
             }
         }
-        if is_wrong {
-            group.wait_in_quarantine(std::mem::take(&mut entries));
-        }
         let last = group.applied.index;
         self.counters.entries_applied += last - first;
-        if let Some(needs) = needed {
-            self.pause(id, entries, needs);
+        if last != first {
+            group.raft.on_applied(last);
+        }
+        if is_wrong {
+            group.raft.hold_apply(true);
+        }
+        if let Some((index, needs)) = needed {
+            self.pause(id, index, needs);
         }
         if last == first {
             return Ok(());
         }
-        let group = self.groups.get_mut(&id).expect("its entries were just taken");
-        group.raft.on_applied(last);
         self.reached(id, last, Boundary::Applied, now);
         self.log_grew(id, log_bytes, now);
         if is_conf_changed {

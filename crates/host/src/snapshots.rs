@@ -294,8 +294,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         group.effects.clear();
         group.snapshot_index = index;
         group.witness = WitnessLog::from(index);
-        group.end_pause();
         group.raft.on_applied(index);
+        group.end_pause();
         group.tell_members();
         self.log_shrank(id, log_bytes, now);
         self.discard(replaced);
@@ -306,12 +306,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         if group.is_witness() {
             return Ok(());
         }
-        let waiting = group.end_quarantine(index);
+        let is_rebuilt = group.end_quarantine();
         self.serve(Event::Reloaded { group: id }, now, out);
         self.update_role(id, now, out);
-        if let Some(waiting) = waiting {
+        if is_rebuilt {
             out.push(HostAction::Note(HostNote::Rebuilt { group: id, index }));
-            self.apply_from(id, waiting, None, now, out)?;
         }
         Ok(())
     }

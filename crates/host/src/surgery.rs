@@ -71,13 +71,10 @@ const WINDOW: usize = 8;
 pub(crate) struct Surgery {
     /// The log is kept from here on, by holder.
     holds: BTreeMap<u64, Index>,
-    paused: Option<Paused>,
-}
-
-/// The machine stands before the first of these entries, which needs something.
-#[derive(Debug)]
-struct Paused {
-    entries: VecDeque<Entry>,
+    /// The machine stands before the entry here, which needs something. Consensus keeps it and what follows.
+    paused: Option<Index>,
+    /// What that entry needed, until it is handed out again.
+    given: Option<Bytes>,
 }
 
 /// What is being done on this node beyond one group.
@@ -179,7 +176,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 Order::Create(new) => self.create_group(*new, now)?,
                 Order::Destroy(group) => self.destroy_group(group, now)?,
                 Order::Hand(handed) => self.hand_over_entries(handed)?,
-                Order::Resume { group, index, given } => self.resume(group, index, given, now, out)?,
+                Order::Resume { group, index, given } => self.resume(group, index, given),
             }
         }
         for told in std::mem::take(&mut self.theatre.told) {
@@ -502,11 +499,16 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     // Pauses.
 
-    /// The machine cannot apply the first of `entries` yet.
-    pub(crate) fn pause(&mut self, id: GroupId, entries: VecDeque<Entry>, needs: Bytes) {
+    /// The machine cannot apply the entry at `index` yet.
+    pub(crate) fn pause(&mut self, id: GroupId, index: Index, needs: Bytes) {
         let group = self.groups.get_mut(&id).expect("its entries were just taken");
-        let index = entries.front().expect("an entry is what needs something").index;
-        group.surgery.get_or_insert_default().paused = Some(Paused { entries });
+        assert_eq!(
+            index,
+            group.applied.index + 1,
+            "a machine stands behind what it has applied"
+        );
+        group.surgery.get_or_insert_default().paused = Some(index);
+        group.raft.hold_apply(true);
         self.counters.applies_paused += 1;
         self.theatre.told.push_back(Told::Paused {
             group: id,
@@ -515,40 +517,32 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         });
     }
 
-    fn resume(
-        &mut self,
-        id: GroupId,
-        index: Index,
-        given: Bytes,
-        now: Mono,
-        out: &mut Vec<HostAction<S::Response>>,
-    ) -> Result<(), HostError> {
-        let Some(surgery) = self.groups.get_mut(&id).and_then(|g| g.surgery.as_mut()) else {
-            return Ok(());
+    fn resume(&mut self, id: GroupId, index: Index, given: Bytes) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(surgery) = group.surgery.as_mut().filter(|s| s.paused == Some(index)) else {
+            return;
         };
-        let stands_there = |paused: &mut Paused| paused.entries.front().is_some_and(|entry| entry.index == index);
-        let Some(paused) = surgery.paused.take_if(stands_there) else {
-            return Ok(());
-        };
-        self.apply_from(id, paused.entries, Some(given), now, out)
+        (surgery.paused, surgery.given) = (None, Some(given));
+        group.raft.hold_apply(false);
     }
 }
 
 impl<M: StateMachine> Group<M> {
-    /// Keeps what was committed meanwhile for when the machine goes on; false when it is not paused.
-    pub(crate) fn wait_behind_pause(&mut self, committed: &mut Vec<Entry>) -> bool {
-        let Some(paused) = self.surgery.as_mut().and_then(|s| s.paused.as_mut()) else {
-            return false;
-        };
-        paused.entries.extend(committed.drain(..));
-        true
+    pub(crate) fn is_paused(&self) -> bool {
+        self.surgery.as_ref().is_some_and(|surgery| surgery.paused.is_some())
+    }
+
+    /// What the next entry to be applied needed.
+    pub(crate) fn take_given(&mut self) -> Option<Bytes> {
+        self.surgery.as_mut()?.given.take()
     }
 
     /// A snapshot stands for all that waited.
     pub(crate) fn end_pause(&mut self) {
         if let Some(surgery) = &mut self.surgery {
-            surgery.paused = None;
+            (surgery.paused, surgery.given) = (None, None);
         }
+        self.raft.hold_apply(false);
     }
 
     /// Whether somebody needs the log from at most the applied entry on.

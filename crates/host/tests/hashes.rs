@@ -141,13 +141,19 @@ fn a_quarantined_replica_is_no_survivor_to_reset_the_members_at() {
     err_once(&mut cluster, wrong);
     (0..8).for_each(|_| cluster.give(leader, HostEvent::Request(Ask::Propose("line"))));
     cluster.step_until("quarantine", |c| !quarantines(c).is_empty());
-    (1..=3).filter(|node| *node != wrong).for_each(|node| cluster.stop(node));
+    (1..=3)
+        .filter(|node| *node != wrong)
+        .for_each(|node| cluster.stop(node));
     cluster.ticks(40);
     let (group, survivors) = (GROUP, vec![NodeId(wrong)]);
     let request = OperatorRequest::ResetMembers { group, survivors };
     cluster.give(wrong, HostEvent::Operator(request.clone()));
     let outcome = Err(OperatorError::Quarantined { group });
-    assert!(cluster.notes.contains(&(wrong, HostNote::Operated { request, outcome })));
+    assert!(
+        cluster
+            .notes
+            .contains(&(wrong, HostNote::Operated { request, outcome }))
+    );
     cluster.ticks(40);
     assert_eq!(cluster.leader(), None);
 }

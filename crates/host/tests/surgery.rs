@@ -191,6 +191,54 @@ fn a_machine_that_needs_something_stops_there_until_it_is_given() {
     assert_eq!(cluster.lines(3), ["before"]);
 }
 
+/// For good, if need be: what it waits for may never come.
+#[test]
+fn what_waits_for_a_paused_machine_is_bounded_and_nothing_of_it_is_lost() {
+    const LINE: &str = "a line of no great length, which is said again and again while nobody can apply any of them";
+    const BYTES_MAX: usize = 16 << 10;
+    let mut cluster = Cluster::tuned(3, |config| config.limits.paused_log_bytes_max = BYTES_MAX);
+    cluster.connect_all();
+    cluster.until("a leader", |c| c.leader().is_some());
+    let leader = cluster.leader().expect("it was just seen");
+    cluster.propose(leader, "needs help");
+    cluster.until("pauses", |c| (1..=3).all(|n| paused(c, n).is_some()));
+    let (index, _) = paused(&cluster, leader).expect("just seen");
+    let waiting = |cluster: &Cluster, node: u32| {
+        let raft = cluster.hosts[&node].raft(GROUP).expect("founded");
+        raft.entries(index..=raft.last_index())
+            .map(|entry| entry.size())
+            .sum::<usize>()
+    };
+    for _ in 0..1_000 {
+        cluster.propose(leader, LINE);
+    }
+    // A follower that is given what it needs takes what the others have, and no more.
+    let follower = leader % 3 + 1;
+    let given = Bytes::from_static(b"given");
+    let resume = |cluster: &mut Cluster, node: u32| {
+        let (group, given) = (GROUP, given.clone());
+        act(cluster, node, Action::Resume { group, index, given });
+    };
+    resume(&mut cluster, follower);
+    cluster.ticks(20);
+    for node in 1..=3 {
+        let bytes = waiting(&cluster, node);
+        assert!(
+            (BYTES_MAX..2 * BYTES_MAX).contains(&bytes),
+            "{bytes} bytes at node {node}"
+        );
+    }
+    assert!(cluster.hosts[&leader].counters().dropped_full > 500);
+    (1..=3).for_each(|node| resume(&mut cluster, node));
+    cluster.propose(leader, "and on");
+    cluster.until("everything", |c| {
+        (1..=3).all(|n| c.lines(n).last().is_some_and(|line| line == "and on"))
+    });
+    assert_eq!(cluster.lines(1), cluster.lines(2));
+    assert_eq!(cluster.lines(1), cluster.lines(3));
+    assert!(cluster.lines(1).iter().filter(|line| *line == LINE).count() > 50);
+}
+
 fn paused(cluster: &Cluster, node: u32) -> Option<(u64, Bytes)> {
     let told = cluster.told.iter().filter(|(n, _)| *n == node);
     let mut pauses = told.filter_map(|(_, told)| match told {

@@ -36,6 +36,8 @@ pub(crate) struct Log {
     pub commit: Index,
     /// Handed out to be applied.
     pub apply_handed: Index,
+    /// While nothing is handed out: the bytes of all that is not applied.
+    held_bytes: Option<usize>,
     pub applied: Index,
 }
 
@@ -56,6 +58,7 @@ impl Log {
             truncated_to: None,
             commit,
             apply_handed: base,
+            held_bytes: None,
             applied: base,
         }
     }
@@ -152,12 +155,20 @@ impl Log {
             assert_eq!(entry.index, self.last_index() + 1, "the log has no gap");
             assert!(entry.term >= self.last_term(), "terms never fall along the log");
             assert!(entry.time >= self.last_time(), "group time never falls along the log");
+            if let Some(held) = &mut self.held_bytes {
+                *held += entry.size();
+            }
             self.entries.push_back(entry);
         }
     }
 
     fn truncate_to(&mut self, last: Index) {
         assert!(last >= self.commit, "truncate to {last} below commit {}", self.commit);
+        if let Some(held) = self.held_bytes {
+            let cut: usize = self.range(last + 1, Index::MAX).map(Entry::size).sum();
+            let left = held.checked_sub(cut);
+            self.held_bytes = Some(left.expect("what is cut off was not applied, so it was counted"));
+        }
         self.entries.truncate((last - self.base) as usize);
         self.forget_durable_after(last);
         if last < self.handed {
@@ -182,6 +193,7 @@ impl Log {
         );
         self.forget_durable_after(self.commit);
         self.entries.clear();
+        self.held_bytes = self.held_bytes.map(|_| 0);
         self.truncated_to = None;
         (self.base, self.base_term, self.base_time) = (base, term, time);
         self.handed = base;
@@ -206,6 +218,23 @@ impl Log {
         if self.entries.capacity() > 4 * self.entries.len().max(16) {
             self.entries.shrink_to(2 * self.entries.len());
         }
+    }
+
+    /// Nothing is handed out to be applied any more; what was, and is not applied, will be again.
+    pub fn hold_apply(&mut self) {
+        // A snapshot that is being installed stands for what is before it.
+        self.apply_handed = self.applied.max(self.base);
+        let unapplied = self.range(self.apply_handed + 1, Index::MAX);
+        self.held_bytes = Some(unapplied.map(Entry::size).sum());
+    }
+
+    pub fn end_hold(&mut self) {
+        self.held_bytes = None;
+    }
+
+    /// The bytes that are held back from being applied; `None` when nothing is.
+    pub fn held_bytes(&self) -> Option<usize> {
+        self.held_bytes
     }
 
     pub fn release_memory(&mut self) {

@@ -37,6 +37,9 @@ pub struct Config {
     pub max_inflight_bytes: usize,
     /// Proposed but uncommitted bytes at a leader; beyond, proposals are refused.
     pub max_uncommitted_bytes: usize,
+    /// What may wait in the log for a machine that cannot go on ([`Raft::hold_apply`]); reached by the append that crosses
+    /// it.
+    pub max_held_bytes: usize,
     /// Reads waiting at this peer; beyond, reads are refused.
     pub max_pending_reads: usize,
     /// Entries that a follower or learner may have to apply yet before it could answer a read; beyond, the read fails at
@@ -61,6 +64,7 @@ impl Config {
             max_inflight_messages: 256,
             max_inflight_bytes: 8 << 20,
             max_uncommitted_bytes: 64 << 20,
+            max_held_bytes: 64 << 20,
             max_pending_reads: 65_536,
             max_read_lag: 65_536,
             priority: PRIORITY_MAX,

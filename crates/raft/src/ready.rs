@@ -202,7 +202,29 @@ impl Raft {
     }
 
     fn appliable(&self) -> Index {
-        self.log.commit.min(self.log.durable)
+        match self.log.held_bytes() {
+            Some(_) => self.log.apply_handed,
+            None => self.log.commit.min(self.log.durable),
+        }
+    }
+
+    /// The machine cannot go on (`true`) behind what was reported by [`Raft::on_applied`], or can again (`false`). While it
+    /// cannot, [`Ready::committed`] is empty: what is committed stays in the log alone, and what was handed out and is not
+    /// applied is handed out again afterwards. Beyond [`Config::max_held_bytes`](crate::Config::max_held_bytes) of it a
+    /// leader takes no proposals and a follower no entries. A snapshot that is installed does not end it.
+    pub fn hold_apply(&mut self, is_held: bool) {
+        match is_held {
+            true => self.log.hold_apply(),
+            false => self.log.end_hold(),
+        }
+        self.assert_invariants();
+    }
+
+    /// Whether so much waits for the machine that no more may come.
+    pub(crate) fn holds_too_much(&self) -> bool {
+        self.log
+            .held_bytes()
+            .is_some_and(|held| held > self.config.max_held_bytes)
     }
 
     /// Whether [`Raft::ready`] has something to tell (or, at a leader, something may have to be sent).
@@ -340,13 +362,14 @@ impl Raft {
     /// changes of membership up to there pass it by.
     ///
     /// # Panics
-    /// When `meta` is of what was not handed out to be applied.
+    /// When `meta` is of what is not committed and durable here, or of less than was applied.
     pub fn replace_machine(&mut self, meta: &SnapshotMeta) {
         assert!(
-            self.log.applied <= meta.index && meta.index <= self.log.apply_handed,
+            self.log.applied <= meta.index && meta.index <= self.log.commit.min(self.log.durable),
             "snapshot {} cannot stand for what was applied",
             meta.index
         );
+        self.log.apply_handed = self.log.apply_handed.max(meta.index);
         self.installing = Some(Box::new((meta.index, meta.conf.clone())));
         self.on_applied(meta.index);
     }

@@ -22,6 +22,8 @@ pub enum ProposeError {
     Transferring { to: PeerId },
     #[error("propose: {uncommitted} bytes wait to be committed, the limit is {max}")]
     Full { uncommitted: usize, max: usize },
+    #[error("propose: the machine cannot go on, and what waits for it has reached the limit of {max} bytes")]
+    Held { max: usize },
     #[error("propose: this leader is a witness, which takes no proposals; it is about to hand over")]
     Witness,
     #[error("propose a membership change: an earlier one, at or before {index}, is not applied yet")]
@@ -64,6 +66,10 @@ impl Raft {
         // One entry is always taken, however large: a limit must not stop the group for ever.
         if uncommitted > 0 && uncommitted.saturating_add(data.len()) > max {
             return Err(ProposeError::Full { uncommitted, max });
+        }
+        if self.holds_too_much() {
+            let max = self.config.max_held_bytes;
+            return Err(ProposeError::Held { max });
         }
         let index = self.append_own(kind, data, time);
         Ok((self.term, index))
@@ -229,6 +235,10 @@ impl Raft {
         mut entries: Vec<Entry>,
     ) {
         let last_new = prev_index + entries.len() as u64;
+        if self.holds_too_much() && last_new > self.log.last_index() {
+            // Without an answer the leader comes again with each round of heartbeats, with one append.
+            return;
+        }
         let result = if self.conf.voters.is_empty() && self.log.base() == 0 {
             // Changes of membership mean nothing without what they change: a peer that joins starts from a snapshot.
             Err(Reject {

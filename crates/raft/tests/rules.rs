@@ -575,7 +575,61 @@ fn a_read_that_is_withdrawn_is_not_told_as_dropped_or_behind_either() {
         raft.read_index(ctx).unwrap();
     }
     // Who would have answered is gone.
-    raft.step(from(3, 2, Body::Vote { last_index: 9, last_term: 1, force: true })).unwrap();
+    raft.step(from(
+        3,
+        2,
+        Body::Vote {
+            last_index: 9,
+            last_term: 1,
+            force: true,
+        },
+    ))
+    .unwrap();
     raft.withdraw_read(9);
     assert_eq!(raft.ready().reads_dropped, [10]);
+}
+
+#[test]
+fn what_a_machine_that_is_held_has_not_applied_comes_once_more_and_no_more_than_the_limit_waits() {
+    let config = Config {
+        max_held_bytes: 3 * entry(1, 1).size(),
+        ..Config::new(GROUP, PeerId(1), 1)
+    };
+    let mut raft = Raft::restore(config, restored(1, &[])).expect("an honest story");
+    let indexes = |raft: &mut Raft| {
+        persist_all(raft);
+        let committed = raft.ready().committed;
+        committed.iter().map(|entry| entry.index).collect::<Vec<_>>()
+    };
+    raft.step(append(1, (0, 0), 3, vec![entry(1, 1), entry(1, 2), entry(1, 3)]))
+        .unwrap();
+    assert_eq!(indexes(&mut raft), [1, 2, 3]);
+    raft.on_applied(1);
+    raft.hold_apply(true);
+    raft.step(append(1, (1, 3), 5, vec![entry(1, 4), entry(1, 5)])).unwrap();
+    assert_eq!(indexes(&mut raft), [0; 0]);
+    assert_eq!(
+        (raft.commit(), raft.last_index()),
+        (5, 5),
+        "the append that crosses the limit is taken"
+    );
+    let sent = raft.ready().messages.len();
+    raft.step(append(1, (1, 5), 6, vec![entry(1, 6)])).unwrap();
+    assert_eq!(
+        (raft.last_index(), raft.ready().messages.len()),
+        (5, sent),
+        "neither taken nor acked"
+    );
+    raft.hold_apply(false);
+    assert_eq!(
+        raft.ready()
+            .committed
+            .iter()
+            .map(|entry| entry.index)
+            .collect::<Vec<_>>(),
+        [2, 3, 4, 5]
+    );
+    raft.on_applied(5);
+    raft.step(append(1, (1, 5), 6, vec![entry(1, 6)])).unwrap();
+    assert_eq!(indexes(&mut raft), [6]);
 }
