@@ -40,6 +40,7 @@ impl Layer {
 const LAYERS: &[(&str, Layer)] = &[
     ("crates/base", Layer::Base),
     ("crates/seata-wire", Layer::Codec),
+    ("crates/hessian", Layer::Codec),
     ("crates/machine", Layer::Seam),
     ("crates/storage", Layer::Seam),
     ("crates/raft", Layer::Core),

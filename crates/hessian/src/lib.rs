@@ -1,0 +1,33 @@
+//! Hessian 2 in both dialects: bytes ⇄ values. No sockets, no clock, no state but that of one message.
+//!
+//! Two encodings share the name "Hessian 2" and cannot read each other; [`Dialect`] says which one is meant.
+//! - [`Document`] and [`Value`]: any message, with nodes that are shared or hold themselves.
+//! - [`Reader`] and [`Writer`]: the tokens, for code that builds no tree. Binaries and text are borrowed from the input.
+//! - [`Limits`] and [`ClassNames`]: what a message may cost and which classes may come in.
+//! - [`HessianError`]: everything that can be wrong, each with a stable code.
+//!
+//! What is written is, byte for byte, what Java's encoders write for the same values. The rules were taken from the
+//! Java libraries `com.alipay.sofa:hessian` 3.5.5, `com.caucho:hessian` 4.0.66 and `com.alibaba:hessian-lite` 3.2.13.
+
+mod class_names;
+mod dialect;
+mod document;
+mod error;
+mod java_buffer;
+mod limits;
+mod names;
+mod reader;
+mod text;
+mod token;
+mod value;
+mod writer;
+
+pub use class_names::{ClassNames, DENIED};
+pub use dialect::{BinaryChunks, Dialect};
+pub use error::{HessianError, IndexKind, Limit};
+pub use limits::Limits;
+pub use reader::{DecodeOptions, Reader};
+pub use text::Text;
+pub use token::{ClassId, ListHead, MapHead, ObjectHead, RefId, Token, TypeId};
+pub use value::{Class, Document, DocumentClass, List, Map, Node, NodeId, Object, Value};
+pub use writer::{ListEnd, Writer};
