@@ -286,7 +286,7 @@ impl Raft {
         if self.election_elapsed >= self.config.election_ticks {
             self.election_elapsed = 0;
             if !self.quorum_is_active() || !self.conf.is_voter(self.config.id) {
-                return self.become_follower(self.term, PeerId::NONE);
+                return self.step_down();
             }
             // The transfer had its time; the group is to be writable again.
             self.transferee = PeerId::NONE;
@@ -301,8 +301,9 @@ impl Raft {
 
     fn quorum_is_active(&mut self) -> bool {
         let id = self.config.id;
-        // Those that do not count cannot carry a leader: with too many of them only an election by all helps.
-        let is_active = |p: &Progress| p.recent_active && p.counts();
+        // Those that do not count cannot carry a leader: with too many of them only an election by all helps. Nor can
+        // those whom this leader cannot bring up to date.
+        let is_active = |p: &Progress| p.recent_active && p.counts() && !self.lacks_snapshot_for(p);
         let active = |peer| Some(peer == id || self.progress.get(peer).is_some_and(is_active));
         let result = self.conf.vote_result(active);
         self.progress

@@ -16,6 +16,7 @@ use crate::{
     message::Body,
     progress::{Progress, ProgressState},
     raft::{Raft, Role},
+    recovering,
 };
 
 impl Raft {
@@ -79,6 +80,22 @@ impl Raft {
     /// Followers hold what they are told of durably or will have it: a leader speaks only of what is committed.
     pub(crate) fn on_held(&mut self, index: Index) {
         self.held = self.held.max(index);
+    }
+
+    /// At a leader without a machine: what this peer needs next is compacted away.
+    pub(crate) fn lacks_snapshot_for(&self, progress: &Progress) -> bool {
+        self.is_log_only() && self.log.term_at(progress.next - 1).is_none()
+    }
+
+    /// Too few voters are with this leader, perhaps because it has no snapshot to give. The full voter that has one may be
+    /// recovering: it campaigns late, and wins by the votes of all, so it has to be let try before this peer leads in
+    /// vain again.
+    pub(crate) fn step_down(&mut self) {
+        let stands_back = self.progress.values().any(|progress| self.lacks_snapshot_for(progress));
+        self.become_follower(self.term, PeerId::NONE);
+        if stands_back {
+            self.election_timeout += recovering::PATIENCE * self.config.election_ticks;
+        }
     }
 
     pub(crate) fn is_full_voter(&self, peer: PeerId) -> bool {
