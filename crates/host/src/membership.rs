@@ -1,4 +1,5 @@
-//! What an operator may change about a group's members: one node at a time, always through a joint configuration.
+//! What an operator may change about a group's members: one node, or all voters at once, always through a joint
+//! configuration.
 
 use std::collections::BTreeSet;
 
@@ -81,6 +82,60 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         g.raft
             .propose_conf_change(ConfChange { changes, context }, time)
             .is_ok()
+    }
+
+    /// Proposes that the replicas of exactly `nodes` are voters. An error names the node for which it cannot be: the first
+    /// one that is not connected, of a build too old or not caught up, or this one, which does not lead or has another
+    /// change under way.
+    pub(crate) fn change_voters(&mut self, group: GroupId, nodes: &[NodeId], now: Mono) -> Result<(), NodeId> {
+        let own = self.config.node;
+        let g = self.groups.get(&group).filter(|g| g.is_ready_leader()).ok_or(own)?;
+        let status = g.raft.status();
+        let conf = &status.conf;
+        let has_caught_up = |peer: PeerId| {
+            let is_close = |p: &settle_raft::PeerStatus| {
+                let lag = status.last_index.saturating_sub(p.matched);
+                p.peer == peer && p.recent_active && !p.recovering && lag <= self.config.promote_within_entries
+            };
+            conf.learners.contains(&peer) && status.progress.iter().any(is_close)
+        };
+        let (mut stay, mut brought, mut changes) = (Vec::new(), Vec::new(), Vec::new());
+        for &node in nodes {
+            let is_voter = |m: &&Member| m.node == node && conf.voters.contains(&m.peer);
+            if let Some(member) = g.book.iter().find(is_voter) {
+                stay.push(member.peer);
+                continue;
+            }
+            let peer = self.peers.get(&node).filter(|peer| peer.is_linked).ok_or(node)?;
+            let hello = &peer.hello;
+            let (peer, witness) = (hello.incarnation, hello.witness);
+            if !is_new_enough(hello.build, g.book.cluster_version()) || !(witness || has_caught_up(peer)) {
+                return Err(node);
+            }
+            let known = g.book.iter().find(|m| m.node == node).map(|m| m.address.clone());
+            let configured = self.config.nodes.iter().find(|(n, _)| *n == node);
+            let address = configured.map(|(_, address)| address.clone()).or(known);
+            brought.push(Member {
+                peer,
+                node,
+                address: address.unwrap_or_default(),
+                witness,
+            });
+            changes.push(match witness {
+                true => ConfChangeKind::AddWitness(peer),
+                false => ConfChangeKind::AddVoter(peer),
+            });
+        }
+        let leave = conf.voters.iter().filter(|peer| !stay.contains(peer));
+        changes.extend(leave.map(|peer| ConfChangeKind::Remove(*peer)));
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let context = Book::new(brought).encode();
+        let group = self.groups.get_mut(&group).expect("it was just asked");
+        let time = group.time(now);
+        let change = ConfChange { changes, context };
+        group.raft.propose_conf_change(change, time).map(drop).map_err(|_| own)
     }
 
     /// Lets `node`'s lost directory be replaced in all groups that it is known here to be a member of: proposes that in

@@ -34,6 +34,13 @@ pub enum OperatorRequest {
         node: NodeId,
         role: MemberRole,
     },
+    /// Makes the replicas of exactly these nodes the voters of the group, in one change, and removes the others. Whoever
+    /// is new must have caught up as a learner before, but for witnesses; learners that are not named stay learners. To
+    /// be asked of the group's leader, which may be among those that leave.
+    ChangeVoters {
+        group: GroupId,
+        voters: Vec<NodeId>,
+    },
     /// Machines are to apply as of cluster version `version` in every group that is led here. Every member of every
     /// group here must be connected, of a build that can. `at_ms` is the wall time, for display.
     RaiseClusterVersion {
@@ -190,6 +197,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 is_proposed
                     .then_some(OperatorDone::Begun)
                     .ok_or(OperatorError::NoChange { group, node })
+            }
+            OperatorRequest::ChangeVoters { group, voters } => {
+                let group = *group;
+                let changed = self.change_voters(group, voters, now);
+                changed
+                    .map(|()| OperatorDone::Begun)
+                    .map_err(|node| OperatorError::NoChange { group, node })
             }
             OperatorRequest::RaiseClusterVersion { version, at_ms } => {
                 self.raise_cluster_version(*version, *at_ms, now)

@@ -152,6 +152,65 @@ fn an_operator_makes_a_voter_a_learner_that_stays_one_removes_it_and_brings_it_b
 }
 
 #[test]
+fn an_operator_replaces_a_majority_of_the_voters_at_once_when_the_new_ones_have_caught_up() {
+    let mut cluster = Cluster::founded(5);
+    let mut leader = cluster.leader().expect("it was founded");
+    let others: Vec<u32> = (1..=5).filter(|node| *node != leader).collect();
+    // As its leader has it: who left may never hear of it.
+    let voters = |c: &Cluster| {
+        let conf = c.hosts[&c.leader()?].raft(GROUP)?.conf();
+        let votes = |node: &u32| conf.voters.contains(&c.hosts[node].identity().incarnation);
+        (!conf.is_joint()).then(|| (1..=5).filter(votes).collect::<Vec<u32>>())
+    };
+    let ask = |c: &mut Cluster, leader, nodes: &[u32]| {
+        let voters = nodes.iter().map(|node| NodeId(*node)).collect();
+        let request = OperatorRequest::ChangeVoters { group: GROUP, voters };
+        c.give(leader, HostEvent::Operator(request));
+    };
+    let (stay, come) = ([leader, others[0], others[1]], [leader, others[2], others[3]]);
+    ask(&mut cluster, leader, &stay);
+    cluster.until("three of five", |c| voters(c) == Some(sorted(&stay)));
+    ask(&mut cluster, leader, &come);
+    cluster.ticks(50);
+    assert_eq!(voters(&cluster), Some(sorted(&stay)), "nobody of them is a learner yet");
+    for node in &come[1..] {
+        let (node, role) = (NodeId(*node), MemberRole::Learner);
+        let group = GROUP;
+        let request = OperatorRequest::ChangeMember { group, node, role };
+        cluster.give(leader, HostEvent::Operator(request));
+        cluster.ticks(50);
+    }
+    cluster.propose(leader, "a");
+    cluster.ticks(50);
+    ask(&mut cluster, leader, &come);
+    cluster.until("two of three replaced", |c| voters(c) == Some(sorted(&come)));
+    // The leader may be one that leaves.
+    for node in [others[0], others[1]] {
+        let (node, role) = (NodeId(node), MemberRole::Learner);
+        let group = GROUP;
+        let request = OperatorRequest::ChangeMember { group, node, role };
+        cluster.give(leader, HostEvent::Operator(request));
+        cluster.ticks(50);
+    }
+    ask(&mut cluster, leader, &others[..3]);
+    cluster.until("without the leader", |c| voters(c) == Some(sorted(&others[..3])));
+    cluster.until("another leads", |c| {
+        c.leader().is_some_and(|node| others.contains(&node))
+    });
+    leader = cluster.leader().expect("it was just seen");
+    cluster.propose(leader, "b");
+    cluster.until("all three apply", |c| {
+        others[..3].iter().all(|node| c.lines(*node) == ["a", "b"])
+    });
+}
+
+fn sorted(nodes: &[u32]) -> Vec<u32> {
+    let mut nodes = nodes.to_vec();
+    nodes.sort_unstable();
+    nodes
+}
+
+#[test]
 fn a_node_of_another_cluster_is_refused_by_name() {
     let mut one = Cluster::founded(3);
     let two = Cluster::new(1);
