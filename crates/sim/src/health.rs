@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl<W: Workload> World<W> {
-    /// Every replica is up, equal and a voter, and every client has its answer.
+    /// Every replica is up, equal and a voter, a full one leads, and every client has its answer.
     pub(crate) fn is_healed(&self) -> bool {
         let mut machines = Vec::with_capacity(self.groups.len());
         for &group in &self.groups {
@@ -18,8 +18,14 @@ impl<W: Workload> World<W> {
                 continue;
             }
             let Some(leader) = self.leader(group) else { return false };
-            let first = self.state(&self.nodes[leader], group);
-            if first.is_none() || self.nodes.iter().any(|node| self.state(node, group) != first) {
+            let Some(first @ (applied, Some(_))) = self.state(&self.nodes[leader], group) else {
+                return false;
+            };
+            let is_equal = |node: &Node<W>| match node.is_witness {
+                true => self.state(node, group) == Some((applied, None)),
+                false => self.state(node, group) == Some(first),
+            };
+            if !self.nodes.iter().all(is_equal) {
                 return false;
             }
             let host = self.nodes[leader].host.as_ref();
@@ -31,7 +37,7 @@ impl<W: Workload> World<W> {
         self.workload.as_ref().is_some_and(|w| w.is_idle(&machines))
     }
 
-    /// Of a replica that lacks nothing: what it has applied, and the hash of that.
+    /// Of a replica that lacks nothing: what it has applied, and the hash of that unless it is a witness.
     fn state(&self, node: &Node<W>, group: GroupId) -> Option<(u64, Option<u64>)> {
         let host = node.host.as_ref()?;
         let raft = host.raft(group)?;

@@ -157,6 +157,7 @@ impl<W: Workload> World<W> {
             node: self.nodes[node].id,
             seed,
             build_version: self.nodes[node].build,
+            witness: self.nodes[node].is_witness,
             ..self.config.clone()
         }
     }
@@ -266,6 +267,9 @@ impl<W: Workload> World<W> {
         coverage.snapshots_sent += c.snapshots_sent;
         coverage.snapshots_resumed += c.snapshots_resumed;
         coverage.snapshots_installed += c.snapshots_installed;
+        coverage.hash_marks += c.hash_marks;
+        coverage.hash_verdicts += c.hash_verdicts;
+        coverage.witness_cuts += c.witness_cuts;
         coverage.proposals += c.proposals;
         coverage.proposals_forwarded += c.proposals_forwarded;
         coverage.proposals_dropped += c.dropped_no_leader + c.dropped_not_leader + c.dropped_disk_full;

@@ -164,8 +164,13 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "version_gate_ignored",
-        "register",
+        "raft",
         "a cluster version is raised and followed although a node's build cannot apply it",
+    ),
+    mutant(
+        "apply_differs_once",
+        "raft",
+        "one replica applies one entry unlike the others",
     ),
     mutant(
         "destroyed_group_returns",

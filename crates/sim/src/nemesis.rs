@@ -48,6 +48,9 @@ impl<W: Workload> World<W> {
 
     fn act_out(&mut self) {
         let node = self.prng.below(self.nodes.len() as u64) as usize;
+        if self.may_slip && self.prng.percent(4) {
+            return self.slip(node);
+        }
         match self.prng.below(126) {
             0..18 => self.crash(node, true, None),
             18..21 => self.crash(node, false, None),
@@ -288,10 +291,12 @@ impl<W: Workload> World<W> {
     }
 
     /// One replica of at least three, nobody else has lost anything, and no operator is moving members about: with a
-    /// change under way, the loss could leave no quorum of what comes.
+    /// change under way, the loss could leave no quorum of what comes. Nor do witnesses drop what a full replica lacks:
+    /// the only one that has it could be lost.
     fn may_lose_a_disk(&self) -> bool {
         let is_settled = self.nodes.iter().all(|n| !n.is_impaired && n.is_voter);
-        self.nodes.len() >= 3 && is_settled && !self.churns_members
+        let is_kept = self.config.witness_log_bytes_max > 1 << 20 || self.nodes.iter().all(|n| !n.is_witness);
+        self.nodes.len() >= 3 && is_settled && is_kept && !self.churns_members
     }
 
     /// Bytes that were synced long ago are not what was written: rot, a write that never reached the medium or reached
@@ -351,6 +356,36 @@ impl<W: Workload> World<W> {
         self.tell(format_args!("node {}: stored bytes are damaged", self.id(node)));
     }
 
+    /// A node's memory or processor fails it: one entry does something else to a machine there than to the others. Only
+    /// one replica at a time, so that a majority is right.
+    fn slip(&mut self, node: usize) {
+        let full = self.nodes.iter().filter(|node| !node.is_witness).count();
+        if full < 3 || self.churns_members || !self.all_machines_agree() {
+            return;
+        }
+        let which = self.prng.next_u64() | 1;
+        let id = self.nodes[node].id;
+        let workload = self.workload.as_mut().expect("it is lent only during a call");
+        if self.nodes[node].host.is_some() && workload.slip(id, which) {
+            self.coverage.machines_slipped += 1;
+            self.tell(format_args!("node {id}: a machine goes wrong"));
+        }
+    }
+
+    /// Of every group, every replica's machine: nothing is left in it of a fault that is not in the others.
+    fn all_machines_agree(&self) -> bool {
+        let workload = self.workload.as_ref().expect("it is lent only during a call");
+        self.groups.iter().all(|group| {
+            let full = self.nodes.iter().filter(|node| !node.is_witness);
+            let slips = full.map(|node| {
+                let machine = node.host.as_ref()?.machine(*group)?;
+                Some(workload.slips_of(machine))
+            });
+            let slips: BTreeSet<_> = slips.collect();
+            slips.len() == 1 && !slips.contains(&None)
+        })
+    }
+
     /// An operator adds, demotes, promotes or removes a replica of one group.
     fn churn_members(&mut self, node: usize) {
         let group = self.some_group();
@@ -364,8 +399,10 @@ impl<W: Workload> World<W> {
         let is_in = |peers: &[PeerId]| peer.is_some_and(|peer| peers.contains(&peer));
         let roles = match (is_in(&conf.voters), is_in(&conf.learners)) {
             (true, _) if conf.voters.len() <= 2 => return,
+            (true, _) if self.nodes[node].is_witness => [MemberRole::Removed, MemberRole::Removed],
             (true, _) => [MemberRole::Learner, MemberRole::Removed],
             (_, true) => [MemberRole::Voter, MemberRole::Removed],
+            (false, false) if self.nodes[node].is_witness => [MemberRole::Voter, MemberRole::Voter],
             (false, false) => [MemberRole::Learner, MemberRole::Learner],
         };
         let role = roles[self.prng.below(2) as usize];
@@ -389,7 +426,7 @@ impl<W: Workload> World<W> {
             return;
         };
         let is_learner = peers[node].is_some_and(|peer| conf.learners.contains(&peer));
-        let role = if is_learner {
+        let role = if is_learner || self.nodes[node].is_witness {
             MemberRole::Voter
         } else {
             MemberRole::Learner

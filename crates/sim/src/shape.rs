@@ -13,6 +13,8 @@ pub struct Shape {
     pub groups: u64,
     /// Faults happen for so long, in simulated microseconds.
     pub faults_us: u64,
+    /// In some seeds a minority of the nodes are witnesses, which have no machines.
+    pub has_witnesses: bool,
 }
 
 impl Default for Shape {
@@ -21,6 +23,7 @@ impl Default for Shape {
             nodes: 0,
             groups: 0,
             faults_us: 50_000_000,
+            has_witnesses: false,
         }
     }
 }

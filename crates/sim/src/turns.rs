@@ -102,6 +102,7 @@ impl<W: Workload> World<W> {
         match note {
             HostNote::BecameLeader { .. } => {
                 self.coverage.elections += 1;
+                self.coverage.witnesses_lead += u64::from(self.nodes[node].is_witness);
                 if self.hunts_leaders && !self.are_faults_off && self.prng.percent(60) {
                     // Before its first entry has reached anybody, or while it brings the others up to date.
                     let most = [200, 5_000, 60_000, 200_000][self.prng.below(4) as usize];
@@ -122,7 +123,7 @@ impl<W: Workload> World<W> {
                     for &group in &self.groups {
                         self.invariants.may_vote(group, &[incarnation]);
                     }
-                } else {
+                } else if !n.is_witness {
                     self.invariants.is_born(incarnation);
                 }
                 Ok(())
@@ -157,6 +158,19 @@ impl<W: Workload> World<W> {
                 self.coverage.raises_refused += 1;
                 Ok(())
             }
+            HostNote::Quarantined { group, status } => {
+                self.coverage.quarantines += 1;
+                let what = format!("a replica of group {group} was quarantined: {status:?}");
+                self.only_after_a_slip(*group, what)
+            }
+            HostNote::HashesDivided { group, index, .. } => {
+                let what = format!("the replicas of group {group} agree on no state at {index}");
+                self.only_after_a_slip(*group, what)
+            }
+            HostNote::Rebuilt { .. } => {
+                self.coverage.rebuilt += 1;
+                Ok(())
+            }
             HostNote::LogDamaged { .. } => {
                 self.coverage.logs_mended += 1;
                 Ok(())
@@ -170,6 +184,14 @@ impl<W: Workload> World<W> {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Where no machine slipped, none is to be found unlike the others.
+    fn only_after_a_slip(&self, group: GroupId, what: String) -> Checked {
+        match self.slipped.contains(&group) {
+            true => Ok(()),
+            false => Err(Broken::new("state equality", what)),
         }
     }
 
@@ -250,13 +272,20 @@ impl<W: Workload> World<W> {
     fn observe_machine(&mut self, node: usize, group: GroupId) -> Checked {
         let host = self.nodes[node].host.as_ref().expect("it just had its turn");
         let raft = host.raft(group).expect("it was seen just now");
-        let machine = host.machine(group).expect("a group has its machine");
+        let Some(machine) = host.machine(group) else {
+            assert!(self.nodes[node].is_witness, "a full replica has its machine");
+            return Ok(());
+        };
         let applied = raft.applied();
+        let workload = self.workload.as_ref().expect("it is lent only during a call");
+        let slips = workload.slips_of(machine);
+        if slips != 0 {
+            self.slipped.insert(group);
+        }
         if applied.is_multiple_of(4) {
             self.invariants
-                .applied(group, applied, machine.state_hash(), raft.id())?;
+                .applied(group, applied, slips, machine.state_hash(), raft.id())?;
         }
-        let workload = self.workload.as_ref().expect("it is lent only during a call");
         workload.check_machine(group, applied, machine)
     }
 }

@@ -21,6 +21,15 @@ pub(crate) trait Workload {
     fn service(&mut self, node: NodeId, run: u64) -> Self::Service;
     /// `build` is the cluster version that the node's binary can apply.
     fn make_machine(&self, build: u32) -> Box<dyn Fn(GroupId, ClusterId) -> Self::Machine + Send>;
+    /// The next entry that is applied on `node` does something else there than on the other nodes; `which` tells it
+    /// from other slips. False when these machines know no slips, or one has not happened yet.
+    fn slip(&mut self, _node: NodeId, _which: u64) -> bool {
+        false
+    }
+    /// Which slips are in a machine's state. Those with the same are to be equal at the same index.
+    fn slips_of(&self, _machine: &Self::Machine) -> u64 {
+        0
+    }
 
     fn clients(&self) -> usize;
     /// Before the run begins: no more clients than this.

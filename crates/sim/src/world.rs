@@ -110,6 +110,8 @@ pub(crate) struct Node<W: Workload> {
     pub(crate) host: Option<Host<W::Service, MemDisk>>,
     pub(crate) boot: u64,
     pub(crate) build: u32,
+    /// It has no machines, and no client asks it.
+    pub(crate) is_witness: bool,
     pub(crate) clock_offset: u64,
     /// Parts per million that its clock runs fast.
     pub(crate) drift_ppm: i64,
@@ -156,6 +158,10 @@ pub(crate) struct World<W: Workload> {
     pub(crate) upgrades: Option<Prng>,
     /// Operators move members about; no disk is lost meanwhile.
     pub(crate) churns_members: bool,
+    /// One machine at a time may go wrong: the groups compare theirs often.
+    pub(crate) may_slip: bool,
+    /// Groups in which some machine did.
+    pub(crate) slipped: BTreeSet<GroupId>,
     /// Nodes whose loss an operator is to declare.
     pub(crate) operator_replaces: Vec<usize>,
     pub(crate) are_faults_off: bool,
@@ -234,6 +240,10 @@ impl<W: Workload> World<W> {
         config.promote_within_entries = prng.below(20);
         config.hibernate_after_ticks = [2, 20, 200][prng.below(3) as usize];
         config.wal.segment_bytes = [8 << 10, 64 << 10, 1 << 20][prng.below(3) as usize];
+        // What scenarios learned later has a stream of its own, so that the rest of a seed's world stays what it was.
+        let mut later = Prng::from_parts(&[seed, 0x0c]);
+        config.state_hash_every = [0, 3, 10, 40][later.below(4) as usize];
+        let may_slip = [3, 10].contains(&config.state_hash_every) && later.percent(60);
         let mut weather = Weather::draw(&mut prng);
         let hunts_leaders = prng.percent(30);
         if hunts_leaders && prng.percent(60) {
@@ -248,6 +258,8 @@ impl<W: Workload> World<W> {
         let pause_us_max = [400_000, 1_200_000, 3_000_000][prng.below(3) as usize];
         let is_encoding = prng.percent(20);
         let churns_members = prng.percent(35);
+        let witnesses = draw_witnesses(&shape, &mut later);
+        config.witness_log_bytes_max = [20 << 10, 256 << 20][later.below(2) as usize];
         let mut nodes = Vec::new();
         for n in 1..=shape.nodes {
             let disk = MemDisk::new(prng.next_u64());
@@ -258,6 +270,7 @@ impl<W: Workload> World<W> {
                 host: None,
                 boot: 0,
                 build: 1,
+                is_witness: witnesses.contains(&n),
                 clock_offset: prng.below(1 << 40),
                 drift_ppm: prng.below(40_001) as i64 - 20_000,
                 inbox: Vec::new(),
@@ -292,6 +305,8 @@ impl<W: Workload> World<W> {
             upgrades: Some(Prng::from_parts(&[seed, 0x0b])).filter(|own| own.clone().percent(25)),
             hunts_leaders: hunts_leaders && !cut.hunts_nobody,
             churns_members,
+            may_slip,
+            slipped: BTreeSet::new(),
             operator_replaces: Vec::new(),
             are_faults_off: false,
             workload: Some(workload),
@@ -377,7 +392,9 @@ impl<W: Workload> World<W> {
             return Err(Broken::new("liveness", what));
         }
         let workload = self.workload.as_mut().expect("it is lent only during a call");
-        let host = self.nodes[0].host.as_ref().expect("a healed cluster is up");
+        let full = self.nodes.iter().find(|node| !node.is_witness);
+        let host = full.and_then(|node| node.host.as_ref());
+        let host = host.expect("a healed cluster is up, and witnesses are a minority");
         let machine = |group| Some((group, host.machine(group)?));
         let machines: Vec<_> = self.groups.iter().filter_map(|group| machine(*group)).collect();
         workload.finish(&machines)
@@ -541,7 +558,8 @@ impl<W: Workload> World<W> {
     // Hands for the clients.
 
     pub(crate) fn with_workload(&mut self, call: impl FnOnce(&mut W, &mut Io<RequestOf<W>>) -> Checked) -> Checked {
-        let is_up: Vec<bool> = self.nodes.iter().map(|n| n.host.is_some()).collect();
+        let takes = |node: &Node<W>| node.host.is_some() && !node.is_witness;
+        let is_up: Vec<bool> = self.nodes.iter().map(takes).collect();
         let mut workload = self.workload.take().expect("calls are not nested");
         let mut io = Io {
             prng: &mut self.prng,
@@ -588,6 +606,18 @@ impl<W: Workload> World<W> {
     pub(crate) fn names(&self, nodes: &BTreeSet<usize>) -> String {
         let names: Vec<_> = nodes.iter().map(|node| self.nodes[*node].id.to_string()).collect();
         names.join("+")
+    }
+}
+
+/// Which node numbers are witnesses in this seed.
+fn draw_witnesses(shape: &Shape, prng: &mut Prng) -> BTreeSet<u32> {
+    let (is_drawn, wants_two) = (prng.percent(20), prng.percent(30));
+    let first = 1 + prng.below(u64::from(shape.nodes)) as u32;
+    let second = 1 + first % shape.nodes;
+    match shape.nodes {
+        5.. if is_drawn && wants_two && shape.has_witnesses => [first, second].into(),
+        3.. if is_drawn && shape.has_witnesses => [first].into(),
+        _ => BTreeSet::new(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! **Incarnation safety** (Settle's design §3; the server ids of the Raft thesis §11.7.2 and of Viewstamped Replication
 //! Revisited §4.3, recovery): a data directory that was lost never speaks again. Membership names the random incarnation
 //! of a directory; no two directories share one, and an empty one neither votes nor is counted before the group let it in
-//! and it holds what was committed when it began.
+//! and it holds what was committed when it began. A witness is let in while it is empty: the change that brings it is
+//! committed by a quorum of those before it, so whoever is elected with its vote holds what was committed until then.
 
 use std::collections::{BTreeMap, BTreeSet};
 

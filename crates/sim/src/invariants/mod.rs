@@ -182,8 +182,9 @@ impl Invariants {
         self.group(group).confs.changed(index, conf)
     }
 
-    pub(crate) fn applied(&mut self, group: GroupId, index: Index, hash: u64, peer: PeerId) -> Checked {
-        let is_compared = self.group(group).states.applied(index, hash, peer)?;
+    /// `slips` are the faults of machines that are in this state.
+    pub(crate) fn applied(&mut self, group: GroupId, index: Index, slips: u64, hash: u64, peer: PeerId) -> Checked {
+        let is_compared = self.group(group).states.applied(index, slips, hash, peer)?;
         self.hashes_compared += u64::from(is_compared);
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! Clients that write and read registers, and what they were told.
 
-use settle_base::{GroupId, Index, NodeId, Prng};
+use std::collections::BTreeMap;
+
+use settle_base::{GroupId, Index, NodeId, Prng, mutant};
 use settle_host::ClusterId;
 
 use super::{
-    machine::{RegisterMachine, Write, Written},
+    machine::{RegisterMachine, Slip, Write, Written},
     service::{RegisterService, Request, Response, group_of},
 };
 use crate::{
@@ -25,6 +27,10 @@ pub(crate) struct Registers {
     retries: u64,
     proposed_again: u64,
     reads_again: u64,
+    /// Whose service was made last: its machines are made next.
+    node: NodeId,
+    /// Of each node's process.
+    slips: BTreeMap<NodeId, Slip>,
 }
 
 #[derive(Default)]
@@ -59,6 +65,8 @@ impl Registers {
             retries: 0,
             proposed_again: 0,
             reads_again: 0,
+            node: NodeId(0),
+            slips: BTreeMap::new(),
         }
     }
 
@@ -120,11 +128,27 @@ impl Workload for Registers {
     type Service = RegisterService;
 
     fn service(&mut self, node: NodeId, run: u64) -> RegisterService {
+        self.node = node;
+        self.slips.insert(node, Slip::default());
         RegisterService::new(run << 8 | u64::from(node.0), self.groups, self.padding_max)
     }
 
     fn make_machine(&self, build: u32) -> Box<dyn Fn(GroupId, ClusterId) -> RegisterMachine + Send> {
-        Box::new(move |_, _| RegisterMachine::of_build(build))
+        let differs = self.node == NodeId(1) && mutant!("apply_differs_once");
+        let slip = self.slips.get(&self.node).cloned().unwrap_or_default();
+        Box::new(move |_, _| RegisterMachine::new(build, differs, slip.clone()))
+    }
+
+    fn slip(&mut self, node: NodeId, which: u64) -> bool {
+        if self.slips.values().any(Slip::is_pending) {
+            return false;
+        }
+        let slip = self.slips.get(&node);
+        slip.inspect(|slip| slip.is_to_happen(which)).is_some()
+    }
+
+    fn slips_of(&self, machine: &RegisterMachine) -> u64 {
+        machine.slips()
     }
 
     fn clients(&self) -> usize {

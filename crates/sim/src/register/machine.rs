@@ -1,4 +1,10 @@
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use settle_base::{fingerprint, mutant};
@@ -40,19 +46,50 @@ pub(crate) struct RegisterMachine {
     /// Writes applied as of cluster version 2: builds before that know nothing of it.
     counted: u64,
     build: u32,
+    /// The deliberate bug: this replica applies one entry unlike the others.
+    differs: bool,
+    /// Which slips are in this state, its own and those of whom it came from by a snapshot; 0: none.
+    slips: u64,
+    next_slip: Slip,
     /// What has arrived of a snapshot.
     loading: Vec<u8>,
+}
+
+/// A fault of a node's memory or processor: what one entry does to its machine is not what it does to the others. Not 0
+/// when it is to happen, to whichever machine of the node applies next; then what tells it from other slips.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Slip(Arc<AtomicU64>);
+
+impl Slip {
+    pub(crate) fn is_to_happen(&self, which: u64) {
+        self.0.store(which, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
+    fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
 }
 
 /// So many entries are remembered one by one.
 const RECENT: u64 = 16;
 
 impl RegisterMachine {
-    pub(crate) fn of_build(build: u32) -> RegisterMachine {
+    pub(crate) fn new(build: u32, differs: bool, next_slip: Slip) -> RegisterMachine {
         RegisterMachine {
             build,
+            differs,
+            next_slip,
             ..RegisterMachine::default()
         }
+    }
+
+    /// Equal for machines that are to be equal when they have applied the same.
+    pub(crate) fn slips(&self) -> u64 {
+        self.slips
     }
 
     pub(crate) fn get(&self, key: u32) -> Cell {
@@ -79,6 +116,7 @@ impl RegisterMachine {
         }
         out.put_u64_le(self.entries);
         out.put_u64_le(self.counted);
+        out.put_u64_le(self.slips);
         out.put_u32_le(self.recent.len() as u32);
         for (count, time) in &self.recent {
             out.put_u64_le(*count);
@@ -102,6 +140,7 @@ impl RegisterMachine {
         }
         machine.entries = image.try_get_u64_le().ok()?;
         machine.counted = image.try_get_u64_le().ok()?;
+        machine.slips = image.try_get_u64_le().ok()?;
         for _ in 0..image.try_get_u32_le().ok()? {
             let count = image.try_get_u64_le().ok()?;
             machine.recent.insert(count, image.try_get_u64_le().ok()?);
@@ -152,10 +191,12 @@ impl StateMachine for RegisterMachine {
         let reason = "not a batch of writes".to_owned();
         let writes = decode(command).ok_or(ApplyError { index, reason })?;
         self.entries += 1;
+        self.slips ^= self.next_slip.take();
         if entry.version >= 2 && self.build >= 2 {
             self.counted += writes.len() as u64;
         }
-        self.recent.insert(self.entries, entry.time.0);
+        let time = entry.time.0 ^ u64::from(self.differs && self.entries == 8);
+        self.recent.insert(self.entries, time);
         self.recent.remove(&self.entries.saturating_sub(RECENT));
         for Write {
             client,
@@ -203,11 +244,18 @@ impl StateMachine for RegisterMachine {
             loaded.recent.append(&mut self.recent);
         }
         loaded.build = self.build;
+        loaded.differs = self.differs;
+        loaded.next_slip = self.next_slip.clone();
         *self = loaded;
         Ok(())
     }
 
     fn state_hash(&self) -> u64 {
         fingerprint(&self.image())
+    }
+
+    /// The states are small.
+    fn is_hash_cheap(&self) -> bool {
+        true
     }
 }
