@@ -24,7 +24,8 @@ pub struct HostConfig {
     pub append_bytes_max: usize,
     /// Append messages on the way to one follower.
     pub appends_in_flight_max: usize,
-    /// A group takes a snapshot when it has applied this many bytes of log since its last one.
+    /// A group takes a snapshot when it has applied this many bytes of log since its last one; the further back a node
+    /// stands in `nodes`, the earlier, up to a quarter: so its replicas are not all busy with it at the same moment.
     pub snapshot_after_bytes: u64,
     /// And when the oldest of them was applied so long ago.
     pub snapshot_after: Duration,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use settle_base::{GroupId, Mono, NodeId, PeerId, Prng, Term};
 use settle_machine::{Action, Context, Event, GroupView, Service, StateMachine};
-use settle_raft::{Message, ProposeError, ReadError, Role};
+use settle_raft::{Entry, Message, ProposeError, ReadError, Role};
 use settle_storage::{Disk, DiskRead, FileName};
 use settle_wal::{Lsn, Wal};
 
@@ -60,6 +60,8 @@ pub struct Host<S: Service, D> {
     pub(crate) throttle: Throttle,
     /// Machines that were replaced, to be freed elsewhere.
     pub(crate) discarded: Vec<Discarded>,
+    /// Pieces of logs that snapshots have made dispensable, to be freed little by little.
+    pub(crate) superfluous: VecDeque<Vec<Entry>>,
     pub(crate) disk_is_full: bool,
     /// A tick has passed since a full disk refused a write.
     pub(crate) retries_full_disk: bool,
@@ -119,7 +121,7 @@ impl Peer {
 
 impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     pub(crate) fn new(
-        config: HostConfig,
+        mut config: HostConfig,
         identity: Identity,
         disk: D,
         service: S,
@@ -132,6 +134,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let next_read = prng.next_u64();
         let throttle = Throttle::new(config.snapshot_bytes_per_second, now);
         let stages = Stages::new(config.stage_sample_every);
+        let (place, nodes) = (
+            config.nodes.iter().position(|(n, _)| *n == config.node),
+            config.nodes.len(),
+        );
+        let earlier = config.snapshot_after_bytes / 4 / nodes.max(1) as u64 * place.unwrap_or_default() as u64;
+        config.snapshot_after_bytes -= earlier;
         let groups = Groups::new(config.snapshot_after_bytes, config.apply_lag_max);
         Host {
             config,
@@ -155,6 +163,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             log_ages: VecDeque::new(),
             throttle,
             discarded: Vec::new(),
+            superfluous: VecDeque::new(),
             disk_is_full: false,
             retries_full_disk: false,
             lost_leaders: BTreeMap::new(),
@@ -256,6 +265,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let result = self.settle(now, out);
         self.send_outbox(out);
         out.extend(self.discarded.drain(..).map(HostAction::Discard));
+        self.free_pieces(1);
         if let Err(error) = result {
             self.die(error, out);
         }

@@ -1,8 +1,10 @@
 //! Snapshots of a group: taken without stopping it, installed once whole and durable. How they travel: `transfers.rs`.
 
+use std::collections::VecDeque;
+
 use settle_base::{GroupId, Index, Mono, mutant};
 use settle_machine::{Event, Service, StateMachine};
-use settle_raft::SnapshotMeta;
+use settle_raft::{Entry, SnapshotMeta};
 use settle_storage::{Completion, Disk, DiskRead, FileName, Op};
 use settle_wal::{Lsn, Record, Wal};
 
@@ -19,6 +21,9 @@ use crate::{
 
 /// Chunks on their way to the disk, or to a peer, at most.
 pub(crate) const WINDOW: u32 = 8;
+
+/// Pieces of a log that are freed at each tick, beside the one at each flush: without load there are few of these.
+const PIECES_PER_TICK: usize = 16;
 
 /// A snapshot of this replica on its way to a file.
 pub(crate) struct Taking {
@@ -220,9 +225,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             return self.forget_file(file);
         };
         group.snapshot_index = meta.index;
-        group
-            .raft
-            .compact(meta, if is_short { 0 } else { self.config.keep_tail_entries });
+        let keep = if is_short { 0 } else { self.config.keep_tail_entries };
+        let dropped = group.raft.compact(meta, keep);
+        self.drop_entries(dropped);
         self.replace_file(id, Some(file));
         self.counters.snapshots_taken += 1;
         let (group, index) = (id, meta.index);
@@ -340,6 +345,17 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             .extend(machine.map(|machine| Discarded(Box::new(machine))));
     }
 
+    /// Freeing what was replicated in seconds takes tens of milliseconds, so it is done piece by piece. Not by another
+    /// thread, which would hold up this one by the allocator's locks, and at the same moment on each node of the group.
+    pub(crate) fn drop_entries(&mut self, entries: VecDeque<Vec<Entry>>) {
+        self.superfluous.extend(entries);
+        self.free_pieces(1);
+    }
+
+    pub(crate) fn free_pieces(&mut self, count: usize) {
+        self.superfluous.drain(..count.min(self.superfluous.len()));
+    }
+
     pub(crate) fn abandon_taking(&mut self, id: GroupId) {
         if let Some(taking) = self.groups.get_mut(&id).and_then(|g| g.taking.take()) {
             taking.writer.discard(&mut self.disk, &mut self.tokens);
@@ -349,6 +365,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     /// Takes the snapshots that are due: by the size of a group's log, by its age, and while the logs of all groups take
     /// more memory than they may, of the groups with the largest ones.
     pub(crate) fn tick_snapshots(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
+        self.free_pieces(PIECES_PER_TICK);
         self.tick_transfers(now, out);
         for id in self.groups.moving() {
             if self.groups[&id].log_bytes >= self.config.snapshot_after_bytes {

@@ -103,7 +103,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     pub(crate) fn was_cut(&mut self, id: GroupId, meta: &SnapshotMeta) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.snapshot_index = group.snapshot_index.max(meta.index);
-        group.raft.compact(meta, 0);
+        let dropped = group.raft.compact(meta, 0);
+        self.drop_entries(dropped);
         let wal = self.wal.as_mut().expect("a group exists only with a log");
         wal.purge(&mut self.disk);
         self.counters.witness_cuts += 1;

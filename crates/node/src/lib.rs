@@ -14,4 +14,4 @@ mod runtime;
 pub use embedded::{Embedded, NoEntropy};
 pub use observe::{Observed, Observer};
 pub use peers::{PeerAddress, PeerListener};
-pub use runtime::{NodeConfig, NodeHandle, NodeStopped, RunningNode, StartError, start};
+pub use runtime::{NodeConfig, NodeHandle, NodeStopped, RunningNode, StartError, start, start_beside};

@@ -224,6 +224,29 @@ pub fn start<S>(
 where
     S: Service<Machine: StateMachine<Effect: Send> + Send, Request: Send, Response: Send> + Send + 'static,
 {
+    let beside = |_, _| std::future::ready(());
+    start_beside(config, listener, service, make_machine, respond, metrics, beside)
+}
+
+/// As [`start`], with a task on the loop's own thread: what it, and what it spawns, asks of the node wakes no other
+/// thread. That is for a front door that does little more than cut bytes into requests: whatever it does, the loop
+/// does nothing meanwhile. It has to end when it is told to stop.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_beside<S, F>(
+    config: NodeConfig,
+    listener: settle_net::Listener,
+    service: S,
+    make_machine: impl Fn(GroupId, ClusterId) -> S::Machine + Send + 'static,
+    respond: impl FnMut(S::Response) + Send + 'static,
+    metrics: (LoopMetrics, PeerMetrics),
+    beside: impl FnOnce(NodeHandle<S>, Stop) -> F + Send + 'static,
+) -> Result<(NodeHandle<S>, RunningNode), StartError>
+where
+    S: Service<Machine: StateMachine<Effect: Send> + Send, Request: Send, Response: Send> + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
     let (ask_sender, asks) = mpsc::channel(QUEUE);
     let (signal_sender, signals) = mpsc::channel(SIGNALS);
     let disk_is_ready = Arc::new(Notify::new());
@@ -271,6 +294,12 @@ where
     let (loop_metrics, peer_metrics) = metrics;
     let (peers, ticks) = (config.peers, signal_sender.clone());
     let events = Signals(signal_sender.clone());
+    let handle = NodeHandle {
+        asks: ask_sender,
+        clock,
+        notes: weak_notes,
+    };
+    let of_beside = handle.clone();
     let thread = std::thread::Builder::new()
         .name("settle-loop".to_owned())
         .spawn(move || {
@@ -288,7 +317,8 @@ where
                     stopped_peers,
                     of_peers,
                 );
-                tasks.spawn(tick_loop(tick, ticks, stopped));
+                tasks.spawn(tick_loop(tick, ticks, stopped.clone()));
+                tasks.spawn(beside(of_beside, stopped));
                 let turning = Loop {
                     host,
                     asks,
@@ -314,11 +344,6 @@ where
             });
         })
         .map_err(|source| StartError::Thread { source })?;
-    let handle = NodeHandle {
-        asks: ask_sender,
-        clock,
-        notes: weak_notes,
-    };
     Ok((
         handle,
         RunningNode {
@@ -382,7 +407,7 @@ where
 {
     async fn run(mut self) {
         let (mut asks, mut signals) = (Vec::with_capacity(BURST), Vec::with_capacity(SIGNALS));
-        let mut actions = Vec::new();
+        let (mut actions, mut responses) = (Vec::new(), Vec::new());
         let mut has_completions = false;
         loop {
             tokio::select! {
@@ -433,9 +458,14 @@ where
             }
             self.host.flush(self.clock.now(), &mut actions);
             for action in actions.drain(..) {
-                self.carry_out(action);
+                match action {
+                    HostAction::Respond(response) => responses.push(response),
+                    action => self.carry_out(action),
+                }
             }
+            // The others work on their part while this thread answers.
             self.peers.flush();
+            responses.drain(..).for_each(&mut self.respond);
             let sampled = self.host.carried_out(self.clock.now());
             for timeline in self.host.timelines().take(sampled) {
                 tracing::debug!(?timeline, "proposal");

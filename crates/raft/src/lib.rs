@@ -70,10 +70,11 @@
 //! Map: `raft.rs` the group's state and its life; `validate.rs` what a message must keep before anything changes;
 //! `election.rs`, `replication.rs`, `read.rs`, `membership.rs`, `recovering.rs`, `hibernation.rs`, `witness.rs`, `reset.rs`,
 //! `surgery.rs` one concern each; `ready.rs` the way out;
-//! `log.rs`, `progress.rs`, `peer_map.rs`, `conf.rs` the parts.
+//! `log.rs`, `entries.rs`, `progress.rs`, `peer_map.rs`, `conf.rs` the parts.
 
 mod conf;
 mod election;
+mod entries;
 mod entry;
 mod hibernation;
 mod log;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use settle_base::{GroupTime, Index, PeerId, Term};
 
-use crate::{entry::Entry, message::Durability, ready::PersistSeq};
+use crate::{entries::Entries, entry::Entry, message::Durability, ready::PersistSeq};
 
 /// A write that the host has not reported durable yet, as what the disk will hold once it is.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Log {
     base: Index,
     base_term: Term,
     base_time: GroupTime,
-    entries: VecDeque<Entry>,
+    entries: Entries,
     /// In a [`crate::Persist`] already.
     pub handed: Index,
     /// Reported durable.
@@ -200,10 +200,10 @@ impl Log {
         self.commit = base;
     }
 
-    /// Drops entries up to `index` from memory.
-    pub fn compact(&mut self, index: Index) {
+    /// Takes entries up to `index` out of memory.
+    pub fn compact(&mut self, index: Index) -> VecDeque<Vec<Entry>> {
         if index <= self.base {
-            return;
+            return VecDeque::new();
         }
         assert!(
             index <= self.applied,
@@ -211,13 +211,11 @@ impl Log {
             self.applied
         );
         let (term, time) = (self.term_at(index), self.time_at(index));
-        self.entries.drain(..(index - self.base) as usize);
+        let dropped = self.entries.split_front((index - self.base) as usize);
         self.base = index;
         self.base_term = term.expect("an applied index above the base is in the log");
         self.base_time = time.expect("an applied index above the base is in the log");
-        if self.entries.capacity() > 4 * self.entries.len().max(16) {
-            self.entries.shrink_to(2 * self.entries.len());
-        }
+        dropped
     }
 
     /// Nothing is handed out to be applied any more; what was, and is not applied, will be again.

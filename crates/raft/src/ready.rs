@@ -1,5 +1,7 @@
 //! The way out: what the host has to write, send, apply and answer, and what it reports back.
 
+use std::collections::VecDeque;
+
 use settle_base::{Index, PeerId, Term};
 
 use crate::{
@@ -375,10 +377,12 @@ impl Raft {
     }
 
     /// Drops the log up to `meta.index` except for the last `keep` entries, which slow followers may still ask for.
+    /// Returns what was dropped, in pieces: to free hundreds of thousands of entries takes long, and need not be done at
+    /// once.
     ///
     /// # Panics
     /// When the snapshot is not of an applied index: it must be durable at the host before this call.
-    pub fn compact(&mut self, meta: &SnapshotMeta, keep: u64) {
+    pub fn compact(&mut self, meta: &SnapshotMeta, keep: u64) -> VecDeque<Vec<Entry>> {
         assert!(
             meta.index <= self.log.applied,
             "snapshot {} of what is not applied",
@@ -390,7 +394,8 @@ impl Raft {
             meta.index
         );
         self.snapshot_index = self.snapshot_index.max(meta.index);
-        self.log.compact(meta.index.saturating_sub(keep));
+        let dropped = self.log.compact(meta.index.saturating_sub(keep));
         self.assert_invariants();
+        dropped
     }
 }

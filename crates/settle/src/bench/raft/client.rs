@@ -44,6 +44,12 @@ pub enum Pace {
 /// What happened within the measured time.
 pub struct Outcome {
     pub latency: Histogram<u64>,
+    /// How long after it fell due each command of an open loop was handed to the system: what of the latency is the
+    /// generator's own.
+    pub sent_late: Histogram<u64>,
+    /// How much later than asked a thread of the generator was woken that did nothing but sleep: what the machine makes
+    /// everybody wait for a core.
+    pub woken_late: Histogram<u64>,
     /// Answered within the time.
     pub done: u64,
     /// Given up: the connection ended or the leader changed.
@@ -66,7 +72,15 @@ struct Shared {
 /// A running load.
 pub struct Load {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<(Histogram<u64>, u64)>>,
+    threads: Vec<JoinHandle<Share>>,
+    sleeper: JoinHandle<Histogram<u64>>,
+}
+
+/// What one connection contributes to the outcome.
+struct Share {
+    latency: Histogram<u64>,
+    sent_late: Histogram<u64>,
+    done: u64,
 }
 
 impl Load {
@@ -106,7 +120,15 @@ impl Load {
             let thread = std::thread::Builder::new().name(format!("load-{i}"));
             threads.push(thread.spawn(work).context("cannot start a thread of the load")?);
         }
-        Ok(Load { shared, threads })
+        let sleeping = shared.clone();
+        let sleeper = std::thread::Builder::new().name("sleeper".to_owned());
+        let sleeper = sleeper.spawn(move || sleep_and_wake(&sleeping));
+        let sleeper = sleeper.context("cannot start a thread of the load")?;
+        Ok(Load {
+            shared,
+            threads,
+            sleeper,
+        })
     }
 
     pub fn now(&self) -> Mono {
@@ -137,18 +159,50 @@ impl Load {
     /// When a thread panicked.
     pub fn finish(self) -> anyhow::Result<Outcome> {
         self.shared.stop.store(true, Ordering::Relaxed);
+        let woken_late = self
+            .sleeper
+            .join()
+            .map_err(|_| anyhow::anyhow!("the sleeper panicked"))?;
         let mut outcome = Outcome {
             latency: histogram(),
+            sent_late: histogram(),
+            woken_late,
             done: 0,
             lost: 0,
         };
         for thread in self.threads {
-            let (latency, done) = thread.join().map_err(|_| anyhow::anyhow!("a client panicked"))?;
-            outcome.latency.add(&latency).context("histograms of one shape")?;
-            outcome.done += done;
+            let share = thread.join().map_err(|_| anyhow::anyhow!("a client panicked"))?;
+            outcome.latency.add(&share.latency).context("histograms of one shape")?;
+            outcome
+                .sent_late
+                .add(&share.sent_late)
+                .context("histograms of one shape")?;
+            outcome.done += share.done;
         }
         outcome.lost = self.shared.lost.load(Ordering::Relaxed);
         Ok(outcome)
+    }
+}
+
+/// Sleeps a millisecond again and again until the load ends, and notes how late it is woken.
+fn sleep_and_wake(shared: &Shared) -> Histogram<u64> {
+    const NAP: Duration = Duration::from_millis(1);
+    let mut late = histogram();
+    while !shared.stop.load(Ordering::Relaxed) {
+        let start = shared.clock.now();
+        pause(NAP);
+        let end = shared.clock.now();
+        if shared.is_measured(end.0) {
+            late.saturating_record(end.since(start + NAP).as_micros().max(1) as u64);
+        }
+    }
+    late
+}
+
+impl Shared {
+    fn is_measured(&self, at: u64) -> bool {
+        let (from, to) = (self.from.load(Ordering::Relaxed), self.to.load(Ordering::Relaxed));
+        at >= from && at < to
     }
 }
 
@@ -175,6 +229,7 @@ struct Worker {
     number: u32,
     due: Arc<Vec<AtomicU64>>,
     latency: Histogram<u64>,
+    sent_late: Histogram<u64>,
     done: u64,
 }
 
@@ -195,11 +250,12 @@ impl Worker {
             number: 0,
             due: Arc::new((0..RING).map(|_| AtomicU64::new(0)).collect()),
             latency: histogram(),
+            sent_late: histogram(),
             done: 0,
         }
     }
 
-    fn run(mut self) -> (Histogram<u64>, u64) {
+    fn run(mut self) -> Share {
         while !self.shared.stop.load(Ordering::Relaxed) {
             let known = match self.connect().and_then(|stream| self.drive(stream)) {
                 Ok(Ended::Stopped) => break,
@@ -214,7 +270,11 @@ impl Worker {
                 }
             }
         }
-        (self.latency, self.done)
+        Share {
+            latency: self.latency,
+            sent_late: self.sent_late,
+            done: self.done,
+        }
     }
 
     fn connect(&self) -> io::Result<TcpStream> {
@@ -244,8 +304,9 @@ impl Worker {
                 let pacing = thread.spawn(move || pacer.run())?;
                 let ended = self.read(stream, 0);
                 // The connection is closed by now, or the load is stopped: the pacer sees either.
-                let sent = pacing.join().unwrap_or(Ok(0));
-                self.number = sent.unwrap_or(0);
+                let (number, late) = pacing.join().map_err(|_| io::Error::other("the pacer panicked"))?;
+                self.number = number;
+                self.sent_late.add(&late).expect("histograms of one shape");
                 ended
             }
         }
@@ -319,14 +380,10 @@ impl Worker {
 
     fn answered(&mut self, number: u32, now: Mono) {
         let due = self.due[number as usize % RING].load(Ordering::Relaxed);
-        let (from, to) = (
-            self.shared.from.load(Ordering::Relaxed),
-            self.shared.to.load(Ordering::Relaxed),
-        );
-        if due >= from && due < to {
+        if self.shared.is_measured(due) {
             self.latency.saturating_record(now.0.saturating_sub(due).max(1));
         }
-        if now.0 >= from && now.0 < to {
+        if self.shared.is_measured(now.0) {
             self.done += 1;
         }
     }
@@ -361,9 +418,10 @@ struct Pacer {
 }
 
 impl Pacer {
-    fn run(mut self) -> io::Result<u32> {
+    /// How many were sent, and how late. Ends early when the connection does.
+    fn run(mut self) -> (u32, Histogram<u64>) {
         let start = self.shared.clock.now();
-        let mut out = BytesMut::new();
+        let (mut out, mut batch, mut late) = (BytesMut::new(), Vec::new(), histogram());
         let mut number = 0u32;
         while !self.shared.stop.load(Ordering::Relaxed) {
             let now = self.shared.clock.now();
@@ -374,20 +432,27 @@ impl Pacer {
                 }
                 number += 1;
                 self.due[number as usize % RING].store(due.0, Ordering::Relaxed);
+                batch.push(due);
                 put_frame(&mut out, |out| {
                     put_command(out, register(self.client, number), self.client, number);
                 });
             }
             // A socket that is full holds the load up; what falls due meanwhile is late and counts so.
-            self.stream.write_all(&out)?;
+            if self.stream.write_all(&out).is_err() {
+                break;
+            }
             out.clear();
+            let sent = self.shared.clock.now();
+            for due in batch.drain(..).filter(|due| self.shared.is_measured(due.0)) {
+                late.saturating_record(sent.since(due).as_micros().max(1) as u64);
+            }
             let next = start + Duration::from_secs_f64(f64::from(number) / self.per_second);
             let wait = next.since(self.shared.clock.now()).min(READ_WAIT);
             if !wait.is_zero() {
                 pause(wait.max(Duration::from_micros(200)));
             }
         }
-        Ok(number)
+        (number, late)
     }
 }
 

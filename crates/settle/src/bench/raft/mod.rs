@@ -82,6 +82,10 @@ struct Run {
     lost: u64,
     per_second: f64,
     latency: Latency,
+    /// Of an open loop: from falling due to the system's hands. Part of the latency, and the generator's own.
+    sent_late: Option<Latency>,
+    /// How late a thread was woken that asked for a millisecond of sleep: what this machine's cores make everybody wait.
+    woken_late: Latency,
     /// Syncs that a write has to wait for one after the other: its own, and when others are under way also theirs.
     syncs_on_path: u32,
     p50_less_syncs_us: f64,
@@ -205,6 +209,8 @@ impl Bench<'_> {
             writes,
             lost: outcome.lost,
             per_second,
+            sent_late: matches!(pace, Pace::Open { .. }).then(|| Latency::of(&outcome.sent_late)),
+            woken_late: Latency::of(&outcome.woken_late),
             p50_less_syncs_us: latency.p50_us as f64 - f64::from(syncs_on_path) * sync_p50_us,
             latency,
             syncs_on_path,
@@ -253,6 +259,10 @@ fn print(report: &Report) {
             run.lost
         );
         line("latency", &run.latency);
+        if let Some(late) = &run.sent_late {
+            line("  of it: sent late", late);
+        }
+        line("a sleeper woken late", &run.woken_late);
         println!(
             "  less {} sync{}           p50 {:.0} µs",
             run.syncs_on_path,

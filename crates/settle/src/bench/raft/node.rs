@@ -12,7 +12,7 @@ use settle_base::{FixedMap, FixedSet, GroupId, NodeId, PeerId};
 use settle_disk_file::FileDiskOptions;
 use settle_host::{HostConfig, OperatorRequest};
 use settle_machine::{Action, Context, Event, Service};
-use settle_net::{Accepted, Outlet, StopHandle, bind};
+use settle_net::{Accepted, Outlet, Stop, bind};
 use settle_node::{
     NodeConfig, NodeHandle, PeerAddress,
     metrics::{LoopMetrics, PeerMetrics},
@@ -211,30 +211,29 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
     };
     let machine = |_, _| Registers::default();
     let metrics = (loop_metrics, peer_metrics);
-    let (node, mut running) = settle_node::start(config, peers, Door::default(), machine, respond, metrics)?;
-
-    let (stop, stopped) = StopHandle::new();
     let registry = Arc::new(registry);
-    let inner = stopped.clone();
-    let serving = clients.serve(stopped, move |accepted| {
-        let (node, outlets, registry, mut stop) = (node.clone(), outlets.clone(), registry.clone(), inner.clone());
-        async move {
-            tokio::select! {
-                biased;
-                () = stop.stopped() => {}
-                // A client that breaks off is no event.
-                _ = serve(accepted, node, outlets, registry) => {}
+    let door = move |node: NodeHandle<Door>, stopped: Stop| {
+        let inner = stopped.clone();
+        clients.serve(stopped, move |accepted| {
+            let (node, outlets, registry, mut stop) = (node.clone(), outlets.clone(), registry.clone(), inner.clone());
+            async move {
+                tokio::select! {
+                    biased;
+                    () = stop.stopped() => {}
+                    // A client that breaks off is no event.
+                    _ = serve(accepted, node, outlets, registry) => {}
+                }
             }
-        }
-    });
+        })
+    };
+    let started = settle_node::start_beside(config, peers, Door::default(), machine, respond, metrics, door);
+    let (_, mut running) = started?;
     let outcome = tokio::select! {
         biased;
         error = running.failed() => Err(error).context("this server must not go on"),
         result = interrupted() => result,
         () = crate::server::stdin_closed() => Ok(()),
-        () = serving => Ok(()),
     };
-    drop(stop);
     running.stop().await;
     outcome
 }
