@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::versions::{Client, Seata};
+use super::versions::{Client, Hessian, HessianPeer, Seata};
 
 /// Compiles the bank against `client`; gives the class path to run it with.
 pub fn build_bank(java: &Path, out: &Path, pins: &Seata, client: &Client) -> Result<String> {
@@ -22,6 +22,25 @@ pub fn build_bank(java: &Path, out: &Path, pins: &Seata, client: &Client) -> Res
         ("out", &out.display().to_string()),
     ];
     maven(&java.join("worker"), &properties, &["compile"])?;
+    Ok(format!(
+        "{}:{}",
+        out.join("classes").display(),
+        read(&out.join("classpath.txt"))?
+    ))
+}
+
+/// Compiles the Hessian peer against its library; gives the class path to run it with.
+pub fn build_hessian_peer(java: &Path, out: &Path, pins: &Hessian, peer: &HessianPeer) -> Result<String> {
+    let out = out.join(&peer.name);
+    let properties = [
+        ("hessian.group", &peer.group),
+        ("hessian.artifact", &peer.artifact),
+        ("hessian.version", &peer.version),
+        ("hessian.package", &peer.package),
+        ("servlet.version", &pins.servlet),
+        ("out", &out.display().to_string()),
+    ];
+    maven(java, &properties, &["compile"])?;
     Ok(format!(
         "{}:{}",
         out.join("classes").display(),

@@ -1,4 +1,5 @@
-//! `cargo xtask conformance seata`: unmodified Seata clients against a running cluster.
+//! `cargo xtask conformance seata`: unmodified Seata clients against a running cluster. `… hessian`: Java's libraries
+//! against our codec.
 
 #![allow(
     clippy::disallowed_methods,
@@ -8,6 +9,7 @@
 mod bank;
 mod cases;
 mod cluster;
+mod hessian;
 mod mariadb;
 mod maven;
 mod process;
@@ -31,7 +33,7 @@ use mariadb::MariaDb;
 use report::Row;
 use run::Stage;
 
-/// Runs official clients against this system, or against the original that it replaces.
+/// Runs official clients and libraries against this system, or against the original that it replaces.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -42,6 +44,8 @@ pub struct Args {
 enum Suite {
     /// Seata's Java clients move money between two MariaDB databases.
     Seata(SeataArgs),
+    /// Java's Hessian libraries and ours read what the other wrote.
+    Hessian(hessian::Args),
 }
 
 #[derive(clap::Args)]
@@ -95,23 +99,37 @@ const NEEDED: [&str; 5] = ["java", "mvn", "mariadbd", "mariadb-install-db", "mar
 
 /// Runs the suite: exit code 0 when all passed, 1 when a case failed, 3 when something it needs is missing under CI.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Suite::Seata(args) = &args.suite;
-    let missing: Vec<&str> = NEEDED
-        .into_iter()
+    match &args.suite {
+        Suite::Seata(args) => match skipped(&NEEDED) {
+            Some(code) => Ok(code),
+            None => seata(args),
+        },
+        Suite::Hessian(args) => match skipped(&hessian::NEEDED) {
+            Some(code) => Ok(code),
+            None => hessian::run(args),
+        },
+    }
+}
+
+/// Says what is missing, if anything is, and how the suite ends then.
+fn skipped(needed: &[&'static str]) -> Option<ExitCode> {
+    let missing: Vec<&str> = needed
+        .iter()
+        .copied()
         .filter(|program| !process::in_path(program))
         .collect();
-    if !missing.is_empty() {
-        println!("skipped: needs {}", missing.join(", "));
-        let ci = std::env::var("CI").is_ok_and(|value| value == "true");
-        return Ok(ExitCode::from(if ci { 3 } else { 0 }));
+    if missing.is_empty() {
+        return None;
     }
-    seata(args)
+    println!("skipped: needs {}", missing.join(", "));
+    let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    Some(ExitCode::from(if ci { 3 } else { 0 }))
 }
 
 fn seata(args: &SeataArgs) -> Result<ExitCode> {
     let started = Instant::now();
     let root = &crate::root().canonicalize().context("find the repository")?;
-    let pins = versions::read(&root.join("conformance/versions.toml"))?;
+    let pins = versions::read(&root.join("conformance/versions.toml"))?.seata;
     let unknown: Vec<&String> = args
         .client
         .iter()

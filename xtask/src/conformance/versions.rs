@@ -5,9 +5,46 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+/// All pins.
 #[derive(Deserialize)]
-struct File {
-    seata: Seata,
+#[serde(deny_unknown_fields)]
+pub struct Versions {
+    pub seata: Seata,
+    pub hessian: Hessian,
+}
+
+/// What the Hessian suite pins.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hessian {
+    /// The servlet API, which Caucho's test service needs.
+    pub servlet: String,
+    /// Packages of the JDK that are opened to the libraries.
+    pub open: Vec<String>,
+    pub peer: Vec<HessianPeer>,
+}
+
+/// One library on the other side.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HessianPeer {
+    /// What `--peer` and the table call it.
+    pub name: String,
+    pub group: String,
+    pub artifact: String,
+    pub version: String,
+    /// Root package of its classes.
+    pub package: String,
+    pub dialect: HessianDialect,
+}
+
+/// How a library writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HessianDialect {
+    Sofa3,
+    Hessian2,
+    Hessian2Caucho,
 }
 
 /// What the Seata suite pins.
@@ -45,10 +82,9 @@ pub struct Server {
 }
 
 /// Reads the pins from `path`.
-pub fn read(path: &Path) -> Result<Seata> {
+pub fn read(path: &Path) -> Result<Versions> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    let file: File = toml::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
-    Ok(file.seata)
+    toml::from_str(&text).with_context(|| format!("parse {}", path.display()))
 }
 
 #[cfg(test)]
@@ -58,7 +94,7 @@ mod tests {
     #[test]
     fn the_pinned_versions_name_a_client_of_each_package_root() {
         let pins = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/versions.toml")).unwrap();
-        let roots: Vec<&str> = pins.client.iter().map(|client| client.package.as_str()).collect();
+        let roots: Vec<&str> = pins.seata.client.iter().map(|client| client.package.as_str()).collect();
         assert_eq!(roots, ["io.seata", "org.apache.seata"]);
     }
 }

@@ -1,0 +1,297 @@
+//! `cargo xtask conformance hessian`: the Java libraries and ours read what the other wrote.
+//!
+//! The Java side makes the cases from a seed. Each case goes both ways: the library's bytes must be read here as the
+//! values that it was asked to write, and what is written here for those values, which must be the same bytes, must be
+//! read by the library as its own are.
+
+mod calls;
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use settle_hessian::{BinaryChunks, ClassNames, DecodeOptions, Dialect, Document};
+
+use super::{
+    maven, target_dir,
+    versions::{self, HessianDialect, HessianPeer},
+};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The seed of the cases.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How often each kind of case is made, each time with other content.
+    #[arg(long, default_value_t = 4)]
+    rounds: u32,
+    /// Only these libraries, by the names in conformance/versions.toml; may be repeated.
+    #[arg(long)]
+    peer: Vec<String>,
+    /// Only cases whose name begins so.
+    #[arg(long)]
+    case: Option<String>,
+    /// Only download and build the Java side, so that a later run needs no network.
+    #[arg(long)]
+    prepare: bool,
+}
+
+pub const NEEDED: [&str; 2] = ["java", "mvn"];
+
+/// What a Java library cannot do with values of its own language on the JDK of this suite, by library and kind of case.
+/// The bytes are compared all the same. COMPAT.md says why; a row that is no longer true fails the suite.
+const JAVA_CANNOT: &[(&str, &str, Cannot)] = &[
+    ("sofa", "map-true-first", Cannot::Read),
+    ("sofa", "enum-with-a-body", Cannot::Read),
+    ("sofa", "url", Cannot::Read),
+    ("caucho", "local-date", Cannot::Write),
+    ("caucho", "local-time", Cannot::Write),
+    ("caucho", "local-date-time", Cannot::Write),
+    ("caucho", "instant", Cannot::Write),
+    ("caucho", "duration-period", Cannot::Write),
+    ("caucho", "years", Cannot::Write),
+    ("caucho", "offsets", Cannot::Write),
+    ("caucho", "zoned", Cannot::Write),
+    ("caucho", "list-of", Cannot::Read),
+    ("caucho", "url", Cannot::Read),
+    ("hessian-lite", "list-of", Cannot::Read),
+    ("hessian-lite", "iterators", Cannot::Read),
+    ("hessian-lite", "url", Cannot::Read),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cannot {
+    /// It writes the values and fails at its own bytes.
+    Read,
+    Write,
+}
+
+/// Exit code 0 when all passed, 1 when a case failed, 3 when something it needs is missing under CI.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let root = &crate::root().canonicalize().context("find the repository")?;
+    let pins = versions::read(&root.join("conformance/versions.toml"))?.hessian;
+    let out = target_dir(root)?.join("conformance/hessian");
+    let java = root.join("conformance/hessian/java");
+    let (mut passed, mut failed) = (0, 0);
+    for peer in &pins.peer {
+        if !args.peer.is_empty() && !args.peer.contains(&peer.name) {
+            continue;
+        }
+        let class_path = maven::build_hessian_peer(&java, &out, &pins, peer)?;
+        if args.prepare {
+            println!("ready: {}:{}:{}", peer.group, peer.artifact, peer.version);
+            continue;
+        }
+        let tally = Peer::start(peer, &class_path, args, &pins.open)?.play()?;
+        println!(
+            "{:<12} {:<7} cases {:>4}: read {:>4}, written {:>4}; {} methods of the test service; {} that Java cannot",
+            peer.name, peer.version, tally.cases, tally.read, tally.written, tally.service, tally.java_cannot
+        );
+        passed += tally.read + tally.written;
+        failed += tally.failed;
+    }
+    if !args.prepare {
+        ensure!(passed + failed > 0, "no case fits the filters");
+        println!("{passed} passed, {failed} failed");
+    }
+    Ok(ExitCode::from(u8::from(failed > 0)))
+}
+
+struct Case {
+    name: String,
+    bytes: Vec<u8>,
+    calls: String,
+}
+
+#[derive(Default)]
+struct Tally {
+    cases: usize,
+    /// Java's bytes were read as the values that Java meant.
+    read: usize,
+    /// Our bytes are Java's, and Java reads them as its own.
+    written: usize,
+    /// Cases that are methods of Caucho's test service.
+    service: usize,
+    java_cannot: usize,
+    failed: usize,
+}
+
+struct Peer<'a> {
+    child: std::process::Child,
+    peer: &'a HessianPeer,
+    cases: Vec<Case>,
+    tally: Tally,
+    out: BufReader<std::process::ChildStdout>,
+}
+
+impl<'a> Peer<'a> {
+    fn start(peer: &'a HessianPeer, class_path: &str, args: &Args, open: &[String]) -> Result<Peer<'a>> {
+        let mut command = Command::new("java");
+        for package in open {
+            command.arg("--add-opens").arg(format!("{package}=ALL-UNNAMED"));
+        }
+        let mut child = command
+            .args(["-cp", class_path, "settle.hessian.Peer"])
+            .args([args.seed.to_string(), args.rounds.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("start java")?;
+        let mut out = BufReader::new(child.stdout.take().context("the output is piped")?);
+        let (mut cases, mut tally) = (Vec::new(), Tally::default());
+        loop {
+            let mut line = String::new();
+            ensure!(
+                out.read_line(&mut line)? > 0,
+                "the Java side of {} ended early",
+                peer.name
+            );
+            let line = line.trim_end_matches('\n');
+            if line == "end" {
+                break;
+            }
+            let fields: Vec<&str> = line.split('\t').collect();
+            let &[name, ref rest @ ..] = fields.as_slice() else {
+                continue;
+            };
+            if args
+                .case
+                .as_ref()
+                .is_some_and(|wanted| !name.starts_with(wanted.as_str()))
+            {
+                continue;
+            }
+            match rest {
+                ["!", error] => tally.java_cannot(peer, name, Cannot::Write, error),
+                [_, bytes, calls] => cases.push(Case {
+                    name: name.to_owned(),
+                    bytes: calls::bytes(bytes)?,
+                    calls: (*calls).to_owned(),
+                }),
+                _ => anyhow::bail!("the Java side of {} said {line:?}", peer.name),
+            }
+        }
+        Ok(Peer {
+            child,
+            peer,
+            cases,
+            tally,
+            out,
+        })
+    }
+
+    fn play(mut self) -> Result<Tally> {
+        let (dialect, chunks) = match self.peer.dialect {
+            HessianDialect::Sofa3 => (Dialect::Sofa3, BinaryChunks::default()),
+            HessianDialect::Hessian2 => (Dialect::Hessian2, BinaryChunks::HessianLite),
+            HessianDialect::Hessian2Caucho => (Dialect::Hessian2, BinaryChunks::Caucho),
+        };
+        let mut options = DecodeOptions::new(dialect);
+        options.class_names = ClassNames::any();
+        let mut stdin = self.child.stdin.take().context("the input is piped")?;
+        for case in &self.cases {
+            let (tally, name) = (&mut self.tally, &case.name);
+            tally.cases += 1;
+            tally.service += usize::from(name.starts_with("service-"));
+            match read(case, &options) {
+                Ok(()) => tally.read += 1,
+                Err(error) => tally.fail(self.peer, name, &format!("is not read: {error:#}")),
+            }
+            let document = calls::document(&case.calls).with_context(|| format!("understand {name}"))?;
+            let written = document.encode_with(dialect, chunks)?;
+            writeln!(stdin, "{name}\t{}", calls::hex(&written))?;
+            stdin.flush()?;
+            let mut line = String::new();
+            ensure!(self.out.read_line(&mut line)? > 0, "the Java side ended at {name}");
+            let verdict = line.trim_end().split_once('\t').context("a verdict has a name")?.1;
+            let unreadable = verdict.strip_prefix("unreadable ");
+            if let Some(error) = unreadable {
+                tally.java_cannot(self.peer, name, Cannot::Read, error);
+            } else if is_listed(self.peer, name).is_some() {
+                tally.fail(self.peer, name, "is listed as what Java cannot, and it can");
+            }
+            if written != case.bytes[..] {
+                tally.fail(
+                    self.peer,
+                    name,
+                    &format!("is written as other bytes: {}", difference(&written, &case.bytes)),
+                );
+            } else if verdict == "ok" || unreadable.is_some() {
+                tally.written += 1;
+            } else {
+                tally.fail(self.peer, name, &format!("is not taken by Java: {verdict}"));
+            }
+        }
+        drop(stdin);
+        self.child.wait()?;
+        Ok(self.tally)
+    }
+}
+
+impl Tally {
+    fn fail(&mut self, peer: &HessianPeer, case: &str, what: &str) {
+        println!("FAIL {}: {case} {what}", peer.name);
+        self.failed += 1;
+    }
+
+    fn java_cannot(&mut self, peer: &HessianPeer, case: &str, cannot: Cannot, error: &str) {
+        self.java_cannot += 1;
+        if is_listed(peer, case) != Some(cannot) {
+            self.fail(
+                peer,
+                case,
+                &format!("fails in Java ({cannot:?}), which is not listed: {error}"),
+            );
+        }
+    }
+}
+
+fn is_listed(peer: &HessianPeer, case: &str) -> Option<Cannot> {
+    let (kind, _round) = case.rsplit_once('-')?;
+    let listed = JAVA_CANNOT
+        .iter()
+        .find(|(name, listed, _)| *name == peer.name && *listed == kind);
+    listed.map(|(.., cannot)| *cannot)
+}
+
+fn read(case: &Case, options: &DecodeOptions) -> Result<()> {
+    let document = Document::decode(&case.bytes, options)?;
+    let calls = calls::of(&document);
+    ensure!(
+        calls == case.calls,
+        "{}",
+        difference(calls.as_bytes(), case.calls.as_bytes())
+    );
+    Ok(())
+}
+
+fn difference(ours: &[u8], theirs: &[u8]) -> String {
+    let at = ours
+        .iter()
+        .zip(theirs)
+        .take_while(|(ours, theirs)| ours == theirs)
+        .count();
+    let around = |all: &[u8]| {
+        let part = &all[at.saturating_sub(20)..all.len().min(at + 40)];
+        match std::str::from_utf8(part) {
+            Ok(text) if !text.contains(|char: char| char.is_control()) => text.to_owned(),
+            _ => calls::hex(part),
+        }
+    };
+    format!("differs at {at}: ours {} | theirs {}", around(ours), around(theirs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_and_documents_say_the_same() {
+        let text = "[2:005b0069006e0074 I1 R0 ] {0061 S0062 N } C0061002e0042,0078 O0 O0 R1 Yff D0 Sd800";
+        let document = calls::document(text).unwrap();
+        assert_eq!(calls::of(&document), text);
+    }
+}
