@@ -41,6 +41,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("crates/base", Layer::Base),
     ("crates/seata-wire", Layer::Codec),
     ("crates/hessian", Layer::Codec),
+    ("crates/bolt", Layer::Codec),
     ("crates/machine", Layer::Seam),
     ("crates/storage", Layer::Seam),
     ("crates/raft", Layer::Core),
