@@ -100,6 +100,9 @@ pub struct Limits {
     pub reads_in_flight_max: usize,
     /// A snapshot being received is given up beyond this size, in bytes.
     pub snapshot_bytes_max: u64,
+    /// Snapshots on their way from this node at once, and how many of them to one peer. Further ones wait for their turn.
+    pub snapshots_sent_max: usize,
+    pub snapshots_sent_to_peer_max: usize,
     /// Raft messages to one peer are cut into batches of about this many bytes.
     pub peer_batch_bytes: usize,
     /// When a node is lost: groups that ask for another leader in one tick.
@@ -114,6 +117,8 @@ impl Default for Limits {
             paused_log_bytes_max: 64 << 20,
             reads_in_flight_max: 65_536,
             snapshot_bytes_max: 4 << 30,
+            snapshots_sent_max: 16,
+            snapshots_sent_to_peer_max: 8,
             peer_batch_bytes: 1 << 20,
             takeovers_per_tick: 4_096,
         }

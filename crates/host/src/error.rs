@@ -2,7 +2,7 @@ use std::ops::RangeInclusive;
 
 use settle_base::{ErrorCode, GroupId, Index, NodeId, PeerId, Retryable};
 use settle_machine::{ApplyError, LoadError};
-use settle_raft::{HandError, RestoreError, StepError};
+use settle_raft::{RestoreError, StepError};
 use settle_storage::{DiskError, FileName};
 use settle_wal::WalError;
 
@@ -128,8 +128,6 @@ pub enum HostError {
     Disk { source: DiskError },
     #[error("start group {group}")]
     Start { group: GroupId, source: RestoreError },
-    #[error("hand committed entries to group {group}")]
-    Handed { group: GroupId, source: HandError },
 }
 
 impl HostError {
@@ -142,7 +140,6 @@ impl HostError {
             HostError::Entry { .. } => 25,
             HostError::Disk { .. } => 27,
             HostError::Start { .. } => 28,
-            HostError::Handed { .. } => 32,
             HostError::OldBuild { .. } => 35,
         };
         ErrorCode::new("HO", number)

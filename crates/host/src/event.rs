@@ -9,6 +9,7 @@ use settle_storage::FileName;
 
 use crate::{
     ClusterId, Hello, HostError, Lane, OperatorOutcome, OperatorRequest, PeerError, PeerMessage, QuarantineStatus,
+    StopReason,
 };
 
 #[derive(Debug)]
@@ -141,6 +142,11 @@ pub enum HostNote {
     },
     GroupDestroyed {
         group: GroupId,
+    },
+    /// This node's replica goes no further, as if the node were down; the node's other groups do.
+    GroupStopped {
+        group: GroupId,
+        reason: StopReason,
     },
     /// No cluster is founded: those of the configured nodes that are witnesses have to be a minority.
     TooManyWitnesses {

@@ -160,16 +160,16 @@ impl<M: StateMachine> Group<M> {
         leads && !self.is_witness() && !self.is_quarantined()
     }
 
-    pub(crate) fn rest_if_quiet(&mut self, after_ticks: u32) {
+    pub(crate) fn rest_if_quiet(&mut self, after_ticks: u32, is_gone: impl Fn(PeerId) -> bool) {
         let last = self.raft.last_index();
         if self.quiet_at != last {
             (self.quiet_at, self.quiet_ticks) = (last, 0);
         }
         self.quiet_ticks += 1;
-        if self.quiet_ticks >= after_ticks && self.raft.may_rest() {
+        if self.quiet_ticks >= after_ticks && self.raft.may_rest(&is_gone) {
             // Whoever cannot yet is asked again as much later.
             self.quiet_ticks = 0;
-            self.raft.rest();
+            self.raft.rest(is_gone);
         }
     }
 

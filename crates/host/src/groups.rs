@@ -149,14 +149,14 @@ impl<M: StateMachine> Groups<M> {
     }
 
     /// One tick of the consensus of all that count them. Those led here in which nothing happened for
-    /// `hibernate_after` ticks are asked to rest; 0 is never.
-    pub(crate) fn tick(&mut self, hibernate_after: u32) {
+    /// `hibernate_after` ticks are asked to rest; 0 is never. `is_gone` tells of peers that cannot be reached.
+    pub(crate) fn tick(&mut self, hibernate_after: u32, is_gone: impl Fn(PeerId) -> bool) {
         self.file();
         for id in &self.awake {
             let group = self.all.get_mut(id).expect("only groups that are here are filed");
             group.raft.tick();
             if hibernate_after > 0 && group.raft.is_leader() {
-                group.rest_if_quiet(hibernate_after);
+                group.rest_if_quiet(hibernate_after, &is_gone);
             }
             if group.raft.has_ready() {
                 touch(&mut self.undrained, &mut self.unfiled, *id, &mut group.filed);

@@ -27,7 +27,9 @@ use settle_machine::{Service, StateMachine};
 use settle_raft::{ConfState, SnapshotMeta};
 use settle_storage::{Disk, DiskRead};
 
-use crate::{Host, HostAction, HostCommand, HostError, HostNote, PeerMessage, group::Group, host::send};
+use crate::{
+    Host, HostAction, HostCommand, HostError, HostNote, PeerMessage, group::Group, host::send, transfer_queue::Cause,
+};
 
 /// What the comparison of a group's replicas has come to at this one.
 #[derive(Debug, Default)]
@@ -324,17 +326,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     }
 
     /// A replica in quarantine asks for a snapshot.
-    pub(crate) fn on_want_snapshot(
-        &mut self,
-        id: GroupId,
-        peer: PeerId,
-        now: Mono,
-        out: &mut Vec<HostAction<S::Response>>,
-    ) {
+    pub(crate) fn on_want_snapshot(&mut self, id: GroupId, peer: PeerId) {
         let Some(group) = self.groups.get(&id) else { return };
         let gives = group.is_ready_leader() && crate::members::is_in(group.raft.conf(), peer);
         if gives && !group.sending.contains_key(&peer) {
-            self.start_sending(id, peer, now, out);
+            self.send_snapshot(id, peer, Cause::Wrong);
         }
     }
 

@@ -4,13 +4,15 @@
 //! nobody misses it. What stands in for the heartbeats of all resting groups is one pulse per pair of nodes and tick.
 //! When the pulses of a node stop, its connection breaks, or they carry another start's number, every resting group that
 //! it leads here is woken, and the silence of its leader counts from then on as ever. A group led here with a member
-//! there is woken too: whether a quorum still hears this leader is to be found out, not assumed.
+//! there is woken too: whether a quorum still hears this leader is to be found out, not assumed. When one does, the group
+//! rests again without the member, and is woken once more when its node is back or speaks again, to bring it what it has
+//! missed. So a node that is down for a day keeps no group awake.
 
 use settle_base::{GroupId, Mono, NodeId, PeerId};
 use settle_machine::Service;
 use settle_storage::{Disk, DiskRead};
 
-use crate::{Host, HostAction, Leads, PeerMessage, host::send, members};
+use crate::{Host, HostAction, Leads, PeerMessage, group::Group, host::send, members};
 
 impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     pub(crate) fn tick_pulses(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
@@ -50,6 +52,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         for id in self.groups.led_by(peer) {
             self.wake(id);
         }
+        self.wake_all_led_with(peer);
+    }
+
+    /// The node of `peer` is gone, or back: the groups that are led here may have to go on without it, or to bring it what
+    /// it has missed while they rested.
+    pub(crate) fn wake_all_led_with(&mut self, peer: PeerId) {
         for id in self.groups.led_by(self.identity.incarnation) {
             if members::is_in(self.groups[&id].raft.conf(), peer) {
                 self.wake(id);
@@ -84,7 +92,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     /// As if something had been asked of the group.
     pub(crate) fn wake(&mut self, id: GroupId) {
-        if self.groups.get(&id).is_some_and(|group| group.raft.is_resting()) {
+        let is_awake = |group: &Group<S::Machine>| !group.raft.is_resting() && !group.raft.is_asking_to_rest();
+        if self.groups.get(&id).is_some_and(|group| !is_awake(group)) {
             let group = self.groups.get_mut(&id).expect("it was just asked");
             group.raft.wake();
             group.quiet_ticks = 0;

@@ -20,7 +20,9 @@ use crate::{
     peer_codec::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
     snapshot_file::Tokens,
     stages::Stages,
+    stopped::Stopped,
     surgery::Theatre,
+    transfer_queue::TransferQueue,
     transfers::Throttle,
 };
 
@@ -36,6 +38,8 @@ pub struct Host<S: Service, D> {
     pub(crate) service: S,
     pub(crate) make_machine: MakeMachine<S::Machine>,
     pub(crate) groups: Groups<S::Machine>,
+    /// Not among the others: nothing happens in them.
+    pub(crate) stopped: BTreeMap<GroupId, Stopped<S::Machine>>,
     /// Led groups that may have a member to be replaced.
     pub(crate) misfits: BTreeSet<GroupId>,
     pub(crate) misfit_next: GroupId,
@@ -58,6 +62,7 @@ pub struct Host<S: Service, D> {
     /// When a group's log comes of age, in order.
     pub(crate) log_ages: VecDeque<(Mono, GroupId)>,
     pub(crate) throttle: Throttle,
+    pub(crate) transfers_waiting: TransferQueue,
     /// Machines that were replaced, to be freed elsewhere.
     pub(crate) discarded: Vec<Discarded>,
     /// Pieces of logs that snapshots have made dispensable, to be freed little by little.
@@ -117,6 +122,11 @@ impl Peer {
             leads: None,
         }
     }
+
+    /// It belongs to us, and has said something within the last `patience` ticks.
+    pub(crate) fn is_heard(&self, patience: u32) -> bool {
+        self.is_linked && self.silent_ticks < patience
+    }
 }
 
 impl<S: Service, D: Disk + DiskRead> Host<S, D> {
@@ -149,6 +159,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             service,
             make_machine,
             groups,
+            stopped: BTreeMap::new(),
             misfits: BTreeSet::new(),
             misfit_next: GroupId(0),
             quarantined: BTreeSet::new(),
@@ -162,6 +173,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             log_bytes: 0,
             log_ages: VecDeque::new(),
             throttle,
+            transfers_waiting: TransferQueue::default(),
             discarded: Vec::new(),
             superfluous: VecDeque::new(),
             disk_is_full: false,
@@ -305,7 +317,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     fn tick(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) -> Result<(), HostError> {
         self.ticks += 1;
         self.retries_full_disk = true;
-        self.groups.tick(self.config.hibernate_after_ticks);
+        let patience = self.config.election_ticks;
+        let heard = self.peers.values().filter(|peer| peer.is_heard(patience));
+        let heard: BTreeSet<PeerId> = heard.map(|peer| peer.hello.incarnation).collect();
+        self.groups
+            .tick(self.config.hibernate_after_ticks, |peer| !heard.contains(&peer));
         self.tick_pulses(now, out);
         self.try_found(now, out)?;
         if self.ticks.is_multiple_of(u64::from(self.config.election_ticks)) {
@@ -334,12 +350,15 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             self.counters.messages_ignored += 1;
             return Ok(());
         };
-        peer.silent_ticks = 0;
-        let incarnation = peer.hello.incarnation;
+        let was_silent = std::mem::take(&mut peer.silent_ticks) >= self.config.election_ticks;
+        let (incarnation, is_linked) = (peer.hello.incarnation, peer.is_linked);
+        if was_silent && is_linked {
+            self.wake_all_led_with(incarnation);
+        }
         if let PeerMessage::Join(join) = message {
             return self.on_join(from, join, now, out);
         }
-        if !peer.is_linked {
+        if !is_linked {
             self.counters.messages_ignored += 1;
             return Ok(());
         }
@@ -370,7 +389,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             PeerMessage::StateHash { group, index, hash } => {
                 self.hash_told(group, incarnation, index, hash, now, out);
             }
-            PeerMessage::WantSnapshot { group } => self.on_want_snapshot(group, incarnation, now, out),
+            PeerMessage::WantSnapshot { group } => self.on_want_snapshot(group, incarnation),
             PeerMessage::Join(_) => unreachable!("taken above"),
         }
         Ok(())

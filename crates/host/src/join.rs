@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use settle_base::{GroupId, GroupTime, Mono, NodeId, PeerId};
 use settle_machine::{Event, Service, StateMachine};
 use settle_raft::{ConfState, Config, HardState, MAX_PEERS, ProgressState, Raft, Restored, SnapshotMeta};
-use settle_storage::{Disk, DiskError, DiskErrorKind, DiskRead, Op};
+use settle_storage::{Disk, DiskError, DiskErrorKind, DiskRead, FileName, Op};
 use settle_wal::{LogIdentity, Record, Wal, WalError};
 
 use crate::{
@@ -100,6 +100,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.outbox.remove(&node);
         if peer.is_linked {
             self.report_unreachable(peer.hello.incarnation);
+            self.forget_waiting(peer.hello.incarnation);
             self.lose_peer(peer.hello.incarnation);
             self.serve(Event::PeerDown { node }, now, out);
             self.update_roles(peer.hello.incarnation, now, out);
@@ -113,8 +114,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         };
         peer.is_linked = true;
         let incarnation = peer.hello.incarnation;
-        // What went to it before did not arrive.
+        // What went to it before did not arrive, and what happened meanwhile it does not know.
         self.report_unreachable(incarnation);
+        self.wake_all_led_with(incarnation);
         self.misfits.extend(self.groups.led_by(self.identity.incarnation));
         self.resume_transfers(incarnation, now, out);
         self.serve(Event::PeerUp { node }, now, out);
@@ -469,7 +471,7 @@ fn create_log(
     let mut end = wal.durable();
     for _ in 0..CREATE_SYNCS_MAX {
         while let Some(&&group) = groups.peek() {
-            match wal.append(&birth_records(group, meta)) {
+            match wal.append(&birth_records(group, meta, None)) {
                 Ok(lsn) => end = lsn,
                 Err(WalError::Backlog { .. }) => break,
                 Err(source) => return Err(failed(source)),
@@ -495,8 +497,8 @@ fn create_log(
     Err(HostError::Disk { source })
 }
 
-/// What the log says of a group that starts as `meta` tells; at index 0 it is empty.
-fn birth_records(group: GroupId, meta: &SnapshotMeta) -> Vec<Record> {
+/// What the log says of a group that starts as `meta` tells, with its state in `file`; at index 0 it is empty.
+pub(crate) fn birth_records(group: GroupId, meta: &SnapshotMeta, file: Option<FileName>) -> Vec<Record> {
     let data = bytes::Bytes::new();
     let mut records = vec![Record::Create { group, data }];
     if meta.index > 0 {
@@ -511,7 +513,7 @@ fn birth_records(group: GroupId, meta: &SnapshotMeta) -> Vec<Record> {
             term: meta.term,
             time: meta.time,
             conf: encode_conf(&meta.conf, &meta.context),
-            file: None,
+            file,
         };
         let reset = true;
         records.push(Record::Snapshot { group, snapshot, reset });

@@ -40,7 +40,9 @@ mod snapshot_file;
 mod snapshots;
 mod stages;
 mod status;
+mod stopped;
 pub mod surgery;
+mod transfer_queue;
 mod transfers;
 mod versions;
 mod wire;
@@ -63,5 +65,6 @@ pub use operator::{
 pub use snapshot_file::BULK_PREFIXES;
 pub use stages::{STAGE_BUCKET_FIRST_US, STAGE_BUCKETS, STAGES, StageHistogram, TIMELINES_KEPT, Timeline};
 pub use status::{GROUPS_TOLD, GroupCounts, GroupStatus, HostCounters, HostStatus};
+pub use stopped::StopReason;
 pub use versions::VersionStatus;
 pub use wire::Malformed;

@@ -46,7 +46,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     fn write_again(&mut self, live: LiveEntries, now: Mono) -> Result<(), HostError> {
         let id = live.group;
-        let Some(group) = self.groups.get(&id) else {
+        let stopped = || self.stopped.get(&id).map(|stopped| &stopped.group);
+        let Some(group) = self.groups.get(&id).or_else(stopped) else {
             return Ok(());
         };
         let (first, last) = (group.raft.first_index(), group.raft.last_index());

@@ -20,6 +20,7 @@ use crate::{
     raft_codec::{BATCH_MESSAGES_MAX, kind_to_u8, message_bytes},
     stages::{Boundary, Stages},
     surgery::members_of,
+    transfer_queue::Cause,
     versions::is_new_enough,
 };
 
@@ -87,6 +88,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 self.tend_witness(id, now)?;
             }
             progressed |= self.settle_surgery(now, out)?;
+            progressed |= self.start_transfers(now, out);
             self.write(now)?;
             self.report_lost_reads(now, out);
             if !progressed {
@@ -271,7 +273,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             self.apply(id, ready.committed, now, out)?;
         }
         for peer in ready.need_snapshot {
-            self.start_sending(id, peer, now, out);
+            self.send_snapshot(id, peer, Cause::Behind);
         }
         for read in ready.reads {
             let Some(group) = self.groups.get_mut(&id) else {
@@ -374,8 +376,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     /// Lets a message that waited for its write go. When consensus is in a later term meanwhile, nobody needs it, and
     /// what it rests on may be gone already.
     fn release(&mut self, id: GroupId, message: Message) -> Result<(), HostError> {
-        let term = self.groups.get(&id).map_or(0, |g| g.raft.term());
-        if message.rests_on().is_some_and(|rests_on| rests_on.term < term) {
+        let term = self.groups.get(&id).map(|g| g.raft.term());
+        let is_outdated = |term| message.rests_on().is_some_and(|rests_on| rests_on.term < term);
+        // A group that is no more, or was stopped, says nothing.
+        if term.is_none_or(is_outdated) {
             self.counters.messages_outdated += 1;
             return Ok(());
         }

@@ -221,6 +221,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     ) {
         // Who is a little behind is spared a snapshot, unless memory is short.
         let is_short = self.log_bytes > self.config.log_memory_max / 2;
+        if let Some(stopped) = self.stopped.get_mut(&id) {
+            stopped.group.snapshot_file = Some(file);
+            return;
+        }
         let Some(group) = self.groups.get_mut(&id) else {
             return self.forget_file(file);
         };

@@ -46,6 +46,8 @@ pub struct HostCounters {
     pub groups_rewritten: u64,
     pub groups_created: u64,
     pub groups_destroyed: u64,
+    /// Replicas that were stopped, see [`HostNote::GroupStopped`](crate::HostNote::GroupStopped).
+    pub groups_stopped: u64,
     /// Machines stopped before an entry that needed something.
     pub applies_paused: u64,
     /// Ends of another group's history that a log took, or had.
@@ -89,6 +91,8 @@ pub struct GroupCounts {
     pub led: usize,
     /// This node's replica knows no leader, or is not connected with it.
     pub leaderless: usize,
+    /// Stopped here, and not among those above: see [`Host::stopped_groups`].
+    pub stopped: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -99,6 +103,8 @@ pub struct HostStatus {
     pub counts: GroupCounts,
     /// The first [`GROUPS_TOLD`]; [`Host::group_statuses`] tells of others.
     pub groups: Vec<GroupStatus>,
+    /// Snapshots that are to be sent when others have ended.
+    pub snapshots_waiting: usize,
     /// Nodes that a connection is up with, and whether they belong to our cluster.
     pub peers: Vec<(NodeId, PeerId, bool)>,
     pub counters: HostCounters,
@@ -144,6 +150,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 let lost = self.groups.leaders().filter(|(peer, _)| self.node_of(*peer).is_none());
                 lost.map(|(_, groups)| groups).sum()
             },
+            stopped: self.stopped.len(),
         }
     }
 
@@ -180,6 +187,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             cluster: self.identity.cluster,
             counts: self.group_counts(),
             groups: self.group_statuses(None, GROUPS_TOLD, now),
+            snapshots_waiting: self.transfers_waiting.len(),
             peers: peers
                 .map(|(node, p)| (*node, p.hello.incarnation, p.is_linked))
                 .collect(),

@@ -56,11 +56,12 @@ use crate::{
     Host, HostAction, HostError, HostNote,
     group::Group,
     identity::is_full,
-    join::raft_config,
+    join::{birth_records, raft_config},
     members::{self, Book, decode_conf, encode_conf},
     order::Then,
     raft_codec::{kind_from_u8, kind_to_u8},
     snapshot_file::{Cut, Writer, Written, file_name},
+    stopped::StopReason,
 };
 
 /// Chunks of a new group's state on their way to the disk, at most.
@@ -175,7 +176,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             match order {
                 Order::Create(new) => self.create_group(*new, now)?,
                 Order::Destroy(group) => self.destroy_group(group, now)?,
-                Order::Hand(handed) => self.hand_over_entries(handed)?,
+                Order::Hand(handed) => self.hand_over_entries(handed, now, out)?,
                 Order::Resume { group, index, given } => self.resume(group, index, given),
             }
         }
@@ -229,10 +230,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         if theatre.tombstones.contains(&group) && !settle_base::mutant!("destroyed_group_returns") {
             return Err(CreateOutcome::Tombstoned);
         }
-        if self.groups.get(&group).is_some() || theatre.creating.contains_key(&group) {
+        let is_here = self.groups.get(&group).is_some() || self.stopped.contains_key(&group);
+        if is_here || theatre.creating.contains_key(&group) {
             return Err(CreateOutcome::Exists);
         }
-        let known = self.groups.len() + theatre.creating.len() + theatre.tombstones.len();
+        let known = self.groups.len() + self.stopped.len() + theatre.creating.len() + theatre.tombstones.len();
         let cluster = self.identity.cluster.filter(|_| self.wal.is_some());
         // What a group is born with is a machine's.
         let cluster = cluster.filter(|_| known < self.config.limits.groups_max && !self.identity.witness);
@@ -335,26 +337,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     fn stage_creation(&mut self, id: GroupId, now: Mono) -> Result<(), HostError> {
         let creating = self.theatre.creating.get_mut(&id).expect("its creation goes on");
         creating.is_staged = true;
-        let (group, data) = (id, Bytes::new());
-        let mut records = vec![Record::Create { group, data }];
-        let meta = &creating.meta;
-        if meta.index > 0 {
-            let state = settle_wal::HardState {
-                term: meta.term,
-                vote: PeerId::NONE,
-                commit: meta.index,
-            };
-            records.push(Record::HardState { group, state });
-            let snapshot = settle_wal::Snapshot {
-                index: meta.index,
-                term: meta.term,
-                time: meta.time,
-                conf: encode_conf(&meta.conf, &meta.context),
-                file: creating.file.clone(),
-            };
-            let reset = true;
-            records.push(Record::Snapshot { group, snapshot, reset });
-        }
+        let records = birth_records(id, &creating.meta, creating.file.clone());
         self.stage(id, records, Then::Created, now)
     }
 
@@ -411,7 +394,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         if self.theatre.destroying.contains(&id) || self.wal.is_none() {
             return Ok(());
         }
-        if !self.theatre.tombstones.insert(id) && self.groups.get(&id).is_none() {
+        let is_here = self.groups.get(&id).is_some() || self.stopped.contains_key(&id);
+        if !self.theatre.tombstones.insert(id) && !is_here {
             self.theatre.told.push_back(Told::Destroyed { group: id });
             return Ok(());
         }
@@ -431,6 +415,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             for read in reads {
                 self.lose_read(id, read.token);
             }
+        }
+        if let Some(stopped) = self.stopped.remove(&id) {
+            file = stopped.group.snapshot_file;
         }
         self.misfits.remove(&id);
         self.stage(id, vec![Record::Destroy { group: id }], Then::Destroyed { file }, now)
@@ -473,7 +460,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
     }
 
-    fn hand_over_entries(&mut self, handed: HandedEntries) -> Result<(), HostError> {
+    fn hand_over_entries(
+        &mut self,
+        handed: HandedEntries,
+        now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
+    ) -> Result<(), HostError> {
         let HandedEntries {
             group: id,
             prev_index,
@@ -492,7 +484,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         match result {
             Ok(_) => self.counters.handed_entries += 1,
             Err(HandError::Gap { .. } | HandError::Empty { .. }) => {}
-            Err(source) => return Err(HostError::Handed { group: id, source }),
+            Err(source) => self.stop_group(id, StopReason::Handed { group: id, source }, now, out)?,
         }
         Ok(())
     }

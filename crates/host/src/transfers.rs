@@ -254,6 +254,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let Some(sending) = group.sending.remove(&peer) else {
             return;
         };
+        self.transfers_waiting.are_due();
         group.raft.report_snapshot(peer, ok);
         self.counters.snapshots_sent += u64::from(ok);
         let (group, to, index) = (id, sending.node, sending.index);
@@ -561,6 +562,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     pub(crate) fn tick_transfers(&mut self, now: Mono, out: &mut Vec<HostAction<S::Response>>) {
         let patience = self.config.snapshot_resume;
         let again_after = self.config.tick * self.config.election_ticks * AGAIN_AFTER_ELECTIONS;
+        self.transfers_waiting.are_due();
         let mut moving = self.groups.moving();
         if !moving.is_empty() {
             // Whoever comes first takes most of what the throttle allows.

@@ -4,7 +4,7 @@ mod harness;
 
 use harness::{Ask, Cluster, GROUP, HIBERNATE_TICKS, Told};
 use settle_base::NodeId;
-use settle_host::{HostEvent, PeerMessage};
+use settle_host::{HostEvent, MemberRole, OperatorRequest, PeerMessage};
 
 const ELECTION_TICKS: u32 = 10;
 
@@ -103,6 +103,43 @@ fn a_leaders_node_that_was_started_anew_unnoticed_wakes_those_who_rest() {
             .raft(GROUP)
             .is_some_and(|raft| !raft.is_leader())
     );
+}
+
+/// Nobody asks for a vote on its behalf, so only its return can tell.
+#[test]
+fn a_learner_that_was_away_while_the_group_rested_is_brought_up_to_date() {
+    let mut cluster = Cluster::founded(3);
+    let leader = cluster.leader().expect("it was founded");
+    let (group, node) = (GROUP, leader % 3 + 1);
+    let role = MemberRole::Learner;
+    let change = OperatorRequest::ChangeMember {
+        group,
+        node: NodeId(node),
+        role,
+    };
+    // A voter is made a learner by way of leaving.
+    let leave = OperatorRequest::ChangeMember {
+        group,
+        node: NodeId(node),
+        role: MemberRole::Removed,
+    };
+    let learners = |c: &Cluster| {
+        c.hosts[&leader]
+            .raft(GROUP)
+            .map_or(0, |raft| raft.conf().learners.len())
+    };
+    let voters = |c: &Cluster| c.hosts[&leader].raft(GROUP).map_or(0, |raft| raft.conf().voters.len());
+    cluster.give(leader, HostEvent::Operator(leave));
+    cluster.until("two voters", |c| voters(c) == 2 && c.is_voter(leader));
+    cluster.give(leader, HostEvent::Operator(change));
+    cluster.until("a learner", |c| learners(c) == 1 && c.is_voter(leader));
+    cluster.ticks(5);
+    cluster.stop(node);
+    cluster.propose(leader, "while it was away");
+    cluster.until("rest without it", |c| c.is_resting(leader));
+    cluster.start(node).expect("its directory is whole");
+    cluster.connect_all();
+    cluster.until("its return", |c| c.lines(node).len() == 1);
 }
 
 /// The replica that comes back is awake and hears no leader as long as that one rests.

@@ -293,3 +293,39 @@ fn a_node_that_comes_back_gets_its_share_of_the_leaders_and_then_none_moves_any_
     (0..400).for_each(|_| nodes.tick());
     assert_eq!(nodes.elections, 0);
 }
+
+/// Else a node that is repaired tomorrow has all groups of the others tick until then.
+#[test]
+fn a_thousand_groups_rest_while_a_node_is_down_and_bring_it_up_to_date_when_it_is_back() {
+    const MANY: u64 = 1_000;
+    let mut nodes = Nodes::founded(MANY, 0);
+    let led = |n: &Nodes| n.counts().iter().map(|counts| counts.led).sum::<usize>();
+    nodes.until("leaders", 100, |n| led(n) == MANY as usize);
+    nodes.stop(3);
+    nodes.until("new leaders", 60, |n| led(n) == MANY as usize);
+    (1..=MANY).for_each(|group| nodes.give(1, HostEvent::Request(GroupId(group))));
+    nodes.deliver();
+    nodes.until("rest without it", 200, Nodes::is_resting);
+    (nodes.messages, nodes.pulses) = (0, 0);
+    (0..100).for_each(|_| nodes.tick());
+    assert!(nodes.is_resting());
+    assert_eq!(
+        (nodes.messages, nodes.pulses),
+        (200, 200),
+        "nothing but the pulses of two"
+    );
+
+    nodes.elections = 0;
+    nodes.start(3, MANY, 0);
+    nodes.connect(&[(1, 3), (2, 3)]);
+    let applied = |n: &Nodes, node| {
+        let applied = |group| n.hosts[&node].machine(GroupId(group)).expect("it is here").0;
+        (1..=MANY).map(applied).sum::<u64>()
+    };
+    nodes.until("the same state there", 20, |n| applied(n, 3) == MANY);
+    assert_eq!(nodes.elections, 0, "nobody was disturbed");
+    nodes.until("rest with it", 200, Nodes::is_resting);
+
+    nodes.stop(1);
+    nodes.until("new leaders", 60, |n| led(n) == MANY as usize);
+}

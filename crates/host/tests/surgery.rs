@@ -248,6 +248,70 @@ fn paused(cluster: &Cluster, node: u32) -> Option<(u64, Bytes)> {
     pauses.next_back()
 }
 
+/// What cannot be is handed to the child's leader: of two histories one is wrong, and nobody can tell which.
+#[test]
+fn entries_that_contradict_what_is_committed_stop_the_group_there_and_nothing_else() {
+    for is_resting in [false, true] {
+        let mut cluster = Cluster::founded(3);
+        create_everywhere(&mut cluster);
+        let led_by = |c: &Cluster| (1..=3).find(|n| c.hosts[n].raft(CHILD).is_some_and(|raft| raft.is_leader()));
+        let wrong = led_by(&cluster).expect("it has a leader");
+        if is_resting {
+            cluster.until("rest", |c| {
+                (1..=3).all(|n| c.hosts[&n].raft(CHILD).is_some_and(|r| r.is_resting()))
+            });
+        } else {
+            cluster.ticks(2);
+        }
+        let entry = LogEntry {
+            index: 6,
+            term: 5,
+            kind: 0,
+            time: GroupTime(10),
+            data: Bytes::from_static(b"another history"),
+        };
+        let handed = HandedEntries {
+            group: CHILD,
+            prev_index: 5,
+            prev_term: 5,
+            entries: vec![entry],
+        };
+        act(&mut cluster, wrong, Action::HandEntries(handed));
+        assert!(cluster.fatal.is_empty(), "{:?}", cluster.fatal);
+        let is_told = |(n, note): &(u32, HostNote)| {
+            *n == wrong
+                && matches!(note, HostNote::GroupStopped { group: CHILD, reason } if reason.code().to_string() == "HO0032")
+        };
+        assert!(cluster.notes.iter().any(is_told), "{:?}", cluster.notes);
+        let host = &cluster.hosts[&wrong];
+        assert!(host.raft(CHILD).is_none() && host.view(CHILD, cluster.now).is_none());
+        assert_eq!((host.group_counts().stopped, host.stopped_groups().count()), (1, 1));
+        // The others go on with it, and it with the others.
+        cluster.until("another leader", |c| led_by(c).is_some());
+        let other = led_by(&cluster).expect("just seen");
+        assert_ne!(other, wrong);
+        let propose = Action::Propose {
+            group: CHILD,
+            command: Bytes::from_static(b"on"),
+            expected_term: None,
+        };
+        act(&mut cluster, other, propose);
+        cluster.until("its entry", |c| {
+            c.hosts[&other].machine(CHILD).is_some_and(|m| m.lines.len() == 2)
+        });
+        cluster.propose(wrong, "and the node serves");
+        cluster.until("its entry", |c| c.lines(wrong).len() == 1);
+        // It is not made anew; a restart tries again, and destroying it ends it.
+        let again = child(&cluster);
+        act(&mut cluster, wrong, Action::Create(Box::new(again)));
+        assert_eq!(outcomes(&cluster, wrong).last(), Some(&CreateOutcome::Exists));
+        restart(&mut cluster, wrong);
+        cluster.until("the others' state", |c| {
+            c.hosts[&wrong].machine(CHILD).is_some_and(|m| m.lines.len() == 2)
+        });
+    }
+}
+
 #[test]
 fn a_replica_that_is_cut_off_is_brought_to_the_end_by_entries_from_elsewhere() {
     let mut cluster = Cluster::founded(3);

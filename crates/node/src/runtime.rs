@@ -582,6 +582,7 @@ where
             | HostNote::SnapshotDamaged { .. }
             | HostNote::Recovering { .. }
             | HostNote::TooManyWitnesses { .. }
+            | HostNote::GroupStopped { .. }
             | HostNote::Quarantined { .. }
             | HostNote::HashesDivided { .. }
             | HostNote::HandsOver { .. } => {

@@ -1,6 +1,11 @@
 //! Rest: a group in which nothing happens needs no heartbeats and no ticks.
 //!
 //! A leader whose every peer holds, durably, just what is committed asks all of them to rest, in a round of heartbeats.
+//! A peer that its host cannot reach, and that has not been heard from for an election timeout, is excused, as long as the
+//! others are a quorum: for it nothing can be done before it is back. Its return must end the rest, or it would stay
+//! behind: the host calls [`Raft::wake`] at the leader when it can reach the peer again, and whatever the peer itself says
+//! wakes whom it reaches, as everything from a member that does not rest does.
+//!
 //! A follower rests only when its log ends at exactly the committed entry that the leader names, and that entry is of
 //! the leader's own term: by log matching the two logs are then the same, so a request that is late, repeated or of
 //! another term puts nobody with another log to rest. The leader rests when all have answered that round.
@@ -13,6 +18,7 @@
 use settle_base::{Index, PeerId, Prng};
 
 use crate::{
+    conf::VoteResult,
     message::Body,
     progress::{Progress, ProgressState},
     raft::{Raft, Role},
@@ -30,8 +36,9 @@ pub(crate) enum Rest {
 
 impl Raft {
     /// Whether this leader may ask its group to rest: nothing is under way, and every peer, heard from lately, holds
-    /// durably all that is committed, applied and told. An answer of yes may turn into no with any call.
-    pub fn may_rest(&self) -> bool {
+    /// durably all that is committed, applied and told, but for those that `is_gone` says cannot be reached, while the
+    /// others are a quorum. An answer of yes may turn into no with any call.
+    pub fn may_rest(&self, is_gone: impl Fn(PeerId) -> bool) -> bool {
         let (last, log) = (self.log.last_index(), &self.log);
         let is_quiet = log.durable == last && log.commit == last && log.applied == last && log.inflight.is_empty();
         self.role == Role::Leader
@@ -45,19 +52,42 @@ impl Raft {
             && !self.is_log_only()
             && self.transferee.is_none()
             && self.reads.is_empty()
-            && self.progress.values().all(|progress| {
-                progress.state == ProgressState::Replicate
-                    && progress.recent_active
-                    && progress.recovery.is_none()
-                    && (progress.matched, progress.commit_told) == (last, last)
-            })
+            && self.may_rest_without(
+                |peer, progress| is_excused(peer, progress, &is_gone),
+                |progress| {
+                    progress.state == ProgressState::Replicate
+                        && progress.recent_active
+                        && progress.recovery.is_none()
+                        && (progress.matched, progress.commit_told) == (last, last)
+                },
+            )
+    }
+
+    /// Whether all others are as `is_ready` says, and a quorum.
+    fn may_rest_without(
+        &self,
+        is_excused: impl Fn(PeerId, &Progress) -> bool,
+        is_ready: impl Fn(&Progress) -> bool,
+    ) -> bool {
+        let takes_part = |peer| {
+            let progress = self.progress.get(peer);
+            Some(peer == self.config.id || progress.is_some_and(|progress| !is_excused(peer, progress)))
+        };
+        self.conf.vote_result(takes_part) == VoteResult::Won
+            && self
+                .progress
+                .iter()
+                .all(|(peer, progress)| is_excused(peer, progress) || is_ready(progress))
     }
 
     /// Asks the group to rest, if [`Raft::may_rest`]. This leader itself rests once every peer has answered that it
     /// does, see [`Raft::is_resting`]; until then it has to be ticked. When somebody does not answer within an election
     /// timeout, or answers that it cannot, all are woken again.
-    pub fn rest(&mut self) {
-        if self.rest == Rest::Awake && self.may_rest() {
+    pub fn rest(&mut self, is_gone: impl Fn(PeerId) -> bool) {
+        if self.rest == Rest::Awake && self.may_rest(&is_gone) {
+            for (peer, progress) in self.progress.iter_mut() {
+                progress.is_excused = is_excused(peer, progress, &is_gone);
+            }
             let round = self.reads.open_round();
             self.out.heartbeat = true;
             self.rest = Rest::Asking { round, ticks: 0 };
@@ -125,6 +155,9 @@ impl Raft {
 
     /// Whether `body`, which comes in at a resting or asking peer, belongs to the rest itself.
     pub(crate) fn keeps_rest(&self, from: PeerId, body: &Body) -> bool {
+        if self.role == Role::Leader && self.progress.get(from).is_some_and(|progress| progress.is_excused) {
+            return false;
+        }
         match *body {
             // A removed peer that does not know it would ask for ever. It has no vote of ours: the lease holds.
             Body::PreVote { .. } => !self.conf.contains(from) && !self.has_unapplied_conf_change(),
@@ -169,7 +202,8 @@ impl Raft {
 
     fn rest_if_all_do(&mut self) {
         let Rest::Asking { round, .. } = self.rest else { return };
-        if self.progress.values().all(|progress| progress.rested_in >= round) {
+        let rests = |progress: &Progress| progress.is_excused || progress.rested_in >= round;
+        if self.progress.values().all(rests) {
             self.rest = Rest::Resting { round };
             self.release_memory();
         }
@@ -188,12 +222,19 @@ impl Raft {
         if let Rest::Asking { ticks, .. } = &mut self.rest {
             *ticks += 1;
             if *ticks >= self.config.election_ticks {
-                self.wake();
+                // Not as new: a leader that asks again and again has to notice as ever that nobody answers.
+                self.rest = Rest::Awake;
+                self.out.heartbeat = true;
             }
         }
     }
 
-    pub(crate) fn is_asking_to_rest(&self) -> bool {
+    /// This leader has asked its peers to rest and not heard of all that they do.
+    pub fn is_asking_to_rest(&self) -> bool {
         matches!(self.rest, Rest::Asking { .. })
     }
+}
+
+fn is_excused(peer: PeerId, progress: &Progress, is_gone: impl Fn(PeerId) -> bool) -> bool {
+    !progress.recent_active && is_gone(peer)
 }

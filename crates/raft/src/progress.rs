@@ -43,6 +43,8 @@ pub(crate) struct Progress {
     pub read_seq: u64,
     /// The newest round in which the peer answered that it rests.
     pub rested_in: u64,
+    /// The group rests without this peer, which nobody can reach.
+    pub is_excused: bool,
     /// While this is set and not trusted, nothing of the peer counts in a quorum.
     pub recovery: Option<Recovery>,
     /// The number of the loss that the peer has recovered from; answers that still name it are late.
@@ -64,6 +66,7 @@ impl Progress {
             recent_active: true,
             read_seq: 0,
             rested_in: 0,
+            is_excused: false,
             recovery: None,
             recovered: None,
             inflight: VecDeque::new(),

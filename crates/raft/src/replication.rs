@@ -185,6 +185,12 @@ impl Raft {
         self.out.need_snapshot.push(peer);
     }
 
+    /// Whether `to` gets nothing before [`Raft::report_snapshot`] of it, or its own word that it has one.
+    pub fn awaits_snapshot(&self, to: PeerId) -> bool {
+        let state = self.progress.get(to).map(|progress| progress.state);
+        self.role == Role::Leader && matches!(state, Some(ProgressState::Snapshot { .. }))
+    }
+
     /// The host's stream of a snapshot to `to` ended. Its bytes arriving is not enough: the peer's own ack counts.
     pub fn report_snapshot(&mut self, to: PeerId, ok: bool) {
         if let Some(progress) = self.progress.get_mut(to)

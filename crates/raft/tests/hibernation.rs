@@ -32,8 +32,8 @@ fn with_leader(voters: &[u64], seed: u64) -> Cluster {
 
 fn at_rest(voters: &[u64], seed: u64) -> Cluster {
     let mut cluster = with_leader(voters, seed);
-    assert!(cluster.raft(1).may_rest());
-    cluster.raft(1).rest();
+    assert!(cluster.raft(1).may_rest(|_| false));
+    cluster.raft(1).rest(|_| false);
     cluster.settle();
     for id in cluster.ids() {
         assert!(cluster.raft(id).is_resting(), "p{id}");
@@ -75,7 +75,7 @@ fn a_group_at_rest_sends_nothing_and_wakes_for_a_write_and_rests_again() {
     }
     tick(&mut cluster);
     tick(&mut cluster);
-    cluster.raft(1).rest();
+    cluster.raft(1).rest(|_| false);
     cluster.settle();
     assert!(cluster.ids().into_iter().all(|id| cluster.raft(id).is_resting()));
 }
@@ -83,23 +83,23 @@ fn a_group_at_rest_sends_nothing_and_wakes_for_a_write_and_rests_again() {
 #[test]
 fn who_has_anything_under_way_may_not_rest() {
     let mut cluster = with_leader(&[1, 2, 3], 1);
-    assert!(!cluster.raft(2).may_rest(), "only a leader asks");
+    assert!(!cluster.raft(2).may_rest(|_| false), "only a leader asks");
     let quiet = |cluster: &mut Cluster| {
         cluster.settle();
         tick(cluster);
         tick(cluster);
-        assert!(cluster.raft(1).may_rest());
+        assert!(cluster.raft(1).may_rest(|_| false));
     };
     write(&mut cluster, 1);
-    assert!(!cluster.raft(1).may_rest(), "an entry is not committed");
+    assert!(!cluster.raft(1).may_rest(|_| false), "an entry is not committed");
     quiet(&mut cluster);
     cluster.raft(1).read_index(7).unwrap();
-    assert!(!cluster.raft(1).may_rest(), "a read waits");
+    assert!(!cluster.raft(1).may_rest(|_| false), "a read waits");
     quiet(&mut cluster);
     cluster.cut.extend([(1, 3), (3, 1)]);
     write(&mut cluster, 1);
     cluster.settle();
-    assert!(!cluster.raft(1).may_rest(), "a peer lacks an entry");
+    assert!(!cluster.raft(1).may_rest(|_| false), "a peer lacks an entry");
     cluster.cut.clear();
     cluster.raft(1).report_unreachable(PeerId(3));
     quiet(&mut cluster);
@@ -108,7 +108,7 @@ fn who_has_anything_under_way_may_not_rest() {
         tick(&mut cluster);
     }
     assert!(
-        !cluster.raft(1).may_rest(),
+        !cluster.raft(1).may_rest(|_| false),
         "a peer was not heard for an election timeout"
     );
 }
@@ -117,7 +117,7 @@ fn who_has_anything_under_way_may_not_rest() {
 fn a_leader_stays_awake_until_all_have_answered_and_gives_up_after_an_election_timeout() {
     let mut cluster = with_leader(&[1, 2, 3], 1);
     cluster.crash(3);
-    cluster.raft(1).rest();
+    cluster.raft(1).rest(|_| false);
     cluster.settle();
     assert!(cluster.raft(2).is_resting());
     assert!(!cluster.raft(1).is_resting(), "p3 did not answer");
@@ -171,7 +171,7 @@ fn a_follower_that_rests_under_a_dead_leader_helps_the_one_that_was_woken() {
 #[test]
 fn a_request_to_rest_that_comes_late_puts_nobody_with_another_log_to_rest() {
     let mut cluster = with_leader(&[1, 2, 3], 1);
-    cluster.raft(1).rest();
+    cluster.raft(1).rest(|_| false);
     let requests = sent(&mut cluster);
     let is_request = |message: &Message| matches!(message.body, Body::Heartbeat { rest: true, .. });
     assert_eq!(requests.iter().filter(|message| is_request(message)).count(), 2);
@@ -184,7 +184,7 @@ fn a_request_to_rest_that_comes_late_puts_nobody_with_another_log_to_rest() {
     cluster.settle();
     // The same with a request of an old term, at a peer with the same log.
     let mut cluster = with_leader(&[1, 2, 3], 1);
-    cluster.raft(1).rest();
+    cluster.raft(1).rest(|_| false);
     let old = sent(&mut cluster);
     cluster.raft(1).transfer_leader(PeerId(3)).unwrap();
     cluster.settle();
@@ -199,7 +199,7 @@ fn a_request_to_rest_that_comes_late_puts_nobody_with_another_log_to_rest() {
 #[test]
 fn a_request_to_rest_that_is_repeated_after_the_group_woke_hides_no_entry() {
     let mut cluster = with_leader(&[1, 2, 3], 1);
-    cluster.raft(1).rest();
+    cluster.raft(1).rest(|_| false);
     let requests = sent(&mut cluster);
     requests.iter().for_each(|request| cluster.deliver(request.clone()));
     cluster.settle();
@@ -225,7 +225,7 @@ fn a_request_to_rest_that_is_repeated_after_the_group_woke_hides_no_entry() {
 #[test]
 fn late_answers_to_the_request_do_not_wake_the_leader() {
     let mut cluster = with_leader(&[1, 2, 3], 1);
-    cluster.raft(1).rest();
+    cluster.raft(1).rest(|_| false);
     for request in sent(&mut cluster) {
         cluster.deliver(request);
     }
@@ -273,7 +273,7 @@ fn a_removed_peer_that_asks_for_votes_again_and_again_wakes_nobody() {
         cluster.settle();
         tick(&mut cluster);
     }
-    cluster.raft(1).rest();
+    cluster.raft(1).rest(|_| false);
     cluster.settle();
     cluster.cut.retain(|&(from, _)| from != 3);
     let requests = cluster.dropped;
@@ -301,7 +301,7 @@ fn a_learner_and_a_removed_voter_rest_and_wake_like_the_others() {
         tick(&mut cluster);
     }
     assert!(!cluster.raft(1).conf().is_joint());
-    cluster.raft(1).rest();
+    cluster.raft(1).rest(|_| false);
     cluster.settle();
     assert!([1, 2, 4].into_iter().all(|id| cluster.raft(id).is_resting()));
     write(&mut cluster, 1);
@@ -310,6 +310,71 @@ fn a_learner_and_a_removed_voter_rest_and_wake_like_the_others() {
     for id in [2, 4] {
         assert_eq!(cluster.raft(id).commit(), commit, "p{id}");
     }
+}
+
+/// Peers 2 and 3 of three after 3 was lost, at rest without it.
+fn at_rest_without_3() -> Cluster {
+    let mut cluster = with_leader(&[1, 2, 3], 1);
+    cluster.crash(3);
+    write(&mut cluster, 1);
+    let is_gone = |peer| peer == PeerId(3);
+    assert!(!cluster.raft(1).may_rest(is_gone), "it may only be slow");
+    for _ in 0..40 {
+        tick(&mut cluster);
+    }
+    assert!(!cluster.raft(1).may_rest(|_| false), "nobody says that it is gone");
+    cluster.raft(1).rest(is_gone);
+    cluster.settle();
+    assert!([1, 2].into_iter().all(|id| cluster.raft(id).is_resting()));
+    cluster
+}
+
+#[test]
+fn a_group_rests_without_a_peer_that_is_gone_and_brings_it_up_to_date_when_it_is_back() {
+    for by_host in [true, false] {
+        let mut cluster = at_rest_without_3();
+        let (commit, term) = (cluster.raft(1).commit(), cluster.raft(1).term());
+        cluster.restart(3, false);
+        assert!(cluster.raft(3).last_index() < commit);
+        if by_host {
+            cluster.raft(1).wake();
+        }
+        // Else it asks for votes after a while, and that wakes the others.
+        for _ in 0..60 {
+            tick(&mut cluster);
+        }
+        assert_eq!(cluster.raft(3).commit(), commit);
+        assert_eq!((cluster.leader(), cluster.raft(1).term()), (Some(1), term));
+        cluster.raft(1).rest(|_| false);
+        cluster.settle();
+        assert!((1..=3).all(|id| cluster.raft(id).is_resting()));
+    }
+}
+
+#[test]
+fn the_leader_of_a_group_that_rests_without_a_peer_is_replaced_with_its_help() {
+    let mut cluster = at_rest_without_3();
+    cluster.crash(1);
+    cluster.restart(3, false);
+    cluster.raft(2).leader_is_down();
+    for _ in 0..60 {
+        tick(&mut cluster);
+    }
+    assert_eq!(cluster.leader(), Some(2), "the other lacks an entry");
+    assert_eq!(cluster.raft(3).commit(), cluster.raft(2).commit());
+}
+
+#[test]
+fn a_leader_without_a_quorum_does_not_rest() {
+    let mut cluster = with_leader(&[1, 2, 3], 1);
+    cluster.crash(2);
+    cluster.crash(3);
+    for _ in 0..200 {
+        tick(&mut cluster);
+        cluster.raft(1).rest(|peer| peer != PeerId(1));
+        assert!(!cluster.raft(1).is_resting());
+    }
+    assert_eq!(cluster.leader(), None, "it stepped down");
 }
 
 /// Whoever claims that its leader is dead while the others hear it disturbs nobody.
@@ -336,7 +401,7 @@ fn a_link_that_breaks_again_and_again_raises_no_term() {
 /// Rests, writes, losses, crashes and woken hosts in any order: once faults end, writes go on.
 #[test]
 fn random_rests_lose_neither_entries_nor_liveness() {
-    let mut rests = 0;
+    let (mut rests, mut rests_without) = (0, 0);
     for seed in 0..150 {
         let mut prng = Prng::new(seed);
         let mut cluster = Cluster::new(&[1, 2, 3], &[], seed, |_| {});
@@ -358,14 +423,33 @@ fn random_rests_lose_neither_entries_nor_liveness() {
                         }
                     }
                 }
-                0 | 1 if !is_up => cluster.restart(id, false),
+                0 | 1 if !is_up => {
+                    cluster.restart(id, false);
+                    // The others' hosts see it come.
+                    let ups: Vec<u64> = cluster
+                        .ids()
+                        .into_iter()
+                        .filter(|id| cluster.node(*id).is_up())
+                        .collect();
+                    for up in ups {
+                        if cluster.raft(up).role() == Role::Leader {
+                            cluster.raft(up).wake();
+                        }
+                    }
+                }
                 2 | 3 if is_up => {
                     let _ = cluster
                         .raft(id)
                         .propose(Bytes::from(seed.to_string()), GroupTime::ZERO, None);
                 }
                 4..9 if is_up => {
-                    cluster.raft(id).rest();
+                    let gone: Vec<u64> = cluster
+                        .ids()
+                        .into_iter()
+                        .filter(|id| !cluster.node(*id).is_up())
+                        .collect();
+                    cluster.raft(id).rest(|peer| gone.contains(&peer.0));
+                    rests_without += u64::from(cluster.raft(id).is_asking_to_rest() && !gone.is_empty());
                     for _ in 0..prng.below(3) {
                         late.extend(sent(&mut cluster).into_iter().inspect(|message| {
                             rests += u64::from(matches!(message.body, Body::HeartbeatReply { rested: true, .. }));
@@ -404,4 +488,5 @@ fn random_rests_lose_neither_entries_nor_liveness() {
         }
     }
     assert!(rests > 300, "the groups rested: {rests}");
+    assert!(rests_without > 20, "and without one of them: {rests_without}");
 }

@@ -123,7 +123,7 @@ fn an_idle_replica_takes_at_most_one_and_a_half_kibibytes() {
         };
         raft.compact(&meta, 0);
     }
-    group[0].rest();
+    group[0].rest(|_| false);
     settle(&mut group);
     assert!(group.iter().all(Raft::is_resting));
     let mut live = Vec::new();

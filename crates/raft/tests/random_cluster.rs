@@ -181,7 +181,7 @@ impl Run {
         self.cluster.settle();
         (1..=5).for_each(|id| self.collect_reads(id));
         let Some(leader) = self.cluster.leader() else { return };
-        self.cluster.raft(leader).rest();
+        self.cluster.raft(leader).rest(|_| false);
         self.cluster.settle();
         self.coverage.rests += u64::from(self.cluster.raft(leader).is_resting());
     }

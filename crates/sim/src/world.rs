@@ -237,6 +237,10 @@ impl<W: Workload> World<W> {
         config.snapshot_after = Duration::from_secs([5, 3_600][prng.below(2) as usize]);
         config.log_memory_max = [8 << 10, 512 << 20][prng.below(2) as usize];
         config.keep_tail_entries = [0, 5, 50][prng.below(3) as usize];
+        // Without a draw of their own.
+        config.limits.snapshots_sent_to_peer_max = 1 + config.keep_tail_entries as usize;
+        config.limits.snapshots_sent_max = 1 + 2 * config.keep_tail_entries as usize;
+        config.limits.paused_log_bytes_max = config.snapshot_after_bytes as usize;
         config.promote_within_entries = prng.below(20);
         config.hibernate_after_ticks = [2, 20, 200][prng.below(3) as usize];
         config.wal.segment_bytes = [8 << 10, 64 << 10, 1 << 20][prng.below(3) as usize];

@@ -369,6 +369,13 @@ impl Cluster {
         self.deliver_some(usize::MAX);
     }
 
+    /// Delivers one message, if there is any.
+    pub fn deliver_one(&mut self) -> bool {
+        let any = !self.wires.is_empty();
+        self.deliver_some(1);
+        any
+    }
+
     /// Delivers at most so many messages.
     pub fn deliver_some(&mut self, count: usize) {
         for _ in 0..count {

@@ -229,7 +229,7 @@ impl Script {
                     Err(error) => self.say_always(format!("error: {error}")),
                 }
             }
-            "rest" => raft.rest(),
+            "rest" => raft.rest(|_| false),
             "wake" => raft.wake(),
             "leader-is-down" => raft.leader_is_down(),
             "change" => {
