@@ -81,7 +81,8 @@ impl SegmentHeader {
 /// 40 group mask 8 | 48 body CRC-32C 4 | 52 lost 8 | 60 CRC-32C of 0..60
 /// ```
 /// A *hole* has no records and no body: recovery writes it over the beginning of what is damaged for good. From its first
-/// byte on `lost` bytes are skipped, and the groups of its mask have lost something there.
+/// byte on `lost` bytes are skipped, and the groups of its mask have lost something there. A *proof* has no records
+/// either, and skips nothing: it is there for its `durable_to`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BatchHeader {
     pub body_len: u32,
@@ -144,6 +145,14 @@ impl BatchHeader {
             group_mask,
             body_crc: 0,
             lost,
+        }
+    }
+
+    /// Without records: says that everything before `lsn` was durable.
+    pub(crate) fn proof(lsn: Lsn, incarnation: u64) -> BatchHeader {
+        BatchHeader {
+            lost: 0,
+            ..BatchHeader::hole(lsn, 0, incarnation, 0)
         }
     }
 

@@ -32,6 +32,7 @@ mod recovery;
 mod scan;
 mod segment_reader;
 mod spares;
+mod unproven;
 mod wal;
 
 pub use error::WalError;

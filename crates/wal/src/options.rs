@@ -9,7 +9,7 @@ pub struct WalOptions {
     pub max_batch_bytes: usize,
     /// Flushes whose sync has not completed, at most.
     pub max_in_flight: usize,
-    /// Dead segments that are kept to become new ones, at most; 0: none.
+    /// Dead segments that are kept, at most; 0: none. One is kept for a start on a full disk, the others become new ones.
     pub spares_max: usize,
     /// Bytes zeroed in one step of a spare's preparation.
     pub spare_step_bytes: usize,
@@ -23,7 +23,7 @@ impl Default for WalOptions {
             segment_bytes: ByteSize::mib(64).bytes(),
             max_batch_bytes: 32 << 20,
             max_in_flight: 2,
-            spares_max: 2,
+            spares_max: 3,
             spare_step_bytes: 256 << 10,
             evidence_files_max: 4,
         }

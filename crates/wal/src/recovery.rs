@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use settle_base::GroupId;
-use settle_storage::{DiskErrorKind, DiskRead, FileName, Op};
+use settle_storage::{DiskError, DiskErrorKind, DiskRead, FileName, Op};
 
 use crate::{
     LogIdentity, WalError, WalOptions,
@@ -12,7 +12,8 @@ use crate::{
     groups::{Damage, GroupIndex, RecoveredGroup},
     marks::{Mark, MarkKind, Marks},
     scan::{Scan, Stop, Tail, corrupt, open_error, place_of},
-    spares::is_spare,
+    spares::{Spares, is_spare},
+    unproven::{self, InDoubt, Room},
 };
 
 /// What opening found.
@@ -32,6 +33,8 @@ pub struct RecoveryReport {
     pub evidence: Vec<FileName>,
     /// Segments that were mended without a copy: there were `evidence_files_max` already, or no space.
     pub evidence_skipped: u64,
+    /// Written again, since nothing proved the last batches durable; see `unproven.rs`.
+    pub copied_bytes: u64,
 }
 
 /// Everything that `Wal` goes on from.
@@ -41,6 +44,8 @@ pub(crate) struct Recovered {
     /// Segments kept, and their lengths.
     pub segments: BTreeMap<u64, u64>,
     pub end: Lsn,
+    /// Everything before it is durable whatever the system's cache held.
+    pub proven: Lsn,
     /// Marked groups, and whether the log says that they have healed.
     pub marked: BTreeMap<GroupId, (Mark, bool)>,
     /// Groups that go on from what could be proven; the log has to say so before anything else of them.
@@ -50,6 +55,8 @@ pub(crate) struct Recovered {
     pub holes_mask: u64,
     /// Spare segments of an earlier process, of unknown contents.
     pub spares: Vec<(FileName, u64)>,
+    /// One that was made just now.
+    pub new_spare: Option<(FileName, u64)>,
     pub report: RecoveryReport,
 }
 
@@ -61,14 +68,16 @@ pub(crate) fn recover(
     expected: &[GroupId],
 ) -> Result<Recovered, WalError> {
     let files = disk.list().map_err(open_error)?;
-    let kept = files
-        .iter()
-        .map(|(name, _)| name)
-        .filter(|name| is_evidence(name))
-        .cloned();
-    let kept: BTreeSet<FileName> = kept.collect();
+    let names = || files.iter().map(|(name, _)| name);
+    for file in names().filter(|name| **name == unproven::temporary_name()) {
+        disk.run(Op::Remove { file: file.clone() }).map_err(open_error)?;
+    }
+    let kept: BTreeSet<FileName> = names().filter(|name| is_evidence(name)).cloned().collect();
     let (spares, files): (Vec<_>, Vec<_>) = files.into_iter().partition(|(name, _)| is_spare(name));
-    let spares = keep_spares(disk, options, spares)?;
+    let mut room = Room {
+        spares: keep_spares(disk, options, spares)?,
+        evidence: Vec::new(),
+    };
     let segments = files
         .into_iter()
         .filter_map(|(name, len)| Some((segment_number(&name)?, len)));
@@ -86,14 +95,47 @@ pub(crate) fn recover(
         }
     }
     keep_evidence(&mut scan, disk, options, &kept)?;
-    let marks = mark(&mut scan, disk, old_marks, &hurt)?;
-    bridge(&mut scan, disk)?;
+    room.evidence = scan.report.evidence.iter().chain(kept.iter().rev()).cloned().collect();
+    let mut marks = mark(&mut scan, disk, &mut room, old_marks, &hurt)?;
+    room.with(disk, |disk| bridge(&mut scan, disk)).map_err(open_error)?;
     cut(&mut scan, disk, stop, &tail)?;
-    sync(&scan, disk)?;
+    if let Some(in_doubt) = unproven::make_durable(&mut scan, disk, &mut room)? {
+        doubt(&mut scan, disk, &mut room, &mut marks, &in_doubt)?;
+    }
+    let made = scan.report.evidence.len();
+    scan.report.evidence.retain(|name| room.evidence.contains(name));
+    scan.report.evidence_skipped += (made - scan.report.evidence.len()) as u64;
+    let new_spare = match room.spares.is_empty() && options.spares_max > 0 {
+        true => Spares::make(disk, options.segment_bytes).map_err(open_error)?,
+        false => None,
+    };
     Ok(Recovered {
-        spares,
+        new_spare,
+        spares: room.spares,
         ..finish(scan, marks, hurt)
     })
+}
+
+/// Marks, durably, the groups that may yet lose something of what was read.
+fn doubt(
+    scan: &mut Scan,
+    disk: &mut impl DiskRead,
+    room: &mut Room,
+    marks: &mut BTreeMap<GroupId, Mark>,
+    in_doubt: &InDoubt,
+) -> Result<(), WalError> {
+    let known = scan.known_in(in_doubt.group_mask);
+    let is_new = |group: &GroupId| !marks.contains_key(group) || scan.healed.contains(group);
+    let new: Vec<_> = known.into_iter().filter(is_new).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    marks.retain(|group, _| !scan.healed.contains(group));
+    scan.healed.clear();
+    marks.extend(new.into_iter().map(|group| (group, in_doubt.at)));
+    let (lsn, groups) = (scan.end, marks.clone());
+    let file = Marks { lsn, groups };
+    room.with(disk, |disk| file.write(disk)).map_err(open_error)
 }
 
 /// Those that can become segments; the others go.
@@ -222,9 +264,9 @@ fn keep_evidence(
 }
 
 /// Durable on return, whole or not there.
-fn copy(disk: &mut impl DiskRead, from: &FileName, to: FileName) -> Result<(), settle_storage::DiskError> {
+fn copy(disk: &mut impl DiskRead, from: &FileName, to: FileName) -> Result<(), DiskError> {
     const STEP: usize = 256 << 10;
-    let file = FileName::new("wal-evidence.tmp").expect("a valid name");
+    let file = unproven::temporary_name();
     let create = Op::Create {
         file: file.clone(),
         reserve: 0,
@@ -255,6 +297,7 @@ fn copy(disk: &mut impl DiskRead, from: &FileName, to: FileName) -> Result<(), s
 fn mark(
     scan: &mut Scan,
     disk: &mut impl DiskRead,
+    room: &mut Room,
     old: Option<Marks>,
     hurt: &Hurt,
 ) -> Result<BTreeMap<GroupId, Mark>, WalError> {
@@ -280,13 +323,13 @@ fn mark(
     marks.extend(&hurt.marks);
     let lsn = scan.end;
     let file = Marks { lsn, groups: marks };
-    file.write(disk).map_err(open_error)?;
+    room.with(disk, |disk| file.write(disk)).map_err(open_error)?;
     Ok(file.groups)
 }
 
 /// Makes the log read through what is damaged in its middle. Each write stands alone: a crash between two of them leaves
 /// a log with less damage.
-fn bridge(scan: &mut Scan, disk: &mut impl DiskRead) -> Result<(), WalError> {
+fn bridge(scan: &mut Scan, disk: &mut impl DiskRead) -> Result<(), DiskError> {
     let mut mended = BTreeSet::new();
     for &(number, base) in &scan.headers {
         let header = SegmentHeader {
@@ -297,7 +340,7 @@ fn bridge(scan: &mut Scan, disk: &mut impl DiskRead) -> Result<(), WalError> {
         };
         let data = Bytes::copy_from_slice(&header.encode());
         let file = segment_name(number);
-        disk.run(Op::Write { file, offset: 0, data }).map_err(open_error)?;
+        disk.run(Op::Write { file, offset: 0, data })?;
         mended.insert(number);
     }
     for hole in &scan.holes {
@@ -306,16 +349,16 @@ fn bridge(scan: &mut Scan, disk: &mut impl DiskRead) -> Result<(), WalError> {
         let (file, offset) = (segment_name(hole.segment), hole.offset);
         let len = scan.files.entry(hole.segment).or_default();
         *len = (*len).max(offset + data.len() as u64);
-        disk.run(Op::Write { file, offset, data }).map_err(open_error)?;
+        disk.run(Op::Write { file, offset, data })?;
         mended.insert(hole.segment);
     }
     for number in mended {
         let file = segment_name(number);
-        disk.run(Op::Sync { file }).map_err(open_error)?;
+        disk.run(Op::Sync { file })?;
     }
     for &number in &scan.unreadable {
         let file = segment_name(number);
-        disk.run(Op::Remove { file }).map_err(open_error)?;
+        disk.run(Op::Remove { file })?;
     }
     Ok(())
 }
@@ -342,7 +385,8 @@ fn cut(scan: &mut Scan, disk: &mut impl DiskRead, stop: Stop, tail: &Tail) -> Re
         scan.files.remove(&number);
     }
     scan.ends.retain(|number, _| *number < keep_below);
-    if let Some(number) = keep
+    let is_copied = !scan.unproven.is_empty();
+    if let Some(number) = keep.filter(|_| !is_copied)
         && scan.files.get(&number).is_some_and(|len| *len > stop.offset)
     {
         let (file, len) = (segment_name(number), stop.offset);
@@ -353,16 +397,6 @@ fn cut(scan: &mut Scan, disk: &mut impl DiskRead, stop: Stop, tail: &Tail) -> Re
         .map_err(open_error)?;
         disk.run(Op::Sync { file }).map_err(open_error)?;
         scan.files.insert(number, len);
-    }
-    Ok(())
-}
-
-/// A killed process may have left good batches that only the system's cache holds.
-fn sync(scan: &Scan, disk: &mut impl DiskRead) -> Result<(), WalError> {
-    let unproven = scan.ends.iter().filter(|(_, (_, end))| *end > scan.proven);
-    for (number, _) in unproven {
-        let file = segment_name(*number);
-        disk.run(Op::Sync { file }).map_err(open_error)?;
     }
     Ok(())
 }
@@ -387,11 +421,14 @@ fn finish(mut scan: Scan, marks: BTreeMap<GroupId, Mark>, hurt: Hurt) -> Recover
         index: scan.index,
         segments: scan.files,
         end: scan.end,
+        // What is behind the last batch with records needs no proof.
+        proven: scan.unproven.front().map_or(scan.end, |_| scan.proven),
         marked,
         resumed: hurt.resumed,
         missing: hurt.missing,
         holes_mask: scan.holes_mask,
         spares: Vec::new(),
+        new_spare: None,
         report: scan.report,
     }
 }

@@ -1,6 +1,6 @@
 //! Reading the log from its oldest segment on, over whatever does not read but is proven to have been durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use settle_base::GroupId;
 use settle_storage::{DiskError, DiskRead, FileName};
@@ -17,6 +17,7 @@ use crate::{
     record::{self, Record},
     recovery::RecoveryReport,
     segment_reader::SegmentReader,
+    unproven::Unproven,
 };
 
 /// A log with more damaged places than this is not mended: the disk is dying.
@@ -79,6 +80,8 @@ pub(crate) struct Scan {
     pub(crate) end: Lsn,
     /// The greatest `durable_to` read.
     pub(crate) proven: Lsn,
+    /// The batches that end behind it, in order.
+    pub(crate) unproven: VecDeque<Unproven>,
     pub(crate) report: RecoveryReport,
     /// Damage that was found now.
     pub(crate) holes: Vec<Hole>,
@@ -113,6 +116,7 @@ impl Scan {
             ends: BTreeMap::new(),
             end: Lsn(0),
             proven: Lsn(0),
+            unproven: VecDeque::new(),
             report,
             holes: Vec::new(),
             headers: Vec::new(),
@@ -260,10 +264,19 @@ impl Scan {
                 }
                 self.report.batches += 1;
                 self.report.bytes += header.len();
+                if header.records > 0 {
+                    self.unproven.push_back(Unproven {
+                        segment,
+                        offset,
+                        end: Lsn(self.end.0 + header.len()),
+                        group_mask: header.group_mask,
+                    });
+                }
             }
             offset += header.len();
             self.end = Lsn(self.end.0 + header.len());
             self.proven = self.proven.max(header.durable_to);
+            while self.unproven.pop_front_if(|batch| batch.end <= self.proven).is_some() {}
         }
     }
 

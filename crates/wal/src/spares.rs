@@ -4,16 +4,23 @@
 //! renamed into the next segment: its blocks are allocated and written already, so a sync has only data to write. Since
 //! it is all zeros by then, what follows the last batch stays zeros, which recovery takes for no damage. A crash leaves a
 //! spare of unknown contents; it is zeroed again.
+//!
+//! The last spare is not for use: its space is what a start on a full disk has for its copy (`unproven.rs`). Opening makes
+//! one when there is none.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use settle_storage::{Completion, Disk, FileName, Op, Token};
+use settle_storage::{Completion, Disk, DiskError, DiskErrorKind, DiskRead, FileName, Op, Token};
 
 use crate::{WalOptions, format::SPARE_PREFIX};
 
 pub(crate) fn is_spare(name: &FileName) -> bool {
     name.as_str().starts_with(SPARE_PREFIX)
+}
+
+fn spare_name(number: u64) -> FileName {
+    FileName::new(&format!("{SPARE_PREFIX}{number:016x}")).expect("hex digits make a valid name")
 }
 
 #[derive(Default)]
@@ -36,14 +43,15 @@ struct Step {
 }
 
 impl Spares {
-    /// What an earlier process left.
-    pub(crate) fn new(found: Vec<(FileName, u64)>) -> Spares {
-        let last = found.iter().filter_map(|(name, _)| {
+    /// What an earlier process left, and one that was made just now.
+    pub(crate) fn new(found: Vec<(FileName, u64)>, made: Option<(FileName, u64)>) -> Spares {
+        let last = found.iter().chain(&made).filter_map(|(name, _)| {
             let digits = name.as_str().strip_prefix(SPARE_PREFIX)?;
             u64::from_str_radix(digits, 16).ok()
         });
         Spares {
             named: last.max().map_or(0, |last| last + 1),
+            ready: made.into_iter().collect(),
             dirty: found.into(),
             ..Spares::default()
         }
@@ -53,18 +61,37 @@ impl Spares {
         self.dirty.len() + self.ready.len()
     }
 
+    /// Makes one, to be the last. `None` when the disk has no room for it either.
+    ///
+    /// # Errors
+    /// When the disk fails otherwise.
+    pub(crate) fn make(disk: &mut impl DiskRead, len: u64) -> Result<Option<(FileName, u64)>, DiskError> {
+        let (file, reserve) = (spare_name(0), len);
+        let create = Op::Create {
+            file: file.clone(),
+            reserve,
+        };
+        match disk.run(create) {
+            Err(error) if error.kind == DiskErrorKind::NoSpace => Ok(None),
+            done => done.map(|()| Some((file, len))),
+        }
+    }
+
     /// A name that no file has.
     pub(crate) fn next_name(&mut self) -> FileName {
         self.named += 1;
-        FileName::new(&format!("{SPARE_PREFIX}{:016x}", self.named)).expect("hex digits make a valid name")
+        spare_name(self.named)
     }
 
     pub(crate) fn add(&mut self, name: FileName, len: u64) {
         self.dirty.push_back((name, len));
     }
 
-    /// A zeroed file of `len` bytes.
+    /// A zeroed file of `len` bytes, if it is not the last spare.
     pub(crate) fn take(&mut self, len: u64) -> Option<FileName> {
+        if self.count() <= 1 {
+            return None;
+        }
         let at = self.ready.iter().position(|(_, of)| *of == len)?;
         self.ready.remove(at).map(|(name, _)| name)
     }

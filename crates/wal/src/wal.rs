@@ -168,11 +168,11 @@ impl Wal {
             staged_groups: BTreeSet::new(),
             submitted: recovered.end,
             durable: recovered.end,
-            proven: Lsn::default(),
+            proven: recovered.proven,
             in_flight: VecDeque::new(),
             failed: None,
             segments: recovered.segments,
-            spares: Spares::new(recovered.spares),
+            spares: Spares::new(recovered.spares, recovered.new_spare),
             current: None,
             purge: Purge::default(),
             next_token: TOKEN_SPACE,
@@ -494,9 +494,10 @@ impl Wal {
         }
     }
 
-    /// The segment in use, when what is staged fits into it.
+    /// The segment in use, when what is staged fits into it, and behind it the proof that a start may have to add: so a
+    /// spare has always room for a copy.
     fn fitting_segment(&self) -> Option<Current> {
-        let batch = (self.staging.len() - SEGMENT_HEADER_LEN) as u64;
+        let batch = (self.staging.len() - SEGMENT_HEADER_LEN + BATCH_HEADER_LEN) as u64;
         let fits = |current: &Current| current.written + batch <= self.options.segment_bytes;
         self.current.filter(fits)
     }
@@ -538,7 +539,12 @@ impl Wal {
                     base: self.submitted,
                 };
                 self.staging[..SEGMENT_HEADER_LEN].copy_from_slice(&segment.encode());
-                let reserve = self.options.segment_bytes.max(self.staging.len() as u64);
+                let needed = (self.staging.len() + BATCH_HEADER_LEN) as u64;
+                let reserve = match self.options.segment_bytes {
+                    usual if needed <= usual => usual,
+                    // No spare has room for a copy of it, so it brings that along.
+                    _ => 2 * needed,
+                };
                 let begin = match self.spares.take(reserve) {
                     Some(spare) => Begin::Reuse { spare },
                     None => Begin::Create { reserve },

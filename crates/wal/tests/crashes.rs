@@ -69,7 +69,7 @@ impl Run {
         if self.prng.percent(15) {
             self.disk.set_capacity(Some(self.disk.used() + self.prng.below(20_000)));
         }
-        let bad_sync = self.prng.percent(10).then(|| self.prng.below(rounds));
+        let bad_sync = self.prng.percent(15).then(|| self.prng.below(rounds));
         for round in 0..rounds {
             if bad_sync == Some(round) {
                 self.disk.fail_syncs(1);
@@ -115,10 +115,12 @@ impl Run {
     }
 
     /// Returns whether only the process died, so that unsynced writes may still be lost later.
-    fn crash(&mut self) -> bool {
+    ///
+    /// It often does after a failed sync, before it could stop itself: the next one finds in the cache what is not on the disk.
+    fn crash(&mut self, has_failed: bool) -> bool {
         self.disk.set_capacity(None);
         self.coverage.crashes += 1;
-        let killed = self.prng.percent(10);
+        let killed = self.prng.percent(if has_failed { 60 } else { 10 });
         if killed {
             self.disk.kill();
         } else {
@@ -139,7 +141,7 @@ impl Run {
                 Ok((wal, _)) => cut |= wal.recovery().cut.is_some(),
                 Err(_) => self.coverage.interrupted_recoveries += 1,
             }
-            killed |= self.crash();
+            killed |= self.crash(false);
         }
         let (wal, groups) = open(&self.disk).expect("a crash is not corruption");
         cut |= wal.recovery().cut.is_some();
@@ -156,8 +158,9 @@ fn run(seed: u64, total: &mut Coverage) {
     assert!(groups.is_empty() && wal.recovery().was_empty);
     let mut start = Model::default();
     for _ in 0..run.prng.between(2, 8) {
+        let failed_before = run.coverage.failed_syncs;
         let (steps, durable) = run.live(&mut wal, &start);
-        let killed = run.crash();
+        let killed = run.crash(run.coverage.failed_syncs > failed_before);
         let (next, groups, cut) = run.recover(killed);
         wal = next;
         let found = Model::of(&groups);

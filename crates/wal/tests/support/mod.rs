@@ -21,7 +21,7 @@ pub fn small() -> WalOptions {
         segment_bytes: 4096,
         max_batch_bytes: 1 << 20,
         max_in_flight: 2,
-        spares_max: 2,
+        spares_max: 3,
         spare_step_bytes: 1024,
         evidence_files_max: 2,
     }
