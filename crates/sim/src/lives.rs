@@ -32,15 +32,18 @@ impl<W: Workload> World<W> {
             return Err(Broken::new(invariant, what));
         }
         self.tell(format_args!("node {} stops: {error}", self.id(node)));
+        let mut power = true;
         match error {
             HostError::Log {
                 source: WalError::Failed { source },
             } if source.act == Act::Sync => {
                 self.coverage.syncs_failed += 1;
+                // What the disk does not have is still in the system's cache, for the next process to read.
+                power = self.prng.percent(50);
             }
             _ => self.coverage.devices_lost += 1,
         }
-        self.crash(node, true, None);
+        self.crash(node, power, None);
         Ok(())
     }
 
@@ -139,6 +142,13 @@ impl<W: Workload> World<W> {
             let promises = |s: &Status| (s.term, s.vote, s.last_index);
             !is.recovering && promises(&is) != promises(&was.raft)
         })
+    }
+
+    /// Whether a group that was destroyed would be there again: damage took its tombstone.
+    pub(crate) fn brings_back(&mut self, node: usize, disk: &MemDisk) -> bool {
+        let destroyed = self.nodes[node].destroyed.clone();
+        let host = self.open_copy(node, disk);
+        host.is_ok_and(|host| destroyed.iter().any(|group| host.raft(*group).is_some()))
     }
 
     fn open_copy(&mut self, node: usize, disk: &MemDisk) -> Result<Host<W::Service, MemDisk>, OpenError> {

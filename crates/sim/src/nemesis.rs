@@ -344,8 +344,9 @@ impl<W: Workload> World<W> {
             }
         }
         let is_found = self.starts_impaired(node, &disk);
-        if self.is_unreadable(node, &disk) || is_absent && self.hides_a_loss(node, &before, &disk) {
-            // That the last batches were ever written, no log can know by itself.
+        let is_hidden = is_absent && self.hides_a_loss(node, &before, &disk);
+        if is_hidden || self.is_unreadable(node, &disk) || self.brings_back(node, &disk) {
+            // That the last batches were ever written, or that a group has ended, no log can know by itself.
             self.nodes[node].disk = before;
             return;
         }
