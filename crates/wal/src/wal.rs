@@ -225,11 +225,10 @@ impl Wal {
     pub fn append(&mut self, records: &[Record]) -> Result<Lsn, WalError> {
         self.check_failed()?;
         let mut size = 0;
-        let makes_or_ends = |r: &Record| matches!(r, Record::Create { .. } | Record::Destroy { .. });
-        let groups_change = records.iter().any(makes_or_ends);
-        for (i, record) in records.iter().enumerate() {
-            let before = if groups_change { &records[..i] } else { &[] };
-            self.check_record(before, record)?;
+        // Groups that the records so far made (true) or ended.
+        let mut changed = BTreeMap::new();
+        for record in records {
+            self.check_record(&mut changed, record)?;
             size += record.encoded_len();
         }
         let staged = self.staged_bytes();
@@ -460,24 +459,26 @@ impl Wal {
         }
     }
 
-    fn check_record(&self, before: &[Record], record: &Record) -> Result<(), WalError> {
-        if let Record::Entries { entries, .. } = record {
-            assert!(!entries.is_empty(), "a record of entries has some");
-            let consecutive = entries.windows(2).all(|pair| pair[0].index + 1 == pair[1].index);
-            assert!(consecutive, "entries are consecutive");
-        }
+    fn check_record(&self, changed: &mut BTreeMap<GroupId, bool>, record: &Record) -> Result<(), WalError> {
         let group = record.group();
-        let is_last_word =
-            |r: &&Record| r.group() == group && matches!(r, Record::Create { .. } | Record::Destroy { .. });
-        let known = match before.iter().rev().find(is_last_word) {
-            Some(last) => matches!(last, Record::Create { .. }),
-            None => self.index.is_live(group),
-        };
-        if known || matches!(record, Record::Create { .. } | Record::Destroy { .. }) {
-            Ok(())
-        } else {
-            Err(WalError::UnknownGroup { group })
+        match record {
+            Record::Create { .. } => drop(changed.insert(group, true)),
+            Record::Destroy { .. } => drop(changed.insert(group, false)),
+            _ if !changed
+                .get(&group)
+                .copied()
+                .unwrap_or_else(|| self.index.is_live(group)) =>
+            {
+                return Err(WalError::UnknownGroup { group });
+            }
+            Record::Entries { entries, .. } => {
+                assert!(!entries.is_empty(), "a record of entries has some");
+                let consecutive = entries.windows(2).all(|pair| pair[0].index + 1 == pair[1].index);
+                assert!(consecutive, "entries are consecutive");
+            }
+            _ => {}
         }
+        Ok(())
     }
 
     fn stage(&mut self, record: &Record) {

@@ -139,7 +139,16 @@ fn appends_are_refused_whole_with_their_reason() {
         wal.append(&[hard_state(1, 9, 0, 0)]).is_err(),
         "a destroyed group takes nothing"
     );
-    store(&mut wal, &disk, &[create(1), hard_state(1, 1, 0, 0)]);
+    let ended = Record::Destroy { group: GroupId(1) };
+    assert!(
+        wal.append(&[create(1), ended.clone(), hard_state(1, 9, 0, 0)]).is_err(),
+        "nor within one append"
+    );
+    store(
+        &mut wal,
+        &disk,
+        &[create(1), ended, create(2), create(1), hard_state(1, 1, 0, 0)],
+    );
     let (_, groups) = open(&disk).expect("undamaged");
     assert!(groups[0].entries.is_empty() && !groups[0].destroyed);
 }
