@@ -56,6 +56,8 @@ pub enum BoltError {
     UnlistedStatus { value: i16 },
     #[error("write a frame of protocol 1: it has no place for the switch {value:#04x}")]
     SwitchWithoutPlace { value: u8 },
+    #[error("read a request: its id {id} is that of one that is not answered yet")]
+    DuplicateId { id: i32 },
 }
 
 impl BoltError {
@@ -81,6 +83,7 @@ impl BoltError {
             BoltError::PartTooLong { .. } => bo(14),
             BoltError::UnlistedStatus { .. } => bo(15),
             BoltError::SwitchWithoutPlace { .. } => bo(16),
+            BoltError::DuplicateId { .. } => bo(17),
         }
     }
 }
