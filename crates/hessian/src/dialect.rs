@@ -10,14 +10,15 @@ pub enum Dialect {
     Hessian2,
 }
 
-/// How a binary of the final dialect is cut. Every reader takes every cut; it matters only to who compares bytes.
+/// The Java library of the final dialect whose bytes are written. It decides how a binary is cut, which matters only to
+/// who compares bytes, and what the classes are called that stand for `java.time` and others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum BinaryChunks {
-    /// `com.alibaba:hessian-lite` 3.2: chunks of 4,093 bytes.
+pub enum Library {
+    /// `com.alibaba:hessian-lite` 3.2, which Dubbo uses: chunks of 4,093 bytes.
     #[default]
     HessianLite,
-    /// `com.caucho:hessian` 4.0: what still fits in its output buffer of 8 KiB, so that a cut depends on all that was
-    /// written since the last flush.
+    /// `com.caucho:hessian` 4.0: chunks of what still fits in its output buffer of 8 KiB, so that a cut depends on all
+    /// that was written since the last flush.
     Caucho,
 }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use bytes::BytesMut;
 
 use crate::{
-    BinaryChunks, Class, ClassId, DecodeOptions, Dialect, Document, DocumentClass, HessianError, List, ListHead, Map,
-    MapHead, Node, NodeId, Object, ObjectHead, Reader, RefId, Text, Token, Value, Writer, reader::Place,
+    Class, ClassId, DecodeOptions, Dialect, Document, DocumentClass, HessianDecode, HessianEncode, HessianError,
+    Library, List, ListHead, Map, MapHead, Node, NodeId, Object, ObjectHead, Reader, RefId, Text, Token, Value, Writer,
+    reader::Place,
 };
 
 impl<'a> Document<'a> {
@@ -15,7 +16,8 @@ impl<'a> Document<'a> {
         let mut reader = Reader::new(bytes, options)?;
         let mut builder = Builder::new(&reader);
         while !reader.is_at_end() {
-            let root = builder.value(&mut reader)?;
+            let first = reader.token()?;
+            let root = builder.value(first, &mut reader)?;
             builder.document.roots.push(root);
         }
         Ok(builder.document)
@@ -24,10 +26,7 @@ impl<'a> Document<'a> {
     /// Reads the next value of `reader` as a document of one root. What it refers to outside of itself is read again
     /// into the document.
     pub fn read(reader: &mut Reader<'a, '_>) -> Result<Document<'a>, HessianError> {
-        let mut builder = Builder::new(reader);
-        let root = builder.value(reader)?;
-        builder.document.roots.push(root);
-        Ok(builder.document)
+        Document::decode_next(reader)
     }
 
     /// The bytes of all roots as one message.
@@ -35,13 +34,13 @@ impl<'a> Document<'a> {
     /// # Errors
     /// What [`write`](Document::write) may answer.
     pub fn encode(&self, dialect: Dialect) -> Result<BytesMut, HessianError> {
-        self.encode_with(dialect, BinaryChunks::default())
+        self.encode_with(dialect, Library::default())
     }
 
     /// As [`encode`](Document::encode), with a choice of how binaries are cut.
-    pub fn encode_with(&self, dialect: Dialect, chunks: BinaryChunks) -> Result<BytesMut, HessianError> {
+    pub fn encode_with(&self, dialect: Dialect, library: Library) -> Result<BytesMut, HessianError> {
         let mut out = BytesMut::new();
-        self.write(&mut Writer::with_chunks(dialect, chunks, &mut out))?;
+        self.write(&mut Writer::with_library(dialect, library, &mut out))?;
         Ok(out)
     }
 
@@ -58,6 +57,40 @@ impl<'a> Document<'a> {
             open: Vec::new(),
         };
         self.roots.iter().try_for_each(|root| state.value(root, writer))
+    }
+}
+
+impl<'a> HessianDecode<'a> for Document<'a> {
+    fn from_token(token: Token<'a>, reader: &mut Reader<'a, '_>) -> Result<Document<'a>, HessianError> {
+        let first = match &token {
+            Token::List(head) => head.reference.index(),
+            Token::Map(head) => head.reference.index(),
+            Token::Object(head) => head.reference.index(),
+            _ => reader.references(),
+        };
+        let mut builder = Builder::from(first);
+        let root = builder.value(token, reader)?;
+        builder.document.roots.push(root);
+        Ok(builder.document)
+    }
+}
+
+impl HessianEncode for Document<'_> {
+    /// Writes the only root, or null for a document without values.
+    fn encode(&self, writer: &mut Writer<'_>) -> Result<(), HessianError> {
+        match self.roots.len() {
+            0 => {
+                writer.null();
+                Ok(())
+            }
+            1 => self.write(writer),
+            length => Err(HessianError::TooLong {
+                what: "document as one value",
+                length,
+                max: 1,
+                unit: "values",
+            }),
+        }
     }
 }
 
@@ -83,20 +116,27 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(reader: &Reader<'a, '_>) -> Builder<'a> {
+        Builder::from(reader.references())
+    }
+
+    /// For values whose references begin at `first`.
+    fn from(first: usize) -> Builder<'a> {
         Builder {
             document: Document::new(),
-            first: reader.references(),
+            first,
             nodes: Vec::new(),
             earlier: BTreeMap::new(),
             classes: Vec::new(),
         }
     }
 
-    fn value(&mut self, reader: &mut Reader<'a, '_>) -> Result<Value<'a>, HessianError> {
+    /// The value that begins with the token `first`, which was just read.
+    fn value(&mut self, first: Token<'a>, reader: &mut Reader<'a, '_>) -> Result<Value<'a>, HessianError> {
         let mut open: Vec<Open<'a>> = Vec::new();
+        let mut token = first;
         loop {
             let mut is_complete = true;
-            let mut value = match reader.token()? {
+            let mut value = match token {
                 Token::Null => Value::Null,
                 Token::Bool(value) => Value::Bool(value),
                 Token::Int(value) => Value::Int(value),
@@ -110,6 +150,7 @@ impl<'a> Builder<'a> {
                     Some(id) => Value::Node(id),
                     None => {
                         open.push(Open::Again(reader.rewind(reference)?));
+                        token = reader.token()?;
                         continue;
                     }
                 },
@@ -195,6 +236,7 @@ impl<'a> Builder<'a> {
                 value = Value::Node(ended);
                 is_complete = true;
             }
+            token = reader.token()?;
         }
     }
 

@@ -60,6 +60,26 @@ pub enum HessianError {
     TrailingBytes { count: usize },
     #[error("read a reference at byte {at}: it leads back to the value that holds it")]
     Cycle { at: usize },
+    #[error("read {expected} at byte {at}: {found} stands there")]
+    Mismatch {
+        at: usize,
+        expected: &'static str,
+        found: &'static str,
+    },
+    #[error("read {target} at byte {at}: the value does not fit")]
+    OutOfRange { at: usize, target: &'static str },
+    #[error("read a string as text at byte {at}: a surrogate in it has no partner")]
+    LoneSurrogate { at: usize },
+    #[error("read an object of {class}: the field {field} is missing")]
+    MissingField { class: &'static str, field: &'static str },
+    #[error("read an object at byte {at}: it is of {found}, not of {expected}")]
+    WrongClass {
+        at: usize,
+        expected: &'static str,
+        found: Box<str>,
+    },
+    #[error("read a constant of {class}: there is no {name}")]
+    UnknownConstant { class: &'static str, name: Box<str> },
     #[error("write a {what} of {length} {unit}: the encoding carries at most {max}")]
     TooLong {
         what: &'static str,
@@ -123,6 +143,12 @@ impl HessianError {
             HessianError::UnknownIndex { .. } => he(6),
             HessianError::TrailingBytes { .. } => he(7),
             HessianError::Cycle { .. } => he(8),
+            HessianError::Mismatch { .. } => he(21),
+            HessianError::OutOfRange { .. } => he(22),
+            HessianError::LoneSurrogate { .. } => he(23),
+            HessianError::MissingField { .. } => he(24),
+            HessianError::WrongClass { .. } => he(25),
+            HessianError::UnknownConstant { .. } => he(26),
             HessianError::TooLong { .. } => he(30),
             HessianError::UnknownNode { .. } => he(31),
             HessianError::FieldCount { .. } => he(32),

@@ -9,25 +9,33 @@
 //! What is written is, byte for byte, what Java's encoders write for the same values. The rules were taken from the
 //! Java libraries `com.alipay.sofa:hessian` 3.5.5, `com.caucho:hessian` 4.0.66 and `com.alibaba:hessian-lite` 3.2.13.
 
+// Derived code names this crate by its name, here too.
+extern crate self as settle_hessian;
+
 mod class_names;
 mod dialect;
 mod document;
 mod error;
+pub mod java;
 mod java_buffer;
 mod limits;
 mod names;
 mod reader;
 mod text;
 mod token;
+mod typed;
 mod value;
 mod writer;
 
 pub use class_names::{ClassNames, DENIED};
-pub use dialect::{BinaryChunks, Dialect};
+pub use dialect::{Dialect, Library};
 pub use error::{HessianError, IndexKind, Limit};
 pub use limits::Limits;
 pub use reader::{DecodeOptions, Reader};
+pub use settle_hessian_derive::{HessianDecode, HessianEncode};
 pub use text::Text;
 pub use token::{ClassId, ListHead, MapHead, ObjectHead, RefId, Token, TypeId};
+pub(crate) use typed::Shape;
+pub use typed::{EncodeTyped, HessianDecode, HessianEncode, derive, from_bytes, to_bytes};
 pub use value::{Class, Document, DocumentClass, List, Map, Node, NodeId, Object, Value};
 pub use writer::{ListEnd, Writer};

@@ -21,7 +21,19 @@ pub(crate) struct ClassEntry {
     name: Name,
     /// Where the names of the fields begin.
     fields_at: u32,
-    fields: u32,
+    pub(crate) fields: u32,
+    /// How the fields of the derived type that last met this class are found.
+    pub(crate) plan: Option<Plan>,
+}
+
+/// Where each field of a class goes in a derived type.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// The address of the type's shape.
+    pub shape: usize,
+    /// Where the places begin in the reader's table; `None` when the class has the fields in Java's order, as the
+    /// shape tells them.
+    pub places: Option<u32>,
 }
 
 impl<'a> Reader<'a, '_> {
@@ -93,6 +105,7 @@ impl<'a> Reader<'a, '_> {
             name,
             fields_at,
             fields,
+            plan: None,
         });
         self.classes_at += 1;
         Ok(())

@@ -66,6 +66,10 @@ pub struct Reader<'a, 'o> {
     nodes: u64,
     /// `types_at` at the first byte of the token that is being read.
     types_before: u32,
+    /// The first byte of that token.
+    pub(crate) token_at: usize,
+    /// Where the fields of classes stand in derived types, where that is not Java's order.
+    pub(crate) places: Vec<Option<u16>>,
     /// Bytes that may still be reserved on the word of an announced length.
     credit: usize,
     refs: Vec<RefEntry>,
@@ -104,6 +108,8 @@ impl<'a, 'o> Reader<'a, 'o> {
             depth: 0,
             nodes: 0,
             types_before: 0,
+            token_at: 0,
+            places: Vec::new(),
             credit: bytes.len().saturating_mul(CREDIT_PER_BYTE).saturating_add(CREDIT_BASE),
             refs: Vec::new(),
             types: Vec::new(),
@@ -152,6 +158,7 @@ impl<'a, 'o> Reader<'a, 'o> {
     #[inline]
     fn token_of(&mut self, code: Code, byte: u8, start: usize) -> Result<Token<'a>, HessianError> {
         self.types_before = self.types_at;
+        self.token_at = start;
         self.nodes += 1;
         if self.nodes > self.options.limits.nodes {
             return Err(self.over(Limit::Nodes, self.options.limits.nodes));
@@ -354,6 +361,11 @@ impl<'a, 'o> Reader<'a, 'o> {
         let value = read(self)?;
         self.resume(place);
         Ok(value)
+    }
+
+    /// Whether `reference` has not ended yet: what is being read is inside of it.
+    pub(crate) fn is_open(&self, reference: RefId) -> bool {
+        self.refs[reference.index()].is_open
     }
 
     pub(crate) fn rewind(&mut self, reference: RefId) -> Result<Place, HessianError> {

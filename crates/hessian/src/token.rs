@@ -77,3 +77,23 @@ pub struct ObjectHead {
     pub reference: RefId,
     pub class: ClassId,
 }
+
+impl Token<'_> {
+    /// What kind of value this is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Token::Null => "null",
+            Token::Bool(_) => "a boolean",
+            Token::Int(_) => "an int",
+            Token::Long(_) => "a long",
+            Token::Double(_) => "a double",
+            Token::Date(_) => "a date",
+            Token::String(_) => "a string",
+            Token::Binary(_) => "a binary",
+            Token::List(_) => "a list",
+            Token::Map(_) => "a map",
+            Token::Object(_) => "an object",
+            Token::Ref(_) => "a reference",
+        }
+    }
+}

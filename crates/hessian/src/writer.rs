@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Range};
 use bytes::{BufMut as _, BytesMut};
 
 use crate::{
-    BinaryChunks, Dialect, HessianError, RefId,
+    Dialect, HessianError, Library, RefId, Shape,
     java_buffer::JavaBuffer,
     text::{is_written_as_is, unit_bytes, unit_count},
 };
@@ -29,6 +29,8 @@ pub struct ListEnd(bool);
 pub struct Writer<'b> {
     out: &'b mut BytesMut,
     is_sofa: bool,
+    /// Whether classes of the library itself are named as `hessian-lite` does.
+    is_lite: bool,
     /// Present when cuts depend on it.
     java: Option<JavaBuffer>,
     references: u32,
@@ -36,32 +38,41 @@ pub struct Writer<'b> {
     classes: Names,
     /// Where the names and fields of a class lie in memory, and its index: found without comparing them.
     class_keys: Vec<(ClassKey, u32)>,
+    /// Constants of enums that were written: their class and name by address, as Java's constants are one object each.
+    constants: Vec<(ClassKey, RefId)>,
 }
 
 /// Addresses and lengths of a static name and a static list of fields.
 type ClassKey = [usize; 4];
 
 impl<'b> Writer<'b> {
-    /// A writer that appends to `out`; binaries of the final dialect are cut as `hessian-lite` does.
+    /// A writer that appends to `out`, in the final dialect as `hessian-lite` does.
     pub fn new(dialect: Dialect, out: &'b mut BytesMut) -> Writer<'b> {
-        Writer::with_chunks(dialect, BinaryChunks::HessianLite, out)
+        Writer::with_library(dialect, Library::HessianLite, out)
     }
 
-    /// A writer that cuts binaries of the final dialect as told; SOFA has one way only.
-    pub fn with_chunks(dialect: Dialect, chunks: BinaryChunks, out: &'b mut BytesMut) -> Writer<'b> {
+    /// A writer that writes the final dialect as `library` does; SOFA has one way only.
+    pub fn with_library(dialect: Dialect, library: Library, out: &'b mut BytesMut) -> Writer<'b> {
         let is_sofa = dialect == Dialect::Sofa3;
         Writer {
             out,
             is_sofa,
-            java: (!is_sofa && chunks == BinaryChunks::Caucho).then(JavaBuffer::default),
+            is_lite: !is_sofa && library == Library::HessianLite,
+            java: (!is_sofa && library == Library::Caucho).then(JavaBuffer::default),
             references: 0,
             types: Names::default(),
             classes: Names::default(),
             class_keys: Vec::new(),
+            constants: Vec::new(),
         }
     }
 
-    /// Tells that Java's program would flush its stream here; matters only to [`BinaryChunks::Caucho`].
+    /// Whether classes of the library itself are named as `hessian-lite` does.
+    pub(crate) fn is_lite(&self) -> bool {
+        self.is_lite
+    }
+
+    /// Tells that Java's program would flush its stream here; matters only to [`Library::Caucho`].
     pub fn flush(&mut self) {
         if let Some(java) = &mut self.java {
             java.flush();
@@ -414,6 +425,25 @@ impl<'b> Writer<'b> {
             }
         };
         self.begin_instance(index);
+    }
+
+    /// Begins an object of a derived type.
+    #[doc(hidden)]
+    pub fn begin_shape(&mut self, shape: &'static Shape) {
+        let class = shape.classes[usize::from(self.is_lite && shape.classes.len() > 1)];
+        self.begin_object(class, shape.names);
+    }
+
+    /// Writes a constant of a Java enum: an object with a name the first time, a reference to it afterwards.
+    pub fn constant(&mut self, class: &'static str, name: &'static str) {
+        let key = [class.as_ptr().addr(), class.len(), name.as_ptr().addr(), name.len()];
+        if let Some((_, reference)) = self.constants.iter().find(|(known, _)| *known == key) {
+            return self.reference(*reference);
+        }
+        // The definition that may come before the object takes no number.
+        self.constants.push((key, self.next_reference()));
+        self.begin_object(class, &["name"]);
+        self.string(name);
     }
 
     /// Defines a class when this message did not do so before; tells its index.

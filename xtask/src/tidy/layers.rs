@@ -41,6 +41,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("crates/base", Layer::Base),
     ("crates/seata-wire", Layer::Codec),
     ("crates/hessian", Layer::Codec),
+    ("crates/hessian-derive", Layer::Codec),
     ("crates/bolt", Layer::Codec),
     ("crates/machine", Layer::Seam),
     ("crates/storage", Layer::Seam),
@@ -65,6 +66,7 @@ const LAYERS: &[(&str, Layer)] = &[
 
 /// The sideways uses that the design names; see docs/adr/0001-tx-gate-uses-tx.md for the last of the cores.
 const SIDEWAYS: &[(&str, &str)] = &[
+    ("crates/hessian", "crates/hessian-derive"),
     ("crates/host", "crates/raft"),
     ("crates/host", "crates/wal"),
     ("crates/tx-gate", "crates/tx"),

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use settle_hessian::{BinaryChunks, ClassNames, DecodeOptions, Dialect, Document};
+use settle_hessian::{ClassNames, DecodeOptions, Dialect, Document, Library};
 
 use super::{
     maven, target_dir,
@@ -33,10 +33,16 @@ pub struct Args {
     /// Only cases whose name begins so.
     #[arg(long)]
     case: Option<String>,
+    /// Write the short cases to conformance/hessian/vectors, so that tests need no JVM.
+    #[arg(long)]
+    write_vectors: bool,
     /// Only download and build the Java side, so that a later run needs no network.
     #[arg(long)]
     prepare: bool,
 }
+
+/// Longer cases are not kept as vectors.
+const VECTOR_BYTES: usize = 900;
 
 pub const NEEDED: [&str; 2] = ["java", "mvn"];
 
@@ -84,7 +90,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             println!("ready: {}:{}:{}", peer.group, peer.artifact, peer.version);
             continue;
         }
-        let tally = Peer::start(peer, &class_path, args, &pins.open)?.play()?;
+        let started = Peer::start(peer, &class_path, args, &pins.open)?;
+        if args.write_vectors {
+            let file = root
+                .join("conformance/hessian/vectors")
+                .join(format!("{}.txt", peer.name));
+            std::fs::write(&file, started.vectors(args)).with_context(|| format!("write {}", file.display()))?;
+        }
+        let tally = started.play()?;
         println!(
             "{:<12} {:<7} cases {:>4}: read {:>4}, written {:>4}; {} methods of the test service; {} that Java cannot",
             peer.name, peer.version, tally.cases, tally.read, tally.written, tally.service, tally.java_cannot
@@ -183,11 +196,23 @@ impl<'a> Peer<'a> {
         })
     }
 
+    /// The short cases, one a line: name, bytes and calls.
+    fn vectors(&self, args: &Args) -> String {
+        let mut out = format!(
+            "# Written by {}:{}:{}: cargo xtask conformance hessian --seed {} --rounds {} --write-vectors\n",
+            self.peer.group, self.peer.artifact, self.peer.version, args.seed, args.rounds
+        );
+        for case in self.cases.iter().filter(|case| case.bytes.len() <= VECTOR_BYTES) {
+            out += &format!("{}\t{}\t{}\n", case.name, calls::hex(&case.bytes), case.calls);
+        }
+        out
+    }
+
     fn play(mut self) -> Result<Tally> {
-        let (dialect, chunks) = match self.peer.dialect {
-            HessianDialect::Sofa3 => (Dialect::Sofa3, BinaryChunks::default()),
-            HessianDialect::Hessian2 => (Dialect::Hessian2, BinaryChunks::HessianLite),
-            HessianDialect::Hessian2Caucho => (Dialect::Hessian2, BinaryChunks::Caucho),
+        let (dialect, library) = match self.peer.dialect {
+            HessianDialect::Sofa3 => (Dialect::Sofa3, Library::default()),
+            HessianDialect::Hessian2 => (Dialect::Hessian2, Library::HessianLite),
+            HessianDialect::Hessian2Caucho => (Dialect::Hessian2, Library::Caucho),
         };
         let mut options = DecodeOptions::new(dialect);
         options.class_names = ClassNames::any();
@@ -201,7 +226,7 @@ impl<'a> Peer<'a> {
                 Err(error) => tally.fail(self.peer, name, &format!("is not read: {error:#}")),
             }
             let document = calls::document(&case.calls).with_context(|| format!("understand {name}"))?;
-            let written = document.encode_with(dialect, chunks)?;
+            let written = document.encode_with(dialect, library)?;
             writeln!(stdin, "{name}\t{}", calls::hex(&written))?;
             stdin.flush()?;
             let mut line = String::new();

@@ -1,0 +1,223 @@
+//! What derived code stands on: objects field by field, in the order of their class.
+
+use crate::{ClassId, HessianError, Reader, Text, Token, Writer, names::Plan};
+
+use super::mismatch;
+
+/// The name of a field in Java, and whether Java's serializers write it among the first: primitives and what is in
+/// `java.lang` come before everything else, those of a class before those of its parent.
+pub type Field = (&'static str, bool);
+
+/// A class as a derived type knows it.
+#[derive(Debug)]
+pub struct Shape {
+    /// The Java name; where there is a second one, it is what `hessian-lite` calls the class.
+    pub classes: &'static [&'static str],
+    /// The fields in the order in which Java writes them.
+    pub names: &'static [&'static str],
+    /// For each of them, its place among the type's own fields followed by those of its parent.
+    pub places: &'static [u16],
+}
+
+/// Writes the fields of a derived type, which may be the parent of another.
+pub trait EncodeFields {
+    const FIELDS: &'static [Field];
+
+    /// Writes those fields of which [`Field`] says `is_first`.
+    fn encode_fields(&self, is_first: bool, writer: &mut Writer<'_>) -> Result<(), HessianError>;
+}
+
+/// Reads the fields of a derived type, which may be the parent of another.
+pub trait DecodeFields<'a>: Sized {
+    type Builder: FieldBuilder<'a, Out = Self>;
+    const FIELDS: &'static [Field];
+    const SHAPE: &'static Shape;
+}
+
+/// A value that gets its fields one by one.
+pub trait FieldBuilder<'a>: Default {
+    type Out;
+
+    /// Reads the next value into the field at `place` of [`DecodeFields::FIELDS`].
+    fn read(&mut self, place: usize, reader: &mut Reader<'a, '_>) -> Result<(), HessianError>;
+
+    fn finish(self) -> Result<Self::Out, HessianError>;
+}
+
+/// A type's own fields, then its parent's.
+pub const fn joined<const N: usize>(own: &[Field], parent: &[Field]) -> [Field; N] {
+    assert!(own.len() + parent.len() == N, "N counts both");
+    let mut all = [("", false); N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < own.len() {
+            own[at]
+        } else {
+            parent[at - own.len()]
+        };
+        at += 1;
+    }
+    all
+}
+
+/// For each field in Java's order, its place in `all`.
+pub const fn places_in_java_order<const N: usize>(all: &[Field; N]) -> [u16; N] {
+    assert!(N <= u16::MAX as usize, "a class has less than 65,536 fields");
+    let mut places = [0; N];
+    let (mut filled, mut pass) = (0, 0);
+    while pass < 2 {
+        let mut at = 0;
+        while at < N {
+            if all[at].1 == (pass == 0) {
+                places[filled] = at as u16;
+                filled += 1;
+            }
+            at += 1;
+        }
+        pass += 1;
+    }
+    places
+}
+
+/// The names of all fields in Java's order.
+pub const fn names_in_java_order<const N: usize>(all: &[Field; N]) -> [&'static str; N] {
+    let places = places_in_java_order(all);
+    let mut names = [""; N];
+    let mut at = 0;
+    while at < N {
+        names[at] = all[places[at] as usize].0;
+        at += 1;
+    }
+    names
+}
+
+/// Makes a derived type of an object of its class, or of a map with the names of its fields as keys. Fields that it
+/// does not have are skipped.
+pub fn read_object<'a, T: DecodeFields<'a>>(token: Token<'a>, reader: &mut Reader<'a, '_>) -> Result<T, HessianError> {
+    let mut builder = T::Builder::default();
+    match token {
+        Token::Object(head) => {
+            let plan = reader.plan(head.class, T::SHAPE)?;
+            for index in 0..reader.field_count(head.class) {
+                let place = match plan.places {
+                    None => Some(T::SHAPE.places[index]),
+                    Some(start) => reader.places[start as usize + index],
+                };
+                match place {
+                    Some(place) => builder.read(usize::from(place), reader)?,
+                    None => reader.skip()?,
+                }
+            }
+            reader.end_object(&head);
+        }
+        Token::Map(head) => {
+            while reader.next_entry(&head)? {
+                let place = match reader.token()? {
+                    Token::String(Text::Str(name)) => T::FIELDS.iter().position(|(field, _)| *field == name),
+                    other => return Err(mismatch("the name of a field", &other, reader)),
+                };
+                match place {
+                    Some(place) => builder.read(place, reader)?,
+                    None => reader.skip()?,
+                }
+            }
+        }
+        other => return Err(mismatch(T::SHAPE.classes[0], &other, reader)),
+    }
+    builder.finish()
+}
+
+/// The name of a constant of an enum: an object with a name, or only the name.
+pub fn read_constant<'a>(
+    token: Token<'a>,
+    reader: &mut Reader<'a, '_>,
+    class: &'static str,
+) -> Result<std::borrow::Cow<'a, str>, HessianError> {
+    let head = match token {
+        Token::String(Text::Str(name)) => return Ok(name),
+        Token::Object(head) => head,
+        other => return Err(mismatch(class, &other, reader)),
+    };
+    let found = reader.class_name(head.class);
+    // A constant with a body has a class of its own: the enum's name, `$` and a number.
+    let is_body = |rest: &str| {
+        rest.strip_prefix('$')
+            .is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    if !found
+        .strip_prefix(class)
+        .is_some_and(|rest| rest.is_empty() || is_body(rest))
+    {
+        return Err(HessianError::WrongClass {
+            at: reader.token_at,
+            expected: class,
+            found: found.into(),
+        });
+    }
+    let at = reader.field_names(head.class).position(|field| field == "name");
+    let Some(at) = at else {
+        return Err(HessianError::MissingField { class, field: "name" });
+    };
+    let mut constant = None;
+    for index in 0..reader.field_count(head.class) {
+        if index == at {
+            constant = Some(super::HessianDecode::decode_next(reader)?);
+        } else {
+            reader.skip()?;
+        }
+    }
+    reader.end_object(&head);
+    Ok(constant.expect("the position is one of the fields"))
+}
+
+/// The error for a value that is of no class of an enum's variants.
+pub fn no_variant(expected: &'static str, found: &Token<'_>, reader: &Reader<'_, '_>) -> HessianError {
+    match found {
+        Token::Object(head) => HessianError::WrongClass {
+            at: reader.token_at,
+            expected,
+            found: reader.class_name(head.class).into(),
+        },
+        other => mismatch(expected, other, reader),
+    }
+}
+
+impl Reader<'_, '_> {
+    /// How the fields of `class` go into a type of this shape. Made once for the objects of a message that meet it.
+    fn plan(&mut self, class: ClassId, shape: &'static Shape) -> Result<Plan, HessianError> {
+        let address = std::ptr::from_ref(shape).addr();
+        if let Some(plan) = self.classes[class.index()].plan
+            && plan.shape == address
+        {
+            return Ok(plan);
+        }
+        let found = self.class_name(class);
+        if !shape.classes.contains(&found.as_ref()) {
+            return Err(HessianError::WrongClass {
+                at: self.token_at,
+                expected: shape.classes[0],
+                found: found.into(),
+            });
+        }
+        let is_java_order = self.field_count(class) == shape.names.len()
+            && self
+                .field_names(class)
+                .zip(shape.names)
+                .all(|(found, name)| found == *name);
+        let places = (!is_java_order).then(|| {
+            let start = self.places.len() as u32;
+            let found: Vec<Option<u16>> = self
+                .field_names(class)
+                .map(|found| {
+                    let index = shape.names.iter().position(|name| *name == found)?;
+                    Some(shape.places[index])
+                })
+                .collect();
+            self.places.extend(found);
+            start
+        });
+        let plan = Plan { shape: address, places };
+        self.classes[class.index()].plan = Some(plan);
+        Ok(plan)
+    }
+}
