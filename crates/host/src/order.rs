@@ -66,6 +66,10 @@ pub(crate) enum Then {
     },
     Healed,
     Created,
+    /// The log says that the group is destroyed, and has yet to say it where damage of its last batch cannot take it.
+    Ended {
+        file: Option<FileName>,
+    },
     Destroyed {
         file: Option<FileName>,
     },
@@ -165,6 +169,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 Then::Cut { meta } => self.was_cut(id, &meta),
                 Then::Rebuild { meta } => self.rebuild(id, meta, now, out)?,
                 Then::Created => self.created(id, now, out)?,
+                Then::Ended { file } => {
+                    let records = vec![Record::Destroy { group: id }];
+                    self.stage(id, records, Then::Destroyed { file }, now)?;
+                }
                 Then::Destroyed { file } => self.destroyed(id, file, out),
                 Then::Nothing => {}
                 Then::Healed => out.push(HostAction::Note(HostNote::Recovered { group: id })),

@@ -420,10 +420,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             file = stopped.group.snapshot_file;
         }
         self.misfits.remove(&id);
-        self.stage(id, vec![Record::Destroy { group: id }], Then::Destroyed { file }, now)
+        self.stage(id, vec![Record::Destroy { group: id }], Then::Ended { file }, now)
     }
 
-    /// The log says durably that the group is gone.
+    /// The log says durably that the group is gone, twice: the second batch proves the first. Damage of a last batch is
+    /// taken for a torn tail, and would bring a group back that nobody asks to be destroyed any more.
     pub(crate) fn destroyed(&mut self, id: GroupId, file: Option<FileName>, out: &mut Vec<HostAction<S::Response>>) {
         self.theatre.destroying.remove(&id);
         self.checker.forget(id);

@@ -94,6 +94,29 @@ fn a_replica_that_missed_the_beginning_waits_empty_for_a_snapshot() {
 }
 
 #[test]
+fn a_group_that_is_told_to_be_destroyed_stays_so_when_the_last_batch_of_an_idle_log_is_damaged() {
+    let mut cluster = Cluster::founded(3);
+    cluster.ticks(5);
+    let new = child(&cluster);
+    act(&mut cluster, 1, Action::Create(Box::new(new)));
+    for node in 2..=3 {
+        cluster.stop(node);
+    }
+    act(&mut cluster, 1, Action::Destroy { group: CHILD });
+    cluster.until("its end", |c| c.told.contains(&(1, Told::Destroyed(CHILD))));
+    cluster.stop(1);
+    let mut disk = cluster.disks[&1].clone();
+    let files = disk.list().expect("readable");
+    let mut logs = files.iter().filter(|(name, _)| name.as_str().ends_with(".seg"));
+    let (log, len) = logs.next_back().expect("there is a log");
+    let bytes = disk.read(log, 0, *len as usize).expect("readable");
+    let last = bytes.iter().rposition(|byte| *byte != 0).expect("it was written to");
+    disk.flip_bit(log, last as u64, 0);
+    cluster.start(1).expect("a damaged tail is no reason to refuse");
+    assert!(cluster.hosts[&1].is_tombstoned(CHILD));
+}
+
+#[test]
 fn a_destroyed_group_never_comes_back() {
     let mut cluster = Cluster::founded(3);
     create_everywhere(&mut cluster);
