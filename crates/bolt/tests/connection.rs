@@ -441,4 +441,5 @@ fn a_flood_of_heartbeats_to_a_side_whose_answers_are_not_read_stops_being_read()
         assert_eq!(server.step(), None);
     }
     assert_eq!(acks + server.sends().len(), 1000);
+    assert_eq!(server.connection.counters().heartbeats_answered, 1000);
 }

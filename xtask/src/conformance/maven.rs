@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::versions::{Client, Hessian, HessianPeer, Seata};
+use super::versions::{Bolt, Client, Hessian, HessianPeer, Seata};
 
 /// Compiles the bank against `client`; gives the class path to run it with.
 pub fn build_bank(java: &Path, out: &Path, pins: &Seata, client: &Client) -> Result<String> {
@@ -38,6 +38,21 @@ pub fn build_hessian_peer(java: &Path, out: &Path, pins: &Hessian, peer: &Hessia
         ("hessian.version", &peer.version),
         ("hessian.package", &peer.package),
         ("servlet.version", &pins.servlet),
+        ("out", &out.display().to_string()),
+    ];
+    maven(java, &properties, &["compile"])?;
+    Ok(format!(
+        "{}:{}",
+        out.join("classes").display(),
+        read(&out.join("classpath.txt"))?
+    ))
+}
+
+/// Compiles the bolt peer against its library; gives the class path to run it with.
+pub fn build_bolt_peer(java: &Path, out: &Path, pins: &Bolt) -> Result<String> {
+    let properties = [
+        ("bolt.version", &pins.version),
+        ("slf4j.version", &pins.slf4j),
         ("out", &out.display().to_string()),
     ];
     maven(java, &properties, &["compile"])?;

@@ -7,6 +7,7 @@
 )]
 
 mod bank;
+mod bolt;
 mod cases;
 mod cluster;
 mod hessian;
@@ -46,6 +47,8 @@ enum Suite {
     Seata(SeataArgs),
     /// Java's Hessian libraries and ours read what the other wrote.
     Hessian(hessian::Args),
+    /// Java's bolt library and ours as client and server of each other.
+    Bolt(bolt::Args),
 }
 
 #[derive(clap::Args)]
@@ -107,6 +110,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Suite::Hessian(args) => match skipped(&hessian::NEEDED) {
             Some(code) => Ok(code),
             None => hessian::run(args),
+        },
+        Suite::Bolt(args) => match skipped(&bolt::NEEDED) {
+            Some(code) => Ok(code),
+            None => bolt::run(args),
         },
     }
 }

@@ -11,6 +11,16 @@ use serde::Deserialize;
 pub struct Versions {
     pub seata: Seata,
     pub hessian: Hessian,
+    pub bolt: Bolt,
+}
+
+/// What the bolt suite pins.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bolt {
+    /// Of `com.alipay.sofa:bolt`.
+    pub version: String,
+    pub slf4j: String,
 }
 
 /// What the Hessian suite pins.

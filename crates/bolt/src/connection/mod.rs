@@ -31,6 +31,8 @@ pub struct Counters {
     pub expired_requests: u64,
     /// Requests told that the server is busy: one too many, or the connection was draining.
     pub refused_requests: u64,
+    /// Heartbeats of the other side.
+    pub heartbeats_answered: u64,
     pub heartbeats_sent: u64,
     pub heartbeats_missed: u64,
 }
@@ -372,6 +374,7 @@ impl Connection {
         self.speaks.get_or_insert((version, switch));
         match frame.command {
             Command::Heartbeat { .. } => {
+                self.counters.heartbeats_answered += 1;
                 let status = Status::Success;
                 self.queue(version, switch, id, codec, Command::HeartbeatAck { status })
                     .expect("an empty frame in a version that was read can be written");
