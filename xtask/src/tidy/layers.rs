@@ -43,6 +43,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("crates/hessian", Layer::Codec),
     ("crates/hessian-derive", Layer::Codec),
     ("crates/bolt", Layer::Codec),
+    ("crates/sofarpc-wire", Layer::Codec),
     ("crates/machine", Layer::Seam),
     ("crates/storage", Layer::Seam),
     ("crates/raft", Layer::Core),
@@ -64,9 +65,12 @@ const LAYERS: &[(&str, Layer)] = &[
     ("xtask", Layer::Tool),
 ];
 
-/// The sideways uses that the design names; see docs/adr/0001-tx-gate-uses-tx.md for the last of the cores.
+/// The sideways uses that the design names; see docs/adr/0001-tx-gate-uses-tx.md for the last of the cores and
+/// docs/adr/0004-sofarpc-wire-uses-codecs.md for the codecs.
 const SIDEWAYS: &[(&str, &str)] = &[
     ("crates/hessian", "crates/hessian-derive"),
+    ("crates/sofarpc-wire", "crates/bolt"),
+    ("crates/sofarpc-wire", "crates/hessian"),
     ("crates/host", "crates/raft"),
     ("crates/host", "crates/wal"),
     ("crates/tx-gate", "crates/tx"),
