@@ -105,6 +105,9 @@ pub struct Limits {
     pub snapshots_sent_to_peer_max: usize,
     /// Raft messages to one peer are cut into batches of about this many bytes.
     pub peer_batch_bytes: usize,
+    /// When a node is about to stop, or its disk is too slow: groups that it asks others to lead in one tick. Each costs a
+    /// few messages and an election.
+    pub hand_overs_per_tick: usize,
     /// When a node is lost: groups that ask for another leader in one tick.
     pub takeovers_per_tick: usize,
 }
@@ -120,6 +123,7 @@ impl Default for Limits {
             snapshots_sent_max: 16,
             snapshots_sent_to_peer_max: 8,
             peer_batch_bytes: 1 << 20,
+            hand_overs_per_tick: 1_024,
             takeovers_per_tick: 4_096,
         }
     }

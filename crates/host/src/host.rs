@@ -77,6 +77,8 @@ pub struct Host<S: Service, D> {
     pub(crate) is_leaving: bool,
     /// The group that was looked at last for moving its leadership.
     pub(crate) balanced_to: GroupId,
+    /// And the one that was looked at last for giving it away.
+    pub(crate) handed_over_to: GroupId,
     pub(crate) outbox: BTreeMap<NodeId, Vec<Message>>,
     pub(crate) tokens: Tokens,
     pub(crate) theatre: Theatre<S::Machine>,
@@ -181,6 +183,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             lost_leaders: BTreeMap::new(),
             is_leaving: false,
             balanced_to: GroupId(0),
+            handed_over_to: GroupId(0),
             outbox: BTreeMap::new(),
             tokens: Tokens::default(),
             boot: prng.next_u64(),

@@ -13,8 +13,6 @@ use settle_storage::{Disk, DiskRead};
 
 use crate::{Host, HostAction, HostNote};
 
-/// Groups that are handed over in one tick, at most: each costs a few messages and an election.
-const HAND_OVERS_PER_TICK: usize = 1_024;
 /// Groups that one balancing looks at for each that it moves, at most.
 const LOOKED_AT_PER_MOVE: usize = 64;
 /// A node not heard from for more ticks is given no leadership.
@@ -81,12 +79,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     /// As much of it as one tick may bring.
     pub(crate) fn hand_over_all(&mut self, waited: Duration, out: &mut Vec<HostAction<S::Response>>) {
-        for id in self
-            .groups
-            .led_by(self.identity.incarnation)
-            .into_iter()
-            .take(HAND_OVERS_PER_TICK)
-        {
+        let (us, count) = (self.identity.incarnation, self.config.limits.hand_overs_per_tick);
+        // From where the last tick ended: those that nobody can take hold up no other.
+        for id in self.groups.led_after(us, self.handed_over_to, count) {
+            self.handed_over_to = id;
             self.hand_over(id, waited, out);
         }
     }

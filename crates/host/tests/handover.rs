@@ -5,8 +5,8 @@ mod harness;
 use std::time::Duration;
 
 use harness::{Cluster, GROUP, open};
-use settle_base::NodeId;
-use settle_host::{HostEvent, HostNote, OperatorDone, OperatorError, OperatorOutcome, OperatorRequest};
+use settle_base::{GroupId, NodeId};
+use settle_host::{HostEvent, HostNote, MemberRole, OperatorDone, OperatorError, OperatorOutcome, OperatorRequest};
 use settle_storage::Latency;
 
 fn ask(cluster: &mut Cluster, node: u32, request: OperatorRequest) -> OperatorOutcome {
@@ -37,6 +37,48 @@ fn a_node_that_is_about_to_stop_hands_over_what_it_leads_and_takes_no_more() {
     _ = ask(&mut cluster, new, OperatorRequest::TransferLeader { group: GROUP, to });
     cluster.ticks(3);
     assert!(cluster.leader().is_some_and(|leader| leader != old));
+}
+
+/// Those that nobody can take come first in the order of ids.
+#[test]
+fn a_node_that_is_about_to_stop_hands_over_all_groups_that_another_can_lead() {
+    const GROUPS: u64 = 12;
+    const ALONE: u64 = 4;
+    let mut cluster = Cluster::tuned(3, |config| {
+        config.groups = (1..=GROUPS).map(GroupId).collect();
+        config.leader_moves_per_second = 0;
+        config.limits.hand_overs_per_tick = 2;
+    });
+    cluster.auto_replace = false;
+    cluster.connect_all();
+    let led = |c: &Cluster, node: u32| c.hosts[&node].groups_led() as u64;
+    let all_led = |c: &Cluster| (1..=3).map(|node| led(c, node)).sum::<u64>() == GROUPS;
+    cluster.until("leaders", all_led);
+    // One after the other, all to node 1, and the first ones to it alone.
+    for group in (1..=GROUPS).map(GroupId) {
+        let leads = |c: &Cluster, node: u32| c.hosts[&node].raft(group).is_some_and(|raft| raft.is_leader());
+        let leader = (1..=3).find(|node| leads(&cluster, *node)).expect("each has one");
+        let to = NodeId(1);
+        _ = ask(&mut cluster, leader, OperatorRequest::TransferLeader { group, to });
+        cluster.until("leadership", |c| leads(c, 1));
+        for node in [2, 3].map(NodeId).into_iter().filter(|_| group.0 <= ALONE) {
+            let before = cluster.hosts[&1].raft(group).expect("a member").conf().voters.len();
+            let role = MemberRole::Removed;
+            let remove = OperatorRequest::ChangeMember { group, node, role };
+            cluster.ticks(2);
+            assert_eq!(ask(&mut cluster, 1, remove), Ok(OperatorDone::Begun));
+            cluster.until("fewer members", |c| {
+                let conf = c.hosts[&1].raft(group).expect("a member").conf();
+                conf.voters.len() < before && !conf.is_joint()
+            });
+        }
+    }
+    cluster.tick();
+    assert_eq!(led(&cluster, 1), GROUPS);
+    _ = ask(&mut cluster, 1, OperatorRequest::HandOverAll);
+    cluster.ticks(GROUPS as u32);
+    assert_eq!(led(&cluster, 1), ALONE);
+    assert!(all_led(&cluster));
 }
 
 /// Its disk syncs so slowly that the others commit what it cannot apply.

@@ -5,7 +5,6 @@
 //! loop's own thread; everything else that waits is elsewhere and sends into a bounded queue.
 
 mod embedded;
-mod hand_over;
 pub mod metrics;
 mod observe;
 mod peers;

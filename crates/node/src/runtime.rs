@@ -23,7 +23,6 @@ use tokio::{
 };
 
 use crate::{
-    hand_over,
     metrics::{LoopMetrics, PeerMetrics},
     observe::{self, Observer},
     peers::{self, Events, PeerAddress, PeerEvent, Peers, SharedHello, Source},
@@ -38,6 +37,8 @@ const DISCARDS: usize = 16;
 const SIGNALS: usize = 1_024;
 /// How many events of each kind one turn takes before it flushes.
 const BURST: usize = 1_024;
+/// An orderly stop takes no longer, whatever is left to hand over: whoever stops processes kills them after half a minute.
+const LEAVE_MAX: Duration = Duration::from_secs(10);
 
 pub struct NodeConfig {
     pub host: HostConfig,
@@ -196,7 +197,8 @@ impl RunningNode {
     }
 
     /// Hands this node's leaderships over, stops the loop after what it has begun, then the connections, and joins them
-    /// all. Takes one election timeout at most when nobody takes over.
+    /// all. Ends when an election timeout has passed in which nobody took any over, after ten seconds at the latest; what is
+    /// still led here then is told in the log.
     pub async fn stop(self) {
         // The loop may have ended by itself.
         let _ = self.signals.send(Signal::Stop).await;
@@ -372,10 +374,15 @@ async fn tick_loop(tick: Duration, signals: mpsc::Sender<Signal>, mut stop: Stop
     }
 }
 
-/// The loop was told to stop, and waits for others to lead these groups; not for ever.
+/// The loop was told to stop, and waits for others to lead what it led; not for ever.
 struct Leaving {
-    groups: Vec<(GroupId, NodeId)>,
+    /// Groups that had no leader before.
+    leaderless: usize,
+    /// Led here, or left by this node's leadership and led by nobody that is known here.
+    left: usize,
+    /// By then one of them has to be led elsewhere.
     until: Mono,
+    at_most: Mono,
 }
 
 struct Loop<S: Service, R> {
@@ -485,22 +492,45 @@ where
 
     /// Asks others to lead what this node leads.
     fn leave(&mut self, now: Mono, actions: &mut Vec<HostAction<S::Response>>) {
-        let groups = hand_over::heirs(&self.host.status(now));
-        for &(group, to) in &groups {
-            let request = OperatorRequest::TransferLeader { group, to };
-            self.host.step(HostEvent::Operator(request), now, actions);
-        }
+        let counts = self.host.group_counts();
+        let request = OperatorRequest::HandOverAll;
+        self.host.step(HostEvent::Operator(request), now, actions);
+        let is_alone = self.host.config().nodes.len() == 1;
+        let patience = if is_alone { Duration::ZERO } else { self.patience() };
+        self.leaving = Some(Leaving {
+            leaderless: counts.leaderless,
+            left: counts.led,
+            until: now + patience,
+            at_most: now + LEAVE_MAX,
+        });
+    }
+
+    /// One election timeout.
+    fn patience(&self) -> Duration {
         let config = self.host.config();
-        let until = now + config.tick * config.election_ticks;
-        self.leaving = Some(Leaving { groups, until });
+        config.tick * config.election_ticks
     }
 
     /// Whether nothing keeps the loop after it was told to stop.
-    fn has_left(&self) -> bool {
-        let now = self.clock.now();
-        self.leaving
-            .as_ref()
-            .is_some_and(|leaving| now >= leaving.until || hand_over::is_done(&self.host.status(now), &leaving.groups))
+    fn has_left(&mut self) -> bool {
+        let (now, patience, counts) = (self.clock.now(), self.patience(), self.host.group_counts());
+        let is_alone = self.host.config().nodes.len() == 1;
+        let Some(leaving) = &mut self.leaving else {
+            return false;
+        };
+        let left = counts.led + counts.leaderless.saturating_sub(leaving.leaderless);
+        if left < leaving.left {
+            leaving.left = left;
+            leaving.until = (now + patience).min(leaving.at_most);
+        }
+        if left > 0 && now >= leaving.until && !is_alone {
+            tracing::warn!(
+                led = counts.led,
+                leaderless = counts.leaderless,
+                "nobody took these groups over; they elect when they miss this server"
+            );
+        }
+        left == 0 || now >= leaving.until
     }
 
     /// Hands a peer's event to the host, unless it came on a connection that is over.
@@ -584,10 +614,12 @@ where
             | HostNote::TooManyWitnesses { .. }
             | HostNote::GroupStopped { .. }
             | HostNote::Quarantined { .. }
-            | HostNote::HashesDivided { .. }
-            | HostNote::HandsOver { .. } => {
-                tracing::warn!(?note, "host");
+            | HostNote::HashesDivided { .. } => tracing::warn!(?note, "host"),
+            // Thousands in an orderly stop, and no fault.
+            HostNote::HandsOver { .. } | HostNote::FollowsLeader { .. } if self.leaving.is_some() => {
+                tracing::debug!(?note, "host");
             }
+            HostNote::HandsOver { .. } => tracing::warn!(?note, "host"),
             _ => tracing::info!(?note, "host"),
         }
     }
