@@ -84,7 +84,10 @@ enum ClusterCommand {
 #[derive(clap::Subcommand, Debug)]
 enum VersionCommand {
     /// Let all servers go by a new version, once all of them run a build that can. It never falls again. Ask the leader.
-    Raise { version: u32 },
+    Raise {
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        version: u32,
+    },
 }
 
 #[derive(clap::Subcommand, Debug)]
@@ -177,7 +180,9 @@ pub fn run(args: CtlArgs) -> anyhow::Result<()> {
         CtlCommand::Group(GroupCommand::ResetMembers { .. }) => print_reset(&value),
         CtlCommand::Group(_) => print_groups(&value),
         CtlCommand::Cluster(ClusterCommand::Version { command: None }) => print_version(&value),
-        CtlCommand::Cluster(ClusterCommand::Version { command: Some(_) }) => print_raised(&value),
+        CtlCommand::Cluster(ClusterCommand::Version {
+            command: Some(VersionCommand::Raise { version }),
+        }) => print_raised(&value, version),
         CtlCommand::Tx(TxCommand::List { .. }) => print_list(&value),
         CtlCommand::Tx(TxCommand::Show { .. }) => print_tx(&value),
     }
@@ -242,23 +247,19 @@ fn print_version(answer: &Value) {
     print_table(&table);
 }
 
-fn print_raised(answer: &Value) {
-    println!(
-        "Asked of {} groups. `settle ctl cluster version` shows what is in force.",
-        answer["groups"]
-    );
+fn print_raised(answer: &Value, version: u32) {
+    let (groups, leaderless) = (&answer["groups"], &answer["leaderless"]);
     let ask: Vec<String> = rows(&answer["ask"]).iter().map(text).collect();
-    if !ask.is_empty() {
-        println!(
-            "Other groups are led by other servers; ask them too: {}.",
-            ask.join(", ")
-        );
+    if *groups == 0 && *leaderless == 0 && ask.is_empty() {
+        println!("Every group of this server goes by cluster version {version} already, or by a later one.");
+        return;
     }
-    if answer["leaderless"] != 0 {
-        println!(
-            "{} groups have no leader at the moment; ask again.",
-            answer["leaderless"]
-        );
+    println!("Begun in groups that this server leads: {groups}. `settle ctl cluster version` shows what is in force.");
+    if !ask.is_empty() {
+        println!("Others are led by other servers; ask these too: {}.", ask.join(", "));
+    }
+    if *leaderless != 0 {
+        println!("Without a leader at the moment: {leaderless}; ask again.");
     }
 }
 

@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, State},
+    extract::{FromRequest, Path, Query, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use settle_base::{ErrorCode, GroupId, NodeId, PeerId, Retryable};
 use settle_host::{GROUPS_TOLD, HostStatus, OperatorDone, OperatorError, OperatorRequest};
 use settle_node::{NodeHandle, NodeStopped};
@@ -113,6 +113,20 @@ impl IntoResponse for ApiError {
             "retryable": self.retryable.to_string(),
         });
         (self.status, Json(body)).into_response()
+    }
+}
+
+/// A request's JSON. What is wrong with it is told as every other error is.
+struct Body<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Body<T>, ApiError> {
+        match Json::from_request(request, state).await {
+            Ok(Json(body)) => Ok(Body(body)),
+            Err(rejection) => Err(ApiError::bad_request(rejection.body_text())),
+        }
     }
 }
 
@@ -327,7 +341,7 @@ async fn status_of_leader(api: &Api) -> Result<HostStatus, ApiError> {
 
 async fn replace(
     State(api): State<Arc<Api>>,
-    Json(NodeNumber { node }): Json<NodeNumber>,
+    Body(NodeNumber { node }): Body<NodeNumber>,
 ) -> Result<StatusCode, ApiError> {
     let request = OperatorRequest::ReplaceMember {
         node: NodeId(node),
@@ -340,7 +354,7 @@ async fn replace(
 async fn transfer_group_leader(
     State(api): State<Arc<Api>>,
     Path(id): Path<u64>,
-    Json(NodeNumber { node }): Json<NodeNumber>,
+    Body(NodeNumber { node }): Body<NodeNumber>,
 ) -> Result<StatusCode, ApiError> {
     let (group, to) = (GroupId(id), NodeId(node));
     operate(&api, OperatorRequest::TransferLeader { group, to }).await?;
@@ -381,7 +395,7 @@ struct LostJson {
 
 async fn reset_members(
     State(api): State<Arc<Api>>,
-    Json(Reset { group, survivors }): Json<Reset>,
+    Body(Reset { group, survivors }): Body<Reset>,
 ) -> Result<Json<ResetJson>, ApiError> {
     let request = OperatorRequest::ResetMembers {
         group: GroupId(group),
@@ -422,7 +436,7 @@ async fn operate(api: &Api, request: OperatorRequest) -> Result<OperatorDone, Ap
 
 async fn transfer_leader(
     State(api): State<Arc<Api>>,
-    Json(NodeNumber { node }): Json<NodeNumber>,
+    Body(NodeNumber { node }): Body<NodeNumber>,
 ) -> Result<StatusCode, ApiError> {
     status_of_leader(&api).await?;
     let groups = api.node.inspect(|host| host.group_ids().collect::<Vec<_>>());

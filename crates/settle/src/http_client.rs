@@ -41,7 +41,29 @@ fn answer(url: &str, result: Result<ureq::http::Response<ureq::Body>, ureq::Erro
         .read_to_string()
         .with_context(|| format!("cannot read the answer of {url}"))?;
     if !response.status().is_success() {
-        bail!("{url} answered {}: {}", response.status(), body.trim());
+        match serde_json::from_str(&body) {
+            Ok(Refusal {
+                code,
+                message,
+                retryable,
+            }) => {
+                let again = if retryable == "yes" {
+                    " (it may be asked again)"
+                } else {
+                    ""
+                };
+                bail!("{code}: {message}{again}\n  Explained in docs/errors/{code}.md");
+            }
+            Err(_) => bail!("{url} answered {}: {}", response.status(), body.trim()),
+        }
     }
     Ok(body)
+}
+
+/// What the server says of every error.
+#[derive(serde::Deserialize)]
+struct Refusal {
+    code: String,
+    message: String,
+    retryable: String,
 }

@@ -58,6 +58,8 @@ pub struct WalStats {
     pub segments_begun: u64,
     /// Of these, those that are dead ones zeroed.
     pub segments_recycled: u64,
+    /// Dead segments kept to be the next ones.
+    pub spares: u64,
 }
 
 /// One node's log. See the crate's head for the format and the rules.
@@ -448,6 +450,7 @@ impl Wal {
         WalStats {
             segments: self.segments.len() as u64,
             segment_bytes: self.segments.values().sum(),
+            spares: self.spares.count() as u64,
             ..self.stats
         }
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use settle_host::{OperatorDone, OperatorRequest, STAGES, Timeline};
 use settle_telemetry::Clock;
 
-use super::{Api, ApiError, operate};
+use super::{Api, ApiError, Body, operate};
 use crate::server::BUILD_VERSION;
 
 #[derive(Serialize)]
@@ -87,7 +87,7 @@ pub(super) struct RaisedJson {
 
 pub(super) async fn raise_version(
     State(api): State<Arc<Api>>,
-    Json(Raise { version }): Json<Raise>,
+    Body(Raise { version }): Body<Raise>,
 ) -> Result<Json<RaisedJson>, ApiError> {
     let at_ms = Clock::wall().as_millis() as u64;
     let request = OperatorRequest::RaiseClusterVersion { version, at_ms };
