@@ -63,6 +63,20 @@ pub fn build_bolt_peer(java: &Path, out: &Path, pins: &Bolt) -> Result<String> {
     ))
 }
 
+/// Compiles the SOFARPC peer; gives the class path to run it with.
+pub fn build_sofarpc_peer(java: &Path, out: &Path, pins: &Bolt) -> Result<String> {
+    let names: Vec<String> = pins.sofarpc.keys().map(|name| format!("{name}.version")).collect();
+    let out_dir = out.display().to_string();
+    let mut properties: Vec<(&str, &String)> = names.iter().map(String::as_str).zip(pins.sofarpc.values()).collect();
+    properties.push(("out", &out_dir));
+    maven(java, &properties, &["compile"])?;
+    Ok(format!(
+        "{}:{}",
+        out.join("classes").display(),
+        read(&out.join("classpath.txt"))?
+    ))
+}
+
 /// Resolves the original server; gives the class path to run it with.
 pub fn resolve_server(java: &Path, out: &Path, pins: &Seata) -> Result<String> {
     let list = out.join("server-classpath.txt");

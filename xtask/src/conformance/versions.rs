@@ -1,6 +1,6 @@
 //! `conformance/versions.toml`.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -21,6 +21,8 @@ pub struct Bolt {
     /// Of `com.alipay.sofa:bolt`.
     pub version: String,
     pub slf4j: String,
+    /// Of `com.alipay.sofa:sofa-rpc-all` and of what it uses, by the names of the properties in its pom.
+    pub sofarpc: BTreeMap<String, String>,
 }
 
 /// What the Hessian suite pins.

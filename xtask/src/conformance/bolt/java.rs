@@ -11,6 +11,11 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::link::{Link, PATIENCE};
 
+/// The main class of the library's peer.
+pub const BOLT: &str = "settle.conformance.bolt.Peer";
+/// The main class of the framework's peer.
+pub const SOFARPC: &str = "settle.conformance.sofarpc.Peer";
+
 pub struct Java {
     child: Child,
     orders: ChildStdin,
@@ -21,15 +26,15 @@ pub struct Java {
 }
 
 impl Java {
-    /// Starts `settle.conformance.bolt.Peer` and waits until it is ready.
-    pub fn start(class_path: &str, open: &[String], properties: &[&str], args: &[&str]) -> Result<Java> {
+    /// Starts the class `main` and waits until it is ready.
+    pub fn start(class_path: &str, main: &str, open: &[String], properties: &[&str], args: &[&str]) -> Result<Java> {
         let mut command = Command::new("java");
         for package in open {
             command.arg("--add-opens").arg(format!("{package}=ALL-UNNAMED"));
         }
         let mut child = command
             .args(properties.iter().map(|property| format!("-D{property}")))
-            .args(["-cp", class_path, "settle.conformance.bolt.Peer"])
+            .args(["-cp", class_path, main])
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -11,7 +11,7 @@ use settle_bolt::{CloseReason, Codec, Config, Outcome, Status, Switch, Version};
 
 use super::{
     Case,
-    java::Java,
+    java::{BOLT, Java},
     link::{Link, PATIENCE, STATUSES, java_hash, string_body},
 };
 
@@ -72,7 +72,7 @@ pub fn play(
 ) -> Result<()> {
     // Heartbeats soon enough to be waited for.
     let properties = ["bolt.tcp.heartbeat.interval=300"];
-    let mut java = Java::start(class_path, open, &properties, &["client"])?;
+    let mut java = Java::start(class_path, BOLT, open, &properties, &["client"])?;
     let link = connect(&mut java, query, "a")?;
     let both = RefCell::new(Both { java, link });
     let both = &both;

@@ -8,7 +8,7 @@ use settle_bolt::{Body, Codec, Config, HeartbeatConfig, Outcome, Status, Switch,
 
 use super::{
     Case,
-    java::Java,
+    java::{BOLT, Java},
     link::{Link, STRING, java_hash, string_body},
 };
 use crate::conformance::process;
@@ -46,7 +46,7 @@ impl Both {
 /// Plays all cases against a Java server that is spoken to as `spoken` says.
 pub fn play(class_path: &str, open: &[String], spoken: (Version, Switch), case: &mut Case<'_>) -> Result<()> {
     let port = process::free_ports(1)?[0];
-    let java = Java::start(class_path, open, &[], &["server", &port.to_string()])?;
+    let java = Java::start(class_path, BOLT, open, &[], &["server", &port.to_string()])?;
     let config = Config {
         speaks: Some(spoken),
         // The ids wrap at once.

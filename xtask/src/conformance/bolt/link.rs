@@ -30,8 +30,12 @@ pub struct Link {
     pub held: Vec<(ServedId, String)>,
     /// Requests whose text begins so are held.
     pub hold: &'static str,
+    /// What answers requests in the place of an echo; `None` from it leaves a request unanswered.
+    pub service: Option<Service>,
     pub closed: Option<CloseReason>,
 }
+
+pub type Service = fn(&Body) -> Result<Option<(Status, Body)>>;
 
 impl Link {
     pub fn new(stream: TcpStream, config: Config) -> Result<Link> {
@@ -45,6 +49,7 @@ impl Link {
             heard: Vec::new(),
             held: Vec::new(),
             hold: "hold:",
+            service: None,
             closed: None,
         })
     }
@@ -126,6 +131,12 @@ impl Link {
 
     fn act(&mut self, event: Event) -> Result<()> {
         match event {
+            Event::Request { served, body, .. } if self.service.is_some() => {
+                let answered = self.service.context("it was just there")?(&body)?;
+                if let Some((status, body)) = answered {
+                    self.connection.respond(served, status, body)?;
+                }
+            }
             Event::Request { served, body, .. } => {
                 let text = text_of(&body)?;
                 self.heard.push(text.clone());

@@ -1,9 +1,12 @@
-//! `cargo xtask conformance bolt`: Java's bolt library and ours as client and server of each other.
+//! `cargo xtask conformance bolt`: Java's bolt library and SOFARPC, and ours, as client and server of
+//! each other.
 
 mod java;
 mod java_client;
 mod java_server;
 mod link;
+mod sofarpc_client;
+mod sofarpc_server;
 
 use std::process::{Command, ExitCode};
 
@@ -46,8 +49,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let out = target_dir(root)?.join("conformance/bolt");
     let class_path = maven::build_bolt_peer(&root.join("conformance/bolt/java"), &out, &pins.bolt)?;
     let peer = format!("com.alipay.sofa:bolt:{}", pins.bolt.version);
+    let sofarpc_path = maven::build_sofarpc_peer(
+        &root.join("conformance/bolt/sofarpc"),
+        &target_dir(root)?.join("conformance/sofarpc"),
+        &pins.bolt,
+    )?;
+    let sofarpc = format!("com.alipay.sofa:sofa-rpc-all:{}", pins.bolt.sofarpc["sofarpc"]);
     if args.prepare {
-        println!("ready: {peer}");
+        println!("ready: {peer}, {sofarpc}");
         return Ok(ExitCode::SUCCESS);
     }
     let mut report = Report {
@@ -75,6 +84,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             java_server::play(&class_path, &pins.hessian.open, (version, switch), case)
         })?;
     }
+    report.part(&sofarpc, "client", "v1", |case| {
+        sofarpc_client::play(&sofarpc_path, &pins.hessian.open, case)
+    })?;
+    report.part(&sofarpc, "server", "v1", |case| {
+        sofarpc_server::play(&sofarpc_path, &pins.hessian.open, case)
+    })?;
     ensure!(report.passed + report.failed > 0, "no case fits the filter");
     println!("{} passed, {} failed", report.passed, report.failed);
     Ok(ExitCode::from(u8::from(report.failed > 0)))
@@ -113,7 +128,7 @@ impl Report {
             }
         })
         .with_context(|| format!("{peer} as {role}, {spoken}"))?;
-        println!("{peer} as {role:<8} {spoken:<10} {passed:>3} passed, {failed} failed");
+        println!("{peer:<37} as {role:<8} {spoken:<10} {passed:>3} passed, {failed} failed");
         self.passed += passed;
         self.failed += failed;
         Ok(())
