@@ -2,25 +2,29 @@
 //! and a clock that is a number. A seed decides everything, so a failure is a seed.
 //!
 //! `world.rs` is the loop, `turns.rs` a node's turn, `links.rs` and `lives.rs` its connections and its lives;
-//! `network.rs`, `nemesis.rs` what goes wrong; `invariants/` what must hold at every step, one property per file;
-//! `register/` and `tx/` bring clients and the judge of their history. A seed ends with a liveness phase: faults off,
-//! everything must heal and every replica be equal. `script.rs` and `shrink.rs` make a failure readable.
+//! `network.rs`, `nemesis.rs` what goes wrong, `moves.rs` what operators do meanwhile; `invariants/` what must hold at
+//! every step, one property per file; `register/`, `range/` and `tx/` bring clients and the judge of their history. A seed
+//! ends with a liveness phase: faults off, everything must heal and every replica be equal; and some then lose a leader in
+//! its sleep (`rest.rs`). `script.rs` and `shrink.rs` make a failure readable.
 //!
 //! The fault model: a disk keeps what was synced; fewer than a quorum of the voters have lost anything at one time
 //! (a wiped directory, or a log tail that may have held something acknowledged).
 
+mod clients;
 mod coverage;
 mod failure;
 mod health;
 mod invariants;
 mod links;
 mod lives;
+mod moves;
 pub mod mutants;
 mod nemesis;
 mod network;
 mod plan;
 mod range;
 mod register;
+mod rest;
 mod script;
 mod shape;
 pub mod shrink;
@@ -162,7 +166,7 @@ pub struct Report {
 pub fn run(scenario: Scenario, seed: u64, mut options: Options) -> Report {
     match scenario {
         Scenario::Raft => {
-            options.shape.has_witnesses = true;
+            options.shape.varies_members = true;
             world::run(scenario.name(), seed, options, register::Registers::new)
         }
         Scenario::Tx => {

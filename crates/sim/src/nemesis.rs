@@ -51,6 +51,9 @@ impl<W: Workload> World<W> {
         if self.may_slip && self.prng.percent(4) {
             return self.slip(node);
         }
+        if self.moves_groups && self.prng.percent(25) {
+            return self.begin_move();
+        }
         match self.prng.below(126) {
             0..18 => self.crash(node, true, None),
             18..21 => self.crash(node, false, None),
@@ -78,7 +81,7 @@ impl<W: Workload> World<W> {
         }
     }
 
-    fn some_group(&mut self) -> GroupId {
+    pub(crate) fn some_group(&mut self) -> GroupId {
         self.groups[self.prng.below(self.groups.len() as u64) as usize]
     }
 
@@ -156,7 +159,7 @@ impl<W: Workload> World<W> {
         self.end_later(Spell::Partition, 300_000, 5_000_000);
     }
 
-    fn block_pairs(&mut self, is_blocked: impl Fn(usize, usize) -> bool) {
+    pub(crate) fn block_pairs(&mut self, is_blocked: impl Fn(usize, usize) -> bool) {
         for a in 0..self.nodes.len() {
             for b in 0..self.nodes.len() {
                 if a != b && is_blocked(a, b) {
@@ -179,7 +182,7 @@ impl<W: Workload> World<W> {
         self.end_later(Spell::Partition, 200_000, 3_000_000);
     }
 
-    fn isolate(&mut self, node: usize) {
+    pub(crate) fn isolate(&mut self, node: usize) {
         self.tell(format_args!("node {} is isolated", self.id(node)));
         self.block_pairs(|a, b| a == node || b == node);
     }
@@ -423,7 +426,9 @@ impl<W: Workload> World<W> {
         let host = self.nodes[leader].host.as_ref().expect("it leads");
         let conf = host.raft(group).expect("it leads").conf();
         let is_missing = |peer: &Option<PeerId>| peer.is_some_and(|peer| !conf.voters.contains(&peer));
-        let Some(node) = peers.iter().position(is_missing) else {
+        // Full replicas first: witnesses have to be a minority.
+        let missing = (0..peers.len()).filter(|node| is_missing(&peers[*node]));
+        let Some(node) = missing.min_by_key(|node| self.nodes[*node].is_witness) else {
             return;
         };
         let is_learner = peers[node].is_some_and(|peer| conf.learners.contains(&peer));
@@ -481,7 +486,7 @@ impl<W: Workload> World<W> {
         self.schedule(after, Happening::PowerFails { node, boot });
     }
 
-    fn end_later(&mut self, spell: Spell, least_us: u64, most_us: u64) {
+    pub(crate) fn end_later(&mut self, spell: Spell, least_us: u64, most_us: u64) {
         let after = self.prng.between(least_us, most_us);
         self.schedule(after, Happening::Ends(spell));
     }

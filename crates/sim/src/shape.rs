@@ -13,8 +13,9 @@ pub struct Shape {
     pub groups: u64,
     /// Faults happen for so long, in simulated microseconds.
     pub faults_us: u64,
-    /// In some seeds a minority of the nodes are witnesses, which have no machines.
-    pub has_witnesses: bool,
+    /// In some seeds a minority of the nodes are witnesses, which have no machines; in others groups are moved between
+    /// the nodes, most of their voters at once.
+    pub varies_members: bool,
 }
 
 impl Default for Shape {
@@ -23,7 +24,7 @@ impl Default for Shape {
             nodes: 0,
             groups: 0,
             faults_us: 50_000_000,
-            has_witnesses: false,
+            varies_members: false,
         }
     }
 }

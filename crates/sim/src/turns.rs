@@ -111,7 +111,10 @@ impl<W: Workload> World<W> {
                 }
                 Ok(())
             }
-            HostNote::MembersChanged { group, index, conf } => self.invariants.changed_members(*group, *index, conf),
+            HostNote::MembersChanged { group, index, conf } => {
+                self.members_changed(node, *group, conf);
+                self.invariants.changed_members(*group, *index, conf)
+            }
             HostNote::Adopted { as_founder, .. } => {
                 let n = &self.nodes[node];
                 let incarnation = n.host.as_ref().expect("it just spoke").identity().incarnation;
@@ -189,7 +192,12 @@ impl<W: Workload> World<W> {
 
     /// Where no machine slipped, none is to be found unlike the others.
     fn only_after_a_slip(&self, group: GroupId, what: String) -> Checked {
-        match self.slipped.contains(&group) {
+        let workload = self.workload.as_ref().expect("it is lent only during a call");
+        let hosts = self.nodes.iter().filter_map(|node| node.host.as_ref());
+        // Perhaps in this very turn.
+        let mut machines = hosts.filter_map(|host| host.machine(group));
+        let has_slipped = machines.any(|machine| workload.slips_of(machine) != 0);
+        match has_slipped || self.slipped.contains(&group) {
             true => Ok(()),
             false => Err(Broken::new("state equality", what)),
         }
@@ -224,6 +232,11 @@ impl<W: Workload> World<W> {
             let raft = host.raft(group).expect("it was there above");
             is_voter &= raft.conf().voters.contains(&raft.id()) && raft.conf().outgoing.is_empty();
             is_recovering |= raft.is_recovering();
+            if self.moves.contains_key(&group) && raft.is_leader() {
+                self.move_on(node, group);
+            }
+            let host = self.nodes[node].host.as_ref().expect("it just had its turn");
+            let raft = host.raft(group).expect("it was there above");
             let is_calm = self.are_faults_off && self.churns_members;
             if is_calm && raft.is_leader() && self.nodes[node].inbox.is_empty() && self.prng.percent(5) {
                 self.restore_members(node, group);

@@ -34,6 +34,9 @@ pub(crate) trait Workload {
     fn clients(&self) -> usize;
     /// Before the run begins: no more clients than this.
     fn keep_clients(&mut self, most: usize);
+    /// Before the run begins: many clients that mostly read the same few things, so that two halves of a cluster which
+    /// both answer are heard to contradict each other.
+    fn crowd(&mut self) {}
 
     fn begin(&mut self, io: &mut Io<RequestOf<Self>>);
     fn wake(&mut self, timer: u64, io: &mut Io<RequestOf<Self>>) -> Checked;

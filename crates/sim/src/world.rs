@@ -93,6 +93,10 @@ pub(crate) enum Happening<W: Workload> {
         node: usize,
         boot: u64,
     },
+    /// While its members change, a group's leader is cut off from some of those who were there before.
+    CutChange {
+        group: GroupId,
+    },
     /// Its process ends and the next one is of a newer build.
     Upgrade {
         node: usize,
@@ -158,10 +162,16 @@ pub(crate) struct World<W: Workload> {
     pub(crate) upgrades: Option<Prng>,
     /// Operators move members about; no disk is lost meanwhile.
     pub(crate) churns_members: bool,
+    /// When all is over a leader's node is lost.
+    pub(crate) loses_a_leader: Option<Prng>,
     /// One machine at a time may go wrong: the groups compare theirs often.
     pub(crate) may_slip: bool,
     /// Groups in which some machine did.
     pub(crate) slipped: BTreeSet<GroupId>,
+    /// Operators move whole groups to other nodes.
+    pub(crate) moves_groups: bool,
+    /// Who is to vote in a group that is being moved.
+    pub(crate) moves: BTreeMap<GroupId, BTreeSet<NodeId>>,
     /// Nodes whose loss an operator is to declare.
     pub(crate) operator_replaces: Vec<usize>,
     pub(crate) are_faults_off: bool,
@@ -213,10 +223,19 @@ impl<W: Workload> World<W> {
             keeps_script,
             ..
         } = options;
+        // What scenarios learned later has a stream of its own, so that the rest of a seed's world stays what it was.
+        let mut later = Prng::from_parts(&[seed, 0x0c]);
         let mut shape = options.shape;
+        let moves_groups = shape.varies_members && shape.nodes == 0 && later.percent(15);
         shape.draw(&mut prng);
+        if moves_groups {
+            shape.nodes = 5;
+        }
         shape.cut_by(&cut);
         let mut workload = make(&mut prng, &shape);
+        if moves_groups {
+            workload.crowd();
+        }
         if let Some(clients) = cut.clients {
             workload.keep_clients(clients);
         }
@@ -244,8 +263,6 @@ impl<W: Workload> World<W> {
         config.promote_within_entries = prng.below(20);
         config.hibernate_after_ticks = [2, 20, 200][prng.below(3) as usize];
         config.wal.segment_bytes = [8 << 10, 64 << 10, 1 << 20][prng.below(3) as usize];
-        // What scenarios learned later has a stream of its own, so that the rest of a seed's world stays what it was.
-        let mut later = Prng::from_parts(&[seed, 0x0c]);
         config.state_hash_every = [0, 3, 10, 40][later.below(4) as usize];
         let may_slip = [3, 10].contains(&config.state_hash_every) && later.percent(60);
         let mut weather = Weather::draw(&mut prng);
@@ -261,7 +278,7 @@ impl<W: Workload> World<W> {
         }
         let pause_us_max = [400_000, 1_200_000, 3_000_000][prng.below(3) as usize];
         let is_encoding = prng.percent(20);
-        let churns_members = prng.percent(35);
+        let churns_members = prng.percent(35) || moves_groups;
         let witnesses = draw_witnesses(&shape, &mut later);
         config.witness_log_bytes_max = [20 << 10, 256 << 20][later.below(2) as usize];
         let mut nodes = Vec::new();
@@ -307,8 +324,11 @@ impl<W: Workload> World<W> {
             auto_replace,
             pause_us_max,
             upgrades: Some(Prng::from_parts(&[seed, 0x0b])).filter(|own| own.clone().percent(25)),
-            hunts_leaders: hunts_leaders && !cut.hunts_nobody,
+            hunts_leaders: hunts_leaders && !cut.hunts_nobody && !moves_groups,
             churns_members,
+            moves_groups,
+            moves: BTreeMap::new(),
+            loses_a_leader: Some(Prng::from_parts(&[seed, 0x0d])).filter(|own| own.clone().percent(30)),
             may_slip,
             slipped: BTreeSet::new(),
             operator_replaces: Vec::new(),
@@ -401,10 +421,11 @@ impl<W: Workload> World<W> {
         let host = host.expect("a healed cluster is up, and witnesses are a minority");
         let machine = |group| Some((group, host.machine(group)?));
         let machines: Vec<_> = self.groups.iter().filter_map(|group| machine(*group)).collect();
-        workload.finish(&machines)
+        workload.finish(&machines)?;
+        self.lose_a_leader_at_rest()
     }
 
-    fn run_until(&mut self, until: u64, is_done: impl Fn(&World<W>) -> bool) -> Checked {
+    pub(crate) fn run_until(&mut self, until: u64, is_done: impl Fn(&World<W>) -> bool) -> Checked {
         let until = until.min(self.cut.until_us.unwrap_or(u64::MAX));
         let mut next_check = self.now_us;
         while let Some(&Reverse((at, number))) = self.queue.peek() {
@@ -521,6 +542,11 @@ impl<W: Workload> World<W> {
                     self.strike(node);
                 }
             }
+            Happening::CutChange { group } => {
+                if !self.are_faults_off {
+                    self.cut_change(group);
+                }
+            }
             Happening::PowerFails { node, boot } => {
                 if self.is_running(node, boot) && !self.are_faults_off {
                     self.crash(node, true, None);
@@ -619,8 +645,8 @@ fn draw_witnesses(shape: &Shape, prng: &mut Prng) -> BTreeSet<u32> {
     let first = 1 + prng.below(u64::from(shape.nodes)) as u32;
     let second = 1 + first % shape.nodes;
     match shape.nodes {
-        5.. if is_drawn && wants_two && shape.has_witnesses => [first, second].into(),
-        3.. if is_drawn && shape.has_witnesses => [first].into(),
+        5.. if is_drawn && wants_two && shape.varies_members => [first, second].into(),
+        3.. if is_drawn && shape.varies_members => [first].into(),
         _ => BTreeSet::new(),
     }
 }

@@ -40,7 +40,7 @@ impl<M: StateMachine + 'static> Plan<M> {
                 nodes: 0,
                 groups: 1,
                 faults_us: 20_000_000,
-                has_witnesses: false,
+                varies_members: false,
             },
             clients: 5,
         }

@@ -12,7 +12,8 @@ use settle_storage::MemDisk;
 
 use crate::{
     Coverage, Shape,
-    invariants::{Broken, Checked, History},
+    clients::{Asking, Clients, Habits},
+    invariants::{Broken, Checked},
     workload::{Io, Machines, Workload},
 };
 
@@ -22,18 +23,15 @@ const OPERATOR: u64 = 1 << 48;
 const RANGES_MAX: usize = 5;
 
 pub(crate) struct Ranges {
-    clients: Vec<Client>,
-    keys: u32,
+    clients: Clients,
     padding_max: u64,
-    think_us: u64,
-    write_percent: u64,
     operates_us: u64,
-    is_stopped: bool,
-    history: History,
     /// The newest epoch that answered for each key.
     epochs: BTreeMap<u32, u64>,
+    /// What that was when each client's question began.
+    epoch_floors: BTreeMap<u32, u64>,
+    is_stopped: bool,
     asked_splits: u64,
-    retries: u64,
     fates: RefCell<Fates>,
     counted: Counters,
     /// Processes that ended while a machine waited, a source was silent, a group was being created.
@@ -49,96 +47,30 @@ struct Fates {
     ranges: usize,
 }
 
-#[derive(Default)]
-struct Client {
-    number: u64,
-    node: usize,
-    asking: Option<Asking>,
-    /// Timers of earlier tries are of no interest.
-    generation: u64,
-}
-
-#[derive(Clone, Copy)]
-struct Asking {
-    key: u32,
-    value: Option<u64>,
-    /// The newest version that somebody had been told when this began.
-    floor: u64,
-    epoch_floor: u64,
-}
-
 impl Ranges {
     pub(crate) fn new(prng: &mut Prng, _: &Shape) -> Ranges {
         let clients = prng.between(3, 9);
-        Ranges {
-            clients: (0..clients).map(|_| Client::default()).collect(),
-            keys: [8, 16, 64][prng.below(3) as usize],
-            padding_max: [0, 100, 500][prng.below(3) as usize],
+        let keys = [8, 16, 64][prng.below(3) as usize];
+        let padding_max = [0, 100, 500][prng.below(3) as usize];
+        let habits = Habits {
+            clients,
+            keys,
             think_us: prng.between(20_000, 150_000),
             write_percent: prng.between(40, 90),
+            are_faithful: false,
+        };
+        Ranges {
+            clients: Clients::new(habits),
+            padding_max,
             operates_us: [300_000, 800_000, 2_000_000][prng.below(3) as usize],
-            is_stopped: false,
-            history: History::default(),
             epochs: BTreeMap::new(),
+            epoch_floors: BTreeMap::new(),
+            is_stopped: false,
             asked_splits: 0,
-            retries: 0,
             fates: RefCell::default(),
             counted: Counters::default(),
             ended_while: (0, 0, 0),
         }
-    }
-
-    fn ask(&mut self, i: usize, io: &mut Io<Request>) {
-        let client = &mut self.clients[i];
-        client.generation += 1;
-        let timer = (i as u64) << 32 | client.generation;
-        let Some(asking) = client.asking else { return };
-        let Some(node) = io.pick_node() else {
-            return io.wake_in(200_000, timer);
-        };
-        client.node = node;
-        let (client, number, key) = (i as u32, client.number, asking.key);
-        let request = match asking.value {
-            Some(value) => Request::Put(Put {
-                client,
-                number,
-                key,
-                value,
-            }),
-            None => Request::Get { client, number, key },
-        };
-        io.send(node, request);
-        let patience = io.prng.between(500_000, 4_000_000);
-        io.wake_in(patience, timer);
-    }
-
-    fn begin_next(&mut self, i: usize, io: &mut Io<Request>) {
-        if self.is_stopped {
-            return;
-        }
-        let key = io.prng.below(u64::from(self.keys)) as u32;
-        let client = &mut self.clients[i];
-        client.number += 1;
-        let value = ((i as u64 + 1) << 32) | client.number;
-        let value = io.prng.percent(self.write_percent).then_some(value);
-        let floor = self.history.begins(key, value);
-        let epoch_floor = self.epochs.get(&key).copied().unwrap_or(0);
-        client.asking = Some(Asking {
-            key,
-            value,
-            floor,
-            epoch_floor,
-        });
-        self.ask(i, io);
-    }
-
-    fn rest(&mut self, i: usize, io: &mut Io<Request>) {
-        let client = &mut self.clients[i];
-        client.asking = None;
-        client.generation += 1;
-        let timer = (i as u64) << 32 | client.generation;
-        let pause = io.prng.below(self.think_us * 2);
-        io.wake_in(pause, timer);
     }
 
     /// Tells every node, since only the leader's does it.
@@ -146,7 +78,7 @@ impl Ranges {
         if self.is_stopped {
             return;
         }
-        let key = io.prng.below(u64::from(self.keys)) as u32;
+        let key = io.prng.below(u64::from(self.clients.keys())) as u32;
         let splits = io.prng.below(RANGES_MAX as u64 + 1) as usize >= self.fates.borrow().ranges;
         let request = if splits {
             self.asked_splits += 1;
@@ -164,7 +96,8 @@ impl Ranges {
         io.wake_in(pause, OPERATOR);
     }
 
-    fn answered_by(&mut self, key: u32, floor: u64, epoch: u64) -> Checked {
+    fn answered_by(&mut self, client: u32, key: u32, epoch: u64) -> Checked {
+        let floor = self.epoch_floors.get(&client).copied().unwrap_or(0);
         if epoch < floor {
             let what = format!("key {key} is served at version {epoch} of its range, after version {floor} served it");
             return Err(Broken::new("a range's version never falls", what));
@@ -172,6 +105,25 @@ impl Ranges {
         let newest = self.epochs.entry(key).or_insert(0);
         *newest = epoch.max(*newest);
         Ok(())
+    }
+}
+
+fn request(asking: &Asking) -> Request {
+    let Asking {
+        client,
+        number,
+        key,
+        value,
+        ..
+    } = *asking;
+    match value {
+        Some(value) => Request::Put(Put {
+            client,
+            number,
+            key,
+            value,
+        }),
+        None => Request::Get { client, number, key },
     }
 }
 
@@ -196,9 +148,7 @@ impl Workload for Ranges {
     }
 
     fn begin(&mut self, io: &mut Io<Request>) {
-        for i in 0..self.clients.len() {
-            self.rest(i, io);
-        }
+        self.clients.begin(io);
         io.wake_in(3_000_000, OPERATOR);
     }
 
@@ -207,66 +157,39 @@ impl Workload for Ranges {
             self.operate(io);
             return Ok(());
         }
-        let (i, generation) = ((timer >> 32) as usize, timer & u64::from(u32::MAX));
-        if self.clients[i].generation != generation {
-            return Ok(());
-        }
-        if self.clients[i].asking.is_some() {
-            self.retries += 1;
-            self.ask(i, io);
-        } else {
-            self.begin_next(i, io);
-        }
+        let (epochs, floors) = (&self.epochs, &mut self.epoch_floors);
+        let begins = |asking: &Asking| {
+            floors.insert(asking.client, epochs.get(&asking.key).copied().unwrap_or(0));
+        };
+        self.clients.wake(timer, io, begins, request);
         Ok(())
     }
 
     fn answer(&mut self, _node: usize, response: Response, io: &mut Io<Request>) -> Checked {
         let (Response::Put { client, number, .. } | Response::Get { client, number, .. }) = response;
-        let i = client as usize;
-        if self.clients[i].number != number {
-            return Ok(());
-        }
-        let Some(asking) = self.clients[i].asking else {
+        let Some(asking) = self.clients.asked(client, number) else {
             return Ok(());
         };
-        let Asking {
-            key,
-            floor,
-            epoch_floor,
-            ..
-        } = asking;
-        match (response, asking.value) {
-            (Response::Put { version, epoch, .. }, Some(value)) => {
-                self.history.wrote(key, value, floor, version)?;
-                self.answered_by(key, epoch_floor, epoch)?;
+        let epoch = match response {
+            Response::Put { version, epoch, .. } => {
+                self.clients.wrote(&asking, version, io)?;
+                epoch
             }
-            (Response::Get { cell, epoch, .. }, None) => {
-                self.history.read(key, floor, cell.version, cell.value)?;
-                self.answered_by(key, epoch_floor, epoch)?;
+            Response::Get { cell, epoch, .. } => {
+                self.clients.read(&asking, cell.version, cell.value, io)?;
+                epoch
             }
-            (response, _) => {
-                let what = format!("client {i} was told {response:?}, which it did not ask");
-                return Err(Broken::new("answers fit their questions", what));
-            }
-        }
-        self.rest(i, io);
-        Ok(())
+        };
+        self.answered_by(client, asking.key, epoch)
     }
 
     fn node_down(&mut self, node: usize, io: &mut Io<Request>) {
-        for i in 0..self.clients.len() {
-            let client = &mut self.clients[i];
-            if client.node == node && client.asking.is_some() {
-                client.generation += 1;
-                let timer = (i as u64) << 32 | client.generation;
-                let pause = io.prng.between(1_000, 100_000);
-                io.wake_in(pause, timer);
-            }
-        }
+        self.clients.node_down(node, io);
     }
 
     fn stop(&mut self) {
         self.is_stopped = true;
+        self.clients.stop();
     }
 
     /// Also every merge has come to its end.
@@ -276,7 +199,7 @@ impl Workload for Ranges {
         };
         // A range that is nowhere is on its way to a group that is not here yet.
         let is_whole = gaps(machines).is_empty();
-        is_whole && self.clients.iter().all(|c| c.asking.is_none()) && machines.iter().all(|(_, m)| is_settled(m))
+        is_whole && self.clients.is_idle() && machines.iter().all(|(_, m)| is_settled(m))
     }
 
     fn check_machine(&self, group: GroupId, applied: Index, machine: &RangeMap) -> Checked {
@@ -307,7 +230,7 @@ impl Workload for Ranges {
                 let what = format!("group {group} of {}..{} holds key {key}", machine.start, machine.end);
                 return Err(Broken::new("a range holds its own keys", what));
             }
-            if applied.is_multiple_of(64) && !self.history.was_asked(key, cell.value) {
+            if applied.is_multiple_of(64) && !self.clients.history.was_asked(key, cell.value) {
                 let what = format!("key {key} holds {cell:?}, which nobody wrote");
                 return Err(Broken::new("read linearizability", what));
             }
@@ -332,17 +255,17 @@ impl Workload for Ranges {
             let what = format!("between these they are not: {gaps:?}");
             return Err(Broken::new("ranges are disjoint and cover all keys", what));
         }
-        for key in 0..self.keys {
+        for key in 0..self.clients.keys() {
             let owner = machines.iter().find(|(_, m)| m.serves(key));
             let (_, machine) = owner.expect("the ranges cover all keys");
             let cell = machine.get(key);
-            self.history.ends(key, cell.version, cell.value)?;
+            self.clients.history.ends(key, cell.version, cell.value)?;
         }
         Ok(())
     }
 
     fn count(&self, coverage: &mut Coverage) {
-        coverage.client_retries += self.retries;
+        coverage.client_retries += self.clients.retries;
         let c = &self.counted;
         coverage.reproposals += c.proposed_again;
         coverage.range_splits += c.splits;
@@ -374,13 +297,7 @@ impl Workload for Ranges {
     }
 
     fn describe(&self) -> String {
-        let waiting: Vec<_> = (0..self.clients.len())
-            .filter_map(|i| self.clients[i].asking.map(|asking| (i, asking.key)))
-            .collect();
-        format!(
-            "clients and keys {waiting:?} wait for an answer; {} writes told",
-            self.history.writes_told()
-        )
+        self.clients.describe()
     }
 
     fn describe_machine(&self, machine: &RangeMap) -> String {

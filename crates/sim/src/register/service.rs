@@ -36,7 +36,6 @@ pub(crate) struct RegisterService {
     reads: BTreeMap<u64, PendingRead>,
     next_token: u64,
     pub(crate) proposed_again: u64,
-    pub(crate) reads_again: u64,
 }
 
 struct PendingWrite {
@@ -66,7 +65,6 @@ impl RegisterService {
             reads: BTreeMap::new(),
             next_token: 1,
             proposed_again: 0,
-            reads_again: 0,
         }
     }
 }
@@ -126,7 +124,6 @@ impl Service for RegisterService {
             Event::ReadDropped { token, .. } => {
                 if let Some(read) = self.reads.get_mut(&token) {
                     read.is_lost = true;
-                    self.reads_again += 1;
                 }
             }
             Event::Tick => {
