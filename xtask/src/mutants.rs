@@ -1,10 +1,15 @@
 //! `cargo xtask sim --mutants` (and `cargo xtask mutants`): the simulator, run with one deliberate bug at a time, must
 //! catch it, in each of several disjoint ranges of seeds. What caught it and how soon is a page of the documentation.
+//!
+//! All of them run on one build, each with its ranges spread over the cores. What is measured is kept beside that build,
+//! so that a run that was stopped goes on where it was: see [`Measured`].
 
 use std::{
     fmt::Write as _,
     fs,
-    process::{ExitCode, Stdio},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -23,6 +28,9 @@ pub struct Args {
     /// Threads of the simulator. Default: one per core.
     #[arg(long)]
     threads: Option<u64>,
+    /// Measures again what was measured with the same build.
+    #[arg(long)]
+    again: bool,
 }
 
 struct Mutant {
@@ -43,7 +51,8 @@ struct Catch {
 
 /// Builds and runs each mutant; good when the simulator catches all of them everywhere.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mutants = list()?;
+    let simulator = build()?;
+    let mutants = list(&simulator)?;
     for name in &args.only {
         ensure!(mutants.iter().any(|mutant| mutant.name == *name), "no mutant `{name}`");
     }
@@ -60,7 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             median_seeds,
             median_minutes,
             invariants,
-        } = catch(&mutant, args)?;
+        } = catch(&simulator, &mutant, args)?;
         let is_caught = here == ranges;
         *if is_caught { &mut caught } else { &mut missed } += 1;
         let verdict = if is_caught { "" } else { "MISSED, " };
@@ -95,21 +104,40 @@ every range of seeds. Written by `cargo xtask sim --mutants`.
 |---|---|---|---|---|---|---|
 ";
 
-fn list() -> anyhow::Result<Vec<Mutant>> {
-    let output = crate::cargo()
-        .args([
-            "run",
-            "--quiet",
-            "--profile",
-            "sim",
-            "--package",
-            "settle-sim",
-            "--",
-            "mutants",
-        ])
+/// The one build that all are measured with, under a name of its own: whoever builds meanwhile does not change it.
+fn build() -> anyhow::Result<PathBuf> {
+    let target = target_dir();
+    let status = crate::cargo()
+        .args(["build", "--quiet", "--profile", "sim", "--package", "settle-sim"])
+        // A target directory of its own: a mutant must never be taken for the product.
+        .arg("--target-dir")
+        .arg(&target)
+        .env("RUSTFLAGS", "--cfg settle_mutants")
+        .current_dir(crate::root())
+        .status()
+        .context("start cargo to build the simulator")?;
+    ensure!(status.success(), "the simulator does not build");
+    let built = target.join("sim").join("settle-sim");
+    let bytes = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    let dir = target.join(format!("measured-{:016x}", hasher.finish()));
+    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    let simulator = dir.join("settle-sim");
+    if !simulator.exists() {
+        let copy = dir.join("settle-sim.new");
+        fs::copy(&built, &copy).with_context(|| format!("copy {}", built.display()))?;
+        fs::rename(&copy, &simulator).with_context(|| format!("rename {}", copy.display()))?;
+    }
+    Ok(simulator)
+}
+
+fn list(simulator: &Path) -> anyhow::Result<Vec<Mutant>> {
+    let output = Command::new(simulator)
+        .arg("mutants")
         .stderr(Stdio::inherit())
         .output()
-        .context("start cargo to build the simulator")?;
+        .context("start the simulator")?;
     ensure!(output.status.success(), "the simulator does not list its mutants");
     let text = String::from_utf8(output.stdout).context("the list of mutants")?;
     text.lines()
@@ -122,16 +150,30 @@ fn list() -> anyhow::Result<Vec<Mutant>> {
         .collect()
 }
 
-fn catch(mutant: &Mutant, args: &Args) -> anyhow::Result<Catch> {
-    let mut command = crate::cargo();
-    command
-        .args(["run", "--quiet", "--profile", "sim", "--package", "settle-sim"])
-        // A target directory of its own: a mutant must never be taken for the product.
-        .arg("--target-dir")
-        .arg(target_dir())
-        .env("RUSTFLAGS", "--cfg settle_mutants")
-        .current_dir(crate::root())
-        .args(["--", "--mutant", &mutant.name, "--ranges", &args.ranges.to_string()]);
+/// Where the line of a mutant is kept: beside the build that it was measured with.
+struct Measured(PathBuf);
+
+impl Measured {
+    fn of(simulator: &Path, mutant: &Mutant, ranges: u64) -> Measured {
+        Measured(simulator.with_file_name(format!("{}-{ranges}", mutant.name)))
+    }
+
+    fn line(&self) -> Option<String> {
+        fs::read_to_string(&self.0).ok()
+    }
+
+    fn keep(&self, line: &str) -> anyhow::Result<()> {
+        fs::write(&self.0, line).with_context(|| format!("write {}", self.0.display()))
+    }
+}
+
+fn catch(simulator: &Path, mutant: &Mutant, args: &Args) -> anyhow::Result<Catch> {
+    let measured = Measured::of(simulator, mutant, args.ranges);
+    if let Some(line) = measured.line().filter(|_| !args.again) {
+        return Catch::parse(&line);
+    }
+    let mut command = Command::new(simulator);
+    command.args(["--mutant", &mutant.name, "--ranges", &args.ranges.to_string()]);
     if let Some(threads) = args.threads {
         command.args(["--threads", &threads.to_string()]);
     }
@@ -146,20 +188,29 @@ fn catch(mutant: &Mutant, args: &Args) -> anyhow::Result<Catch> {
     let Some(line) = line else {
         bail!("the simulator failed for another reason:\n{text}");
     };
-    let fields: Vec<_> = line.split('\t').map(str::to_owned).collect();
-    let [_, scenario, caught, ranges, median_seeds, median_minutes, invariants] = <[String; 7]>::try_from(fields)
-        .map_err(|_| anyhow::anyhow!("what the simulator says of a mutant: `{line}`"))?;
-    Ok(Catch {
-        scenario,
-        caught: caught.parse().context("ranges in which it was caught")?,
-        ranges: ranges.parse().context("all ranges")?,
-        median_seeds,
-        median_minutes,
-        invariants,
-    })
+    let catch = Catch::parse(line)?;
+    measured.keep(line)?;
+    Ok(catch)
 }
 
-fn target_dir() -> std::path::PathBuf {
+impl Catch {
+    fn parse(line: &str) -> anyhow::Result<Catch> {
+        let fields: Vec<_> = line.split('\t').map(str::to_owned).collect();
+        let [_, scenario, caught, ranges, median_seeds, median_minutes, invariants] =
+            <[String; 7]>::try_from(fields)
+                .map_err(|_| anyhow::anyhow!("what the simulator says of a mutant: `{line}`"))?;
+        Ok(Catch {
+            scenario,
+            caught: caught.parse().context("ranges in which it was caught")?,
+            ranges: ranges.parse().context("all ranges")?,
+            median_seeds,
+            median_minutes,
+            invariants,
+        })
+    }
+}
+
+fn target_dir() -> PathBuf {
     let all = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), Into::into);
     all.join("mutants")
 }

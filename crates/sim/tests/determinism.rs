@@ -16,7 +16,7 @@ fn trace(scenario: &str, seed: u64, file: &Path) -> (Vec<u8>, String) {
 #[test]
 fn the_same_seed_in_two_processes_gives_the_same_bytes_and_another_seed_others() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    for scenario in ["raft", "tx"] {
+    for scenario in ["raft", "tx", "range"] {
         let first = trace(scenario, 3, &dir.path().join("first"));
         let second = trace(scenario, 3, &dir.path().join("second"));
         assert!(
