@@ -387,7 +387,7 @@ impl Shared {
             ended.push(one.ended);
         }
         drop(completed);
-        ended.iter().for_each(|ended| self.lanes.end(ended));
+        self.lanes.end(&ended);
         // Before anybody hears of it: who then asks for more finds the lane free.
         if let Some(lane) = rests {
             self.lanes.rest(lane);

@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Condvar, Mutex, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use settle_storage::{FileName, Op};
@@ -31,6 +31,10 @@ struct State<A> {
     pending: BTreeMap<FileName, VecDeque<(u64, usize)>>,
     /// Taken requests are being done.
     is_busy: [bool; LANES],
+    /// The lane's thread waits for requests. Nobody is told who does not wait: that is a call of the system, too.
+    is_waiting: [bool; LANES],
+    /// How many wait for an operation's end.
+    waiting_for_end: usize,
     closing: bool,
 }
 
@@ -48,6 +52,8 @@ impl<A> Lanes<A> {
                 submitted: 0,
                 pending: BTreeMap::new(),
                 is_busy: [false; LANES],
+                is_waiting: [false; LANES],
+                waiting_for_end: 0,
                 closing: false,
             }),
             filled: [Condvar::new(), Condvar::new()],
@@ -59,8 +65,11 @@ impl<A> Lanes<A> {
         let mut state = lock_of(&self.state);
         let request = state.number(lane, op, answer);
         state.queues[lane].push_back(request);
+        let is_waiting = std::mem::take(&mut state.is_waiting[lane]);
         drop(state);
-        self.filled[lane].notify_one();
+        if is_waiting {
+            self.filled[lane].notify_one();
+        }
     }
 
     /// Takes the place of the lane's thread for some requests, if that has nothing to do. [`Lanes::rest`] ends it.
@@ -92,6 +101,7 @@ impl<A> Lanes<A> {
         let mut state = lock_of(&self.state);
         // Who stands in for the thread is who submits, so nothing is queued meanwhile.
         while state.queues[lane].is_empty() && !state.closing {
+            state.is_waiting[lane] = true;
             state = self.filled[lane].wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         std::mem::swap(&mut state.queues[lane], batch);
@@ -109,7 +119,7 @@ impl<A> Lanes<A> {
                 .clone()
                 .any(|(number, of)| *of != lane && *number < request.number)
         }) {
-            state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.wait_for_end(state);
         }
     }
 
@@ -120,26 +130,38 @@ impl<A> Lanes<A> {
         pending.any(|(_, of)| *of != lane)
     }
 
-    /// The operation of this number has been answered.
-    pub(crate) fn end(&self, ended: &Ended) {
+    /// These operations have been answered.
+    pub(crate) fn end(&self, ended: &[Ended]) {
         let mut state = lock_of(&self.state);
-        for file in &ended.files {
-            if let Some(pending) = state.pending.get_mut(file) {
-                pending.retain(|(number, _)| *number != ended.number);
-                if pending.is_empty() {
-                    state.pending.remove(file);
+        for one in ended {
+            for file in &one.files {
+                if let Some(pending) = state.pending.get_mut(file) {
+                    pending.retain(|(number, _)| *number != one.number);
+                    if pending.is_empty() {
+                        state.pending.remove(file);
+                    }
                 }
             }
         }
+        let is_awaited = state.waiting_for_end > 0;
         drop(state);
-        self.ended.notify_all();
+        if is_awaited {
+            self.ended.notify_all();
+        }
+    }
+
+    fn wait_for_end<'a>(&self, mut state: MutexGuard<'a, State<A>>) -> MutexGuard<'a, State<A>> {
+        state.waiting_for_end += 1;
+        let mut state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.waiting_for_end -= 1;
+        state
     }
 
     /// Waits until nothing is under way.
     pub(crate) fn wait_for_all(&self) {
         let mut state = lock_of(&self.state);
         while !state.pending.is_empty() {
-            state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.wait_for_end(state);
         }
     }
 

@@ -124,7 +124,7 @@ impl Default for Limits {
             snapshots_sent_to_peer_max: 8,
             peer_batch_bytes: 1 << 20,
             hand_overs_per_tick: 1_024,
-            takeovers_per_tick: 4_096,
+            takeovers_per_tick: 512,
         }
     }
 }

@@ -138,7 +138,11 @@ impl Raft {
         loop {
             let is_open = progress.window_is_open(self.config.max_inflight_messages, self.config.max_inflight_bytes);
             let has_entries = is_open && progress.next <= self.log.last_index();
-            let tells_commit = progress.state == ProgressState::Replicate && progress.commit_told < self.log.commit;
+            // While more is on its way to being committed, the next entries or that commit will tell of this one too: a
+            // message of its own would cost both sides a third of what a batch does. A heartbeat tells it in any case.
+            let is_last = self.log.commit == self.log.last_index();
+            let tells_commit =
+                is_last && progress.state == ProgressState::Replicate && progress.commit_told < self.log.commit;
             let nudges = progress.nudge && !matches!(progress.state, ProgressState::Snapshot { .. });
             if !has_entries && !tells_commit && !nudges {
                 return;

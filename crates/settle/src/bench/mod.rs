@@ -5,6 +5,7 @@ mod disk;
 #[cfg(feature = "bench-etcd")]
 mod etcd;
 mod figures;
+mod groups;
 mod process;
 mod raft;
 mod report;
@@ -23,9 +24,15 @@ pub enum BenchCommand {
     /// The same load on that cluster and on etcd, in turn.
     #[cfg(feature = "bench-etcd")]
     Etcd(etcd::EtcdArgs),
+    /// Ten thousand groups on three servers: what one costs at rest, how soon it serves, and how soon those of a killed
+    /// leader do.
+    Groups(groups::GroupsArgs),
     /// One server of that cluster.
     #[command(hide = true)]
     RaftNode(raft::NodeArgs),
+    /// One server with very many groups.
+    #[command(hide = true)]
+    GroupsNode(groups::NodeArgs),
 }
 
 pub async fn run(command: BenchCommand) -> anyhow::Result<()> {
@@ -36,6 +43,8 @@ pub async fn run(command: BenchCommand) -> anyhow::Result<()> {
         BenchCommand::Snapshot(args) => raft::run_snapshot(args).await,
         #[cfg(feature = "bench-etcd")]
         BenchCommand::Etcd(args) => etcd::run(args).await,
+        BenchCommand::Groups(args) => groups::run(args).await,
+        BenchCommand::GroupsNode(args) => groups::run_node(args).await,
         BenchCommand::RaftNode(args) => raft::run_node(args).await,
     }
 }

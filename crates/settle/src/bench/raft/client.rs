@@ -207,7 +207,7 @@ impl Shared {
 }
 
 /// No other client of these servers has this number.
-fn fresh_client() -> u64 {
+pub fn fresh_client() -> u64 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     u64::from(std::process::id()) << 32 | u64::from(NEXT.fetch_add(1, Ordering::Relaxed))
 }
@@ -456,7 +456,7 @@ impl Pacer {
     }
 }
 
-fn put_frame(out: &mut BytesMut, put: impl FnOnce(&mut BytesMut)) {
+pub fn put_frame(out: &mut BytesMut, put: impl FnOnce(&mut BytesMut)) {
     let start = out.len();
     out.put_u32_le(0);
     put(out);
@@ -464,7 +464,7 @@ fn put_frame(out: &mut BytesMut, put: impl FnOnce(&mut BytesMut)) {
     out[start..start + 4].copy_from_slice(&len.to_le_bytes());
 }
 
-fn take_frame(bytes: &mut BytesMut) -> Option<BytesMut> {
+pub fn take_frame(bytes: &mut BytesMut) -> Option<BytesMut> {
     let len = u32::from_le_bytes(*bytes.first_chunk::<4>()?) as usize;
     if bytes.len() < 4 + len || len == 0 {
         return None;
@@ -517,7 +517,11 @@ pub fn take_snapshot(target: SocketAddr) -> io::Result<()> {
     ask(target, &out, TEXT).map(drop)
 }
 
-fn ask(target: SocketAddr, question: &[u8], kind: u8) -> io::Result<BytesMut> {
+/// Asks a server one question on a connection of its own.
+///
+/// # Errors
+/// When it does not answer in time, or with another kind of frame.
+pub fn ask(target: SocketAddr, question: &[u8], kind: u8) -> io::Result<BytesMut> {
     let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;

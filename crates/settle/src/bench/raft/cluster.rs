@@ -24,6 +24,8 @@ pub struct Cluster {
     dir: PathBuf,
     nodes: Vec<Node>,
     peers: String,
+    /// The hidden subcommand of `settle bench` that is one server.
+    program: &'static str,
     options: Vec<String>,
 }
 
@@ -38,6 +40,14 @@ impl Cluster {
     /// # Errors
     /// When they do not come up.
     pub fn start(dir: &Path, options: Vec<String>) -> anyhow::Result<Cluster> {
+        Cluster::start_program("raft-node", dir, options)
+    }
+
+    /// The same with servers of another kind, which take the same arguments.
+    ///
+    /// # Errors
+    /// When they do not come up.
+    pub fn start_program(program: &'static str, dir: &Path, options: Vec<String>) -> anyhow::Result<Cluster> {
         let dir = dir.join(format!("settle-bench-raft-{}", std::process::id()));
         std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         let ports = free_ports(2 * NODES)?;
@@ -51,6 +61,7 @@ impl Cluster {
             dir,
             nodes: nodes.collect(),
             peers: peers.join(","),
+            program,
             options,
         };
         for node in 0..NODES {
@@ -68,7 +79,7 @@ impl Cluster {
         let log = self.dir.join(format!("node{}.log", node + 1));
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
         let child = Command::new(std::env::current_exe().context("cannot find this executable")?)
-            .args(["bench", "raft-node", "--node", &(node + 1).to_string()])
+            .args(["bench", self.program, "--node", &(node + 1).to_string()])
             .args([
                 "--listen",
                 &self.nodes[node].clients.to_string(),

@@ -1,11 +1,11 @@
 //! `settle bench raft`: the cost of replication itself. Three processes with the real runtime, a log that is synced and a
 //! table of registers; entries of 128 bytes; nothing else in the way.
 
-mod client;
+pub(super) mod client;
 pub(super) mod cluster;
-mod failover;
+pub(super) mod failover;
 mod machine;
-mod node;
+pub(super) mod node;
 #[cfg(feature = "bench-etcd")]
 mod side;
 mod snapshot;
@@ -38,7 +38,7 @@ pub use self::side::Ours;
 #[derive(clap::Args, Debug)]
 pub struct RaftArgs {
     /// Commands under way at once, in turn (closed loop); 0 for none.
-    #[arg(long, value_delimiter = ',', default_value = "1,64,1024")]
+    #[arg(long, value_delimiter = ',', default_value = "1,64,128,1024")]
     in_flight: Vec<u32>,
     /// Commands each second whether or not earlier ones are done (open loop), after the closed loops; without it half
     /// of what the fastest of them did.

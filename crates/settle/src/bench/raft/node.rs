@@ -8,13 +8,12 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use settle_base::{FixedMap, FixedSet, GroupId, NodeId, PeerId};
-use settle_disk_file::FileDiskOptions;
-use settle_host::{HostConfig, OperatorRequest};
+use settle_base::{FixedMap, FixedSet, GroupId, NodeId};
+use settle_host::OperatorRequest;
 use settle_machine::{Action, Context, Event, Service};
 use settle_net::{Accepted, Outlet, Stop, bind};
 use settle_node::{
-    NodeConfig, NodeHandle, PeerAddress,
+    NodeConfig, NodeHandle, PeerListener, RunningNode,
     metrics::{LoopMetrics, PeerMetrics},
 };
 use settle_telemetry::{LogFormat, init_logs, prometheus::registry::Registry};
@@ -155,44 +154,10 @@ fn answer(client: u64, kind: u8, words: impl IntoIterator<Item = u32>) -> Action
 }
 
 pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
-    init_logs("info", LogFormat::Text)?;
-    let mut entropy = [0; 16];
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is where the process's randomness comes from"
-    )]
-    getrandom::fill(&mut entropy).map_err(|error| anyhow::anyhow!("no randomness from the system: {error}"))?;
-    let [seed, incarnation] =
-        std::array::from_fn(|i| u64::from_le_bytes(entropy[i * 8..][..8].try_into().expect("eight bytes")));
-    let nodes: Vec<_> = (1..).map(NodeId).zip(&args.peers).collect();
-    let own = nodes
-        .iter()
-        .find(|(node, _)| node.0 == args.node)
-        .context("--peers has no such node")?;
+    let (mut config, peers) = node_config(args.node, &args.peers, args.data).await?;
+    config.host.snapshot_after_bytes = args.snapshot_after;
+    config.host.snapshot_bytes_per_second = args.snapshot_bytes_per_second;
     let clients = bind(args.listen, "the bench's clients", MAX_CONNECTIONS).await?;
-    let peers = bind(*own.1, "the other servers", 64).await?;
-
-    let addresses = nodes
-        .iter()
-        .map(|(node, address)| (*node, address.to_string()))
-        .collect();
-    let mut host = HostConfig::new(NodeId(args.node), addresses, seed);
-    host.snapshot_after_bytes = args.snapshot_after;
-    host.snapshot_bytes_per_second = args.snapshot_bytes_per_second;
-    host.auto_replace = true;
-    let config = NodeConfig {
-        host,
-        data_dir: args.data,
-        disk: FileDiskOptions::default(),
-        peers: nodes
-            .iter()
-            .map(|(node, address)| PeerAddress {
-                node: *node,
-                address: address.to_string(),
-            })
-            .collect(),
-        fresh_incarnation: PeerId(incarnation.max(1)),
-    };
     let outlets = Outlets::default();
     let (loop_metrics, peer_metrics) = (LoopMetrics::default(), PeerMetrics::default());
     let mut registry = Registry::default();
@@ -227,7 +192,34 @@ pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
         })
     };
     let started = settle_node::start_beside(config, peers, Door::default(), machine, respond, metrics, door);
-    let (_, mut running) = started?;
+    let (_, running) = started?;
+    run_until_told(running).await
+}
+
+/// What every server of a bench is configured with, and its place among the others.
+///
+/// # Errors
+/// When its address is taken.
+pub async fn node_config(
+    node: u32,
+    peers: &[SocketAddr],
+    data_dir: PathBuf,
+) -> anyhow::Result<(NodeConfig, PeerListener)> {
+    init_logs("info", LogFormat::Text)?;
+    let nodes: Vec<_> = (1..).map(NodeId).zip(peers.iter().copied()).collect();
+    let own = nodes
+        .iter()
+        .find(|(id, _)| id.0 == node)
+        .context("--peers has no such node")?;
+    let listener = bind(own.1, "the other servers", 64).await?;
+    Ok((NodeConfig::new(own.0, &nodes, data_dir)?, listener))
+}
+
+/// Until a signal, the end of standard input, or a reason not to go on.
+///
+/// # Errors
+/// That reason.
+pub async fn run_until_told(mut running: RunningNode) -> anyhow::Result<()> {
     let outcome = tokio::select! {
         biased;
         error = running.failed() => Err(error).context("this server must not go on"),
@@ -300,7 +292,8 @@ async fn serve(
     ended
 }
 
-fn say(outlet: &Outlet, text: &str) {
+/// Answers with a text.
+pub fn say(outlet: &Outlet, text: &str) {
     outlet.push(|out| {
         out.put_u32_le(text.len() as u32 + 1);
         out.put_u8(TEXT);
