@@ -208,7 +208,7 @@ fn a_server_exception_says_what_it_was_given() {
     let read = read_server_exception(&body, &options).unwrap();
     assert_eq!(read.message.as_deref(), Some("[Server] no processor"));
     let error = read_server_exception(&Body::EMPTY, &options).unwrap_err();
-    assert_eq!(error.code(), ErrorCode::new("SR", 1));
+    assert_eq!(error.code(), ErrorCode::new("HE", 1));
 }
 
 #[test]

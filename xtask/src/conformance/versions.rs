@@ -20,6 +20,8 @@ pub struct Versions {
 pub struct Bolt {
     /// Of `com.alipay.sofa:bolt`.
     pub version: String,
+    /// Of npm's `sofa-bolt-node`.
+    pub node: String,
     pub slf4j: String,
     /// Of `com.alipay.sofa:sofa-rpc-all` and of what it uses, by the names of the properties in its pom.
     pub sofarpc: BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! The Java side: a process that takes orders on stdin and tells on stdout what happened.
+//! The other side: a process that takes orders on stdin and tells on stdout what happened.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -32,15 +32,23 @@ impl Java {
         for package in open {
             command.arg("--add-opens").arg(format!("{package}=ALL-UNNAMED"));
         }
-        let mut child = command
+        command
             .args(properties.iter().map(|property| format!("-D{property}")))
             .args(["-cp", class_path, main])
-            .args(args)
+            .args(args);
+        let mut java = Java::spawn(command)?;
+        java.wait("0", "ready", None)?;
+        Ok(java)
+    }
+
+    /// Starts a process that speaks as ours do.
+    pub fn spawn(mut command: Command) -> Result<Java> {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .context("start java")?;
+            .with_context(|| format!("start {command:?}"))?;
         let orders = child.stdin.take().context("the input is piped")?;
         let out = BufReader::new(child.stdout.take().context("the output is piped")?);
         let (sender, lines) = channel();
@@ -51,15 +59,13 @@ impl Java {
                 }
             }
         });
-        let mut java = Java {
+        Ok(Java {
             child,
             orders,
             lines,
             next_number: 1,
             told: Vec::new(),
-        };
-        java.wait("0", "ready", None)?;
-        Ok(java)
+        })
     }
 
     /// Gives an order; its number.
@@ -90,7 +96,7 @@ impl Java {
             if let Some(at) = self.told.iter().position(fits) {
                 return Ok(self.told.remove(at).split_off(1));
             }
-            ensure!(start.elapsed() < PATIENCE, "java says nothing of {number} {verb}");
+            ensure!(start.elapsed() < PATIENCE, "nothing is said of {number} {verb}");
             let slice = Duration::from_millis(5);
             let line = match &mut link {
                 None => self.lines.recv_timeout(slice).ok(),
@@ -105,10 +111,10 @@ impl Java {
             };
             if let Some(line) = line {
                 let words: Vec<String> = line.split('\t').map(str::to_owned).collect();
-                ensure!(words.len() > 1, "java says {line}");
+                ensure!(words.len() > 1, "it says {line}");
                 self.told.push(words);
             } else if let Some(status) = self.child.try_wait()? {
-                bail!("java ended: {status}");
+                bail!("it ended: {status}");
             }
         }
     }

@@ -30,6 +30,8 @@ pub struct Link {
     pub held: Vec<(ServedId, String)>,
     /// Requests whose text begins so are held.
     pub hold: &'static str,
+    /// Oneways that came while a service answers.
+    pub told: usize,
     /// What answers requests in the place of an echo; `None` from it leaves a request unanswered.
     pub service: Option<Service>,
     pub closed: Option<CloseReason>,
@@ -49,6 +51,7 @@ impl Link {
             heard: Vec::new(),
             held: Vec::new(),
             hold: "hold:",
+            told: 0,
             service: None,
             closed: None,
         })
@@ -149,6 +152,7 @@ impl Link {
                     self.connection.respond(served, Status::Success, string_body(&text))?;
                 }
             }
+            Event::Oneway { .. } if self.service.is_some() => self.told += 1,
             Event::Oneway { body, .. } => self.heard.push(text_of(&body)?),
             Event::Done { call, outcome } => {
                 let before = self.ended.insert(call, outcome);

@@ -1,10 +1,11 @@
-//! `cargo xtask conformance bolt`: Java's bolt library and SOFARPC, and ours, as client and server of
-//! each other.
+//! `cargo xtask conformance bolt`: Java's bolt library, SOFARPC and `sofa-bolt-node`, and ours, as
+//! client and server of each other.
 
 mod java;
 mod java_client;
 mod java_server;
 mod link;
+mod node;
 mod sofarpc_client;
 mod sofarpc_server;
 
@@ -28,7 +29,7 @@ pub struct Args {
     prepare: bool,
 }
 
-pub const NEEDED: [&str; 2] = ["java", "mvn"];
+pub const NEEDED: [&str; 4] = ["java", "mvn", "node", "npm"];
 
 /// What is spoken, and how Java's client is told to.
 const SPOKEN: [(&str, Version, Switch, &str); 3] = [
@@ -55,8 +56,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         &pins.bolt,
     )?;
     let sofarpc = format!("com.alipay.sofa:sofa-rpc-all:{}", pins.bolt.sofarpc["sofarpc"]);
+    let script = node::install(root, &target_dir(root)?.join("conformance/bolt-node"), &pins.bolt.node)?;
+    let node = format!("npm sofa-bolt-node {}", pins.bolt.node);
     if args.prepare {
-        println!("ready: {peer}, {sofarpc}");
+        println!("ready: {peer}, {sofarpc}, {node}");
         return Ok(ExitCode::SUCCESS);
     }
     let mut report = Report {
@@ -90,6 +93,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     report.part(&sofarpc, "server", "v1", |case| {
         sofarpc_server::play(&sofarpc_path, &pins.hessian.open, case)
     })?;
+    for (name, version, switch, words) in node::SPOKEN {
+        report.part(&node, "client", name, |case| {
+            node::play_client(&script, (version, switch), words, case)
+        })?;
+        report.part(&node, "server", name, |case| {
+            node::play_server(&script, (version, switch), words, case)
+        })?;
+    }
     ensure!(report.passed + report.failed > 0, "no case fits the filter");
     println!("{} passed, {} failed", report.passed, report.failed);
     Ok(ExitCode::from(u8::from(report.failed > 0)))
