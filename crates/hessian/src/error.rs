@@ -80,6 +80,8 @@ pub enum HessianError {
     },
     #[error("read a constant of {class}: there is no {name}")]
     UnknownConstant { class: &'static str, name: Box<str> },
+    #[error("read or write a type of the application: {message}")]
+    Refused { message: Box<str> },
     #[error("write a {what} of {length} {unit}: the encoding carries at most {max}")]
     TooLong {
         what: &'static str,
@@ -149,6 +151,7 @@ impl HessianError {
             HessianError::MissingField { .. } => he(24),
             HessianError::WrongClass { .. } => he(25),
             HessianError::UnknownConstant { .. } => he(26),
+            HessianError::Refused { .. } => he(27),
             HessianError::TooLong { .. } => he(30),
             HessianError::UnknownNode { .. } => he(31),
             HessianError::FieldCount { .. } => he(32),

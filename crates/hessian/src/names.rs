@@ -52,12 +52,23 @@ impl<'a> Reader<'a, '_> {
         let entry = self.classes[class.index()];
         let mut at = entry.fields_at as usize;
         (0..entry.fields).map(move |_| {
-            let (name, end) = self
-                .string_name(at)
-                .expect("the names were read when the class was defined");
+            let (name, end) = self.field_name(at);
             at = end;
-            self.text_of(name)
+            name
         })
+    }
+
+    /// Where the name of the first field of `class` stands, for [`field_name`](Reader::field_name).
+    pub(crate) fn first_field_name(&self, class: ClassId) -> usize {
+        self.classes[class.index()].fields_at as usize
+    }
+
+    /// The name of a field that stands at `at`, and where the next one does.
+    pub(crate) fn field_name(&self, at: usize) -> (Cow<'a, str>, usize) {
+        let (name, end) = self
+            .string_name(at)
+            .expect("the names were read when the class was defined");
+        (self.text_of(name), end)
     }
 
     /// The Java name of a type of a list or map of this message.
@@ -190,7 +201,11 @@ impl<'a> Reader<'a, '_> {
         if units > max {
             return Err(self.over(Limit::NameUnits, u64::from(max)));
         }
-        let measured = chunk(self.bytes.get(at..).unwrap_or_default(), units as usize, at)?;
+        let units_len = units as usize;
+        if self.bytes.get(at..at + units_len).is_some_and(<[u8]>::is_ascii) {
+            return Ok((Name { at: at as u32, units }, at + units_len));
+        }
+        let measured = chunk(self.bytes.get(at..).unwrap_or_default(), units_len, at)?;
         if measured.plain.is_none() {
             let mut name = Assembly::default();
             name.add(&measured, at)?;
@@ -204,6 +219,11 @@ impl<'a> Reader<'a, '_> {
 
     pub(crate) fn text_of(&self, name: Name) -> Cow<'a, str> {
         let at = name.at as usize;
+        let bytes: &'a [u8] = self.bytes;
+        let ascii = &bytes[at..bytes.len().min(at + name.units as usize)];
+        if let (true, Ok(text)) = (ascii.is_ascii(), std::str::from_utf8(ascii)) {
+            return Cow::Borrowed(text);
+        }
         let mut text = Assembly::default();
         let read = chunk(&self.bytes[at..], name.units as usize, at).and_then(|chunk| text.add(&chunk, at));
         match (read, text.finish()) {

@@ -63,9 +63,9 @@ pub struct Reader<'a, 'o> {
     pub(crate) is_sofa: bool,
     pub(crate) options: &'o DecodeOptions,
     depth: u32,
-    nodes: u64,
+    pub(crate) nodes: u64,
     /// `types_at` at the first byte of the token that is being read.
-    types_before: u32,
+    pub(crate) types_before: u32,
     /// The first byte of that token.
     pub(crate) token_at: usize,
     /// Where the fields of classes stand in derived types, where that is not Java's order.
@@ -142,6 +142,7 @@ impl<'a, 'o> Reader<'a, 'o> {
     }
 
     /// Reads the next value or head. Definitions of classes on the way are taken in silently.
+    #[inline]
     pub fn token(&mut self) -> Result<Token<'a>, HessianError> {
         loop {
             let start = self.at;
@@ -155,7 +156,6 @@ impl<'a, 'o> Reader<'a, 'o> {
         }
     }
 
-    #[inline]
     fn token_of(&mut self, code: Code, byte: u8, start: usize) -> Result<Token<'a>, HessianError> {
         self.types_before = self.types_at;
         self.token_at = start;
@@ -262,6 +262,7 @@ impl<'a, 'o> Reader<'a, 'o> {
     }
 
     /// Whether `list` has another item, which is then the next token. Reads the end of the list when it has none.
+    #[inline]
     pub fn next_item(&mut self, list: &mut ListHead) -> Result<bool, HessianError> {
         if list.len.is_none() {
             return self.more(list.reference, "an item or the end of a list");
@@ -281,6 +282,7 @@ impl<'a, 'o> Reader<'a, 'o> {
     }
 
     /// Whether `map` has another key, which is then the next token. Reads the end of the map when it has none.
+    #[inline]
     pub fn next_entry(&mut self, map: &MapHead) -> Result<bool, HessianError> {
         self.more(map.reference, "a key or the end of a map")
     }
@@ -398,6 +400,7 @@ impl<'a, 'o> Reader<'a, 'o> {
         self.refs.len()
     }
 
+    #[inline]
     fn more(&mut self, reference: RefId, expected: &'static str) -> Result<bool, HessianError> {
         match self.peek() {
             None => Err(HessianError::Truncated { at: self.at, needed: 1 }),

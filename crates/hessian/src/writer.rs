@@ -119,6 +119,7 @@ impl<'b> Writer<'b> {
     }
 
     /// Java's `double`, and `float` widened to it. Negative zero becomes zero and every NaN the same NaN, as in Java.
+    #[inline]
     pub fn double(&mut self, value: f64) {
         let (zero, one, byte, short) = if self.is_sofa {
             (0x67, 0x68, 0x69, 0x6a)
@@ -177,7 +178,20 @@ impl<'b> Writer<'b> {
     }
 
     /// Java's `String`.
+    #[inline]
     pub fn string(&mut self, text: &str) {
+        if text.len() <= STRING_CHUNK_UNITS && text.is_ascii() {
+            self.string_head(text.len(), false);
+            self.out.extend_from_slice(text.as_bytes());
+            if let Some(java) = &mut self.java {
+                java.ascii(text.len());
+            }
+            return;
+        }
+        self.long_string(text);
+    }
+
+    fn long_string(&mut self, text: &str) {
         if is_written_as_is(text) {
             return self.plain_string(text);
         }
@@ -224,6 +238,7 @@ impl<'b> Writer<'b> {
         self.plain(left);
     }
 
+    #[inline]
     fn string_head(&mut self, units: usize, is_chunk: bool) {
         let [b1, b0] = (units as u16).to_be_bytes();
         match (is_chunk, self.is_sofa) {

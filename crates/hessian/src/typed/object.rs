@@ -199,11 +199,11 @@ impl Reader<'_, '_> {
                 found: found.into(),
             });
         }
-        let is_java_order = self.field_count(class) == shape.names.len()
-            && self
-                .field_names(class)
-                .zip(shape.names)
-                .all(|(found, name)| found == *name);
+        let mut at = Some(self.first_field_name(class));
+        for name in shape.names {
+            at = at.and_then(|from| self.quick_name(from, name));
+        }
+        let is_java_order = at.is_some() && self.field_count(class) == shape.names.len();
         let places = (!is_java_order).then(|| {
             let start = self.places.len() as u32;
             let found: Vec<Option<u16>> = self

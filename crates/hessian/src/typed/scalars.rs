@@ -19,6 +19,23 @@ impl<'a> HessianDecode<'a> for bool {
             other => Err(mismatch("a boolean", &other, reader)),
         }
     }
+
+    #[inline]
+    fn decode_next(reader: &mut Reader<'a, '_>) -> Result<bool, HessianError> {
+        match reader.quick_bool() {
+            Some(value) => Ok(value),
+            None => slowly(reader),
+        }
+    }
+}
+
+/// The way that every value can go.
+#[cold]
+fn slowly<'a, T: HessianDecode<'a>>(reader: &mut Reader<'a, '_>) -> Result<T, HessianError> {
+    match reader.token()? {
+        Token::Ref(reference) => reader.replay(reference, slowly),
+        token => T::from_token(token, reader),
+    }
 }
 
 /// Java widens and narrows between its number types when it sets a field; here a value has to fit.
@@ -40,6 +57,18 @@ macro_rules! whole_numbers {
                     Token::Object(head) => boxed_number(head, reader, $name),
                     other => Err(mismatch($name, &other, reader)),
                 }
+            }
+
+            #[inline]
+            fn decode_next(reader: &mut Reader<'a, '_>) -> Result<$rust, HessianError> {
+                let quick = match reader.quick_int() {
+                    Some(value) => <$rust>::try_from(value).ok(),
+                    None => match reader.quick_long() {
+                        Some(value) => <$rust>::try_from(value).ok(),
+                        None => return slowly(reader),
+                    },
+                };
+                quick.ok_or(HessianError::OutOfRange { at: reader.token_at, target: $name })
             }
         }
     )*};
@@ -69,6 +98,14 @@ impl<'a> HessianDecode<'a> for f64 {
             other => Err(mismatch("a double", &other, reader)),
         }
     }
+
+    #[inline]
+    fn decode_next(reader: &mut Reader<'a, '_>) -> Result<f64, HessianError> {
+        match reader.quick_double() {
+            Some(value) => Ok(value),
+            None => slowly(reader),
+        }
+    }
 }
 
 impl HessianEncode for f32 {
@@ -81,6 +118,11 @@ impl HessianEncode for f32 {
 impl<'a> HessianDecode<'a> for f32 {
     fn from_token(token: Token<'a>, reader: &mut Reader<'a, '_>) -> Result<f32, HessianError> {
         f64::from_token(token, reader).map(|value| value as f32)
+    }
+
+    #[inline]
+    fn decode_next(reader: &mut Reader<'a, '_>) -> Result<f32, HessianError> {
+        f64::decode_next(reader).map(|value| value as f32)
     }
 }
 
@@ -132,11 +174,27 @@ impl<'a> HessianDecode<'a> for Cow<'a, str> {
             other => Err(mismatch("a string", &other, reader)),
         }
     }
+
+    #[inline]
+    fn decode_next(reader: &mut Reader<'a, '_>) -> Result<Cow<'a, str>, HessianError> {
+        match reader.quick_str() {
+            Some(text) => Ok(Cow::Borrowed(text)),
+            None => slowly(reader),
+        }
+    }
 }
 
 impl<'a> HessianDecode<'a> for String {
     fn from_token(token: Token<'a>, reader: &mut Reader<'a, '_>) -> Result<String, HessianError> {
         <Cow<'a, str>>::from_token(token, reader).map(Cow::into_owned)
+    }
+
+    #[inline]
+    fn decode_next(reader: &mut Reader<'a, '_>) -> Result<String, HessianError> {
+        match reader.quick_str() {
+            Some(text) => Ok(text.to_owned()),
+            None => slowly(reader),
+        }
     }
 }
 
@@ -236,6 +294,17 @@ impl<'a, T: HessianDecode<'a>> HessianDecode<'a> for Option<T> {
             Token::Null => Ok(None),
             token => T::from_token(token, reader).map(Some),
         }
+    }
+
+    #[inline]
+    fn decode_next(reader: &mut Reader<'a, '_>) -> Result<Option<T>, HessianError> {
+        if reader.quick_null() {
+            return Ok(None);
+        }
+        if reader.is_before_definition() {
+            return slowly(reader);
+        }
+        T::decode_next(reader).map(Some)
     }
 
     fn absent() -> Option<Option<T>> {
