@@ -324,7 +324,10 @@ fn allocate(file: &File, len: u64) -> io::Result<()> {
 }
 
 pub(crate) fn disk_error(act: Act, file: Option<&FileName>, error: &io::Error) -> DiskError {
+    /// The same number on every system that there is.
+    const EIO: i32 = 5;
     let kind = match error.kind() {
+        _ if act == Act::Read && error.raw_os_error() == Some(EIO) => DiskErrorKind::Unreadable,
         io::ErrorKind::NotFound => DiskErrorKind::NotFound,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskErrorKind::NoSpace,
         _ => DiskErrorKind::Io,
@@ -334,5 +337,19 @@ pub(crate) fn disk_error(act: Act, file: Option<&FileName>, error: &io::Error) -
         act,
         file: file.cloned(),
         os_error: error.raw_os_error(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_the_device_cannot_read_are_told_from_a_disk_that_fails() {
+        let eio = io::Error::from_raw_os_error(5);
+        assert_eq!(disk_error(Act::Read, None, &eio).kind, DiskErrorKind::Unreadable);
+        assert_eq!(disk_error(Act::Write, None, &eio).kind, DiskErrorKind::Io);
+        let too_many_files = io::Error::from_raw_os_error(24);
+        assert_eq!(disk_error(Act::Read, None, &too_many_files).kind, DiskErrorKind::Io);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use settle_base::{GroupId, GroupTime, Index, Mono, PeerId};
 use settle_machine::{Service, StateMachine};
 use settle_raft::{ConfState, Entry, EntryKind, HardState, Raft, Restored, SnapshotMeta};
-use settle_storage::{Disk, DiskRead, FileName, Op};
+use settle_storage::{Disk, DiskErrorKind, DiskRead, FileName, Op};
 use settle_wal::{Damage, Lsn, RecoveredGroup, RecoveryReport, Wal, WalEntry, WalError, evidence_name, is_evidence};
 
 use crate::{
@@ -219,11 +219,15 @@ fn load<M: StateMachine>(
     index: u64,
     machine: &mut M,
 ) -> Result<(), OpenError> {
-    let broken = |source: SnapshotFileError| OpenError::Snapshot {
-        group,
-        index,
-        file: name.clone(),
-        source,
+    let broken = |source| match source {
+        // A disk that fails says nothing of the file.
+        SnapshotFileError::Disk { source } if source.kind == DiskErrorKind::Io => OpenError::Disk { source },
+        source => OpenError::Snapshot {
+            group,
+            index,
+            file: name.clone(),
+            source,
+        },
     };
     let (_, mut chunks) = snapshot_file::read(disk, name, group, index).map_err(broken)?;
     let loaded = machine.load(&mut chunks);

@@ -83,6 +83,28 @@ fn damage_in_the_middle_of_a_log_is_kept_aside_and_comes_back_from_the_peers() {
 }
 
 #[test]
+fn a_log_with_a_block_that_the_device_cannot_read_comes_back_from_the_peers() {
+    let (mut cluster, leader, hurt) = written();
+    let long: &str = "long".repeat(500).leak();
+    for _ in 0..8 {
+        cluster.propose(leader, long);
+        cluster.ticks(2);
+    }
+    cluster.stop(hurt);
+    let disk = cluster.disks[&hurt].clone();
+    let (log, _) = file(&disk, "wal-0");
+    let at = find(&disk, &log, "eight") + 8_192;
+    disk.make_unreadable(&log, at);
+    disk.clone().read(&log, at, 1).expect_err("it is unreadable");
+    cluster.start(hurt).expect("others have what cannot be read here");
+    assert_eq!(cluster.hosts[&hurt].recovering_groups(), [GROUP]);
+    cluster.connect_all();
+    cluster.until("recovery", |c| c.hosts[&hurt].recovering_groups().is_empty());
+    cluster.until("every line", |c| c.lines(hurt) == c.lines(leader));
+    disk.clone().read(&log, at, 1).expect("it was put into other blocks");
+}
+
+#[test]
 fn a_log_of_which_only_the_end_reads_comes_back_from_the_peers() {
     let (mut cluster, leader, hurt) = written();
     cluster.stop(hurt);
@@ -107,8 +129,9 @@ fn a_log_of_which_only_the_end_reads_comes_back_from_the_peers() {
 }
 
 #[test]
-fn a_damaged_or_missing_snapshot_file_comes_back_from_the_peers() {
-    for is_missing in [false, true] {
+fn a_damaged_unreadable_or_missing_snapshot_file_comes_back_from_the_peers() {
+    for kind in ["damaged", "unreadable", "missing"] {
+        let is_missing = kind == "missing";
         let (mut cluster, leader, hurt) = written();
         cluster.give(
             hurt,
@@ -118,9 +141,10 @@ fn a_damaged_or_missing_snapshot_file_comes_back_from_the_peers() {
         cluster.stop(hurt);
         let mut disk = cluster.disks[&hurt].clone();
         let (snapshot, len) = file(&disk, "snap-");
-        match is_missing {
-            false => disk.flip_bit(&snapshot, len / 2, 0),
-            true => disk.run(Op::Remove { file: snapshot.clone() }).expect("removed"),
+        match kind {
+            "damaged" => disk.flip_bit(&snapshot, len / 2, 0),
+            "unreadable" => disk.make_unreadable(&snapshot, len / 2),
+            _ => disk.run(Op::Remove { file: snapshot.clone() }).expect("removed"),
         }
         cluster.start(hurt).expect("others have what is damaged here");
         cluster.tick();

@@ -49,6 +49,7 @@ counters! {
     devices_lost: "devices that failed under a running node",
     disks_damaged: "disks with acknowledged bytes rotten, lost or misdirected",
     writes_misdirected: "of the damages, writes that reached another place",
+    blocks_unreadable: "of the damages, blocks that could not be read any more",
     logs_mended: "starts that mended a log damaged in its middle",
     snapshots_unreadable: "starts that gave a damaged snapshot up",
     disks_wiped: "data directories lost",

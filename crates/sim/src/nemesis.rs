@@ -302,8 +302,8 @@ impl<W: Workload> World<W> {
         self.nodes.len() >= 3 && is_settled && is_kept && !self.churns_members
     }
 
-    /// Bytes that were synced long ago are not what was written: rot, a write that never reached the medium or reached
-    /// it elsewhere. It is found when the node starts again.
+    /// Bytes that were synced long ago are not what was written: rot, a block that reads no more, a write that never reached
+    /// the medium or reached it elsewhere. It is found when the node starts again.
     fn damage_disk(&mut self, node: usize) {
         if !self.may_lose_a_disk() {
             return;
@@ -330,8 +330,12 @@ impl<W: Workload> World<W> {
             // Segments are reserved ahead: most of what was written is in front.
             let within = [len, len.min(4_096)][self.prng.below(2) as usize];
             let at = self.prng.below(within);
-            match self.prng.below(4) {
+            match self.prng.below(5) {
                 0 => disk.flip_bit(&file, at, self.prng.below(8) as u8),
+                4 => {
+                    self.coverage.blocks_unreadable += 1;
+                    disk.make_unreadable(&file, at);
+                }
                 1 => disk.corrupt_sector(&file, at, &mut self.prng),
                 2 => {
                     is_absent = true;

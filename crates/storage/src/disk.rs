@@ -96,6 +96,9 @@ pub enum DiskErrorKind {
     NotFound,
     /// The device or the quota is full. The operation may be repeated once there is space.
     NoSpace,
+    /// The device has the bytes no more, and says so (`EIO` of a read): as good as damaged ones. Other bytes of the file
+    /// may be fine, and what is written to a new file is.
+    Unreadable,
     /// Anything else that the device or the system reports. What became of the operation is unknown.
     Io,
     /// A sync of this file failed earlier. The system may have dropped the unsynced pages and forgotten the error, so a
@@ -108,6 +111,7 @@ impl fmt::Display for DiskErrorKind {
         f.write_str(match self {
             DiskErrorKind::NotFound => "no such file",
             DiskErrorKind::NoSpace => "no space left",
+            DiskErrorKind::Unreadable => "the device cannot read it",
             DiskErrorKind::Io => "I/O error",
             DiskErrorKind::Poisoned => "refused, since an earlier sync of this file failed",
         })
@@ -169,7 +173,7 @@ pub trait DiskRead {
     /// Up to `len` bytes from `offset`: fewer only at the end of the file, none at or past it.
     ///
     /// # Errors
-    /// `NotFound`, or `Io` when the device cannot give the bytes.
+    /// `NotFound`, `Unreadable` when the device cannot give some of the bytes, or `Io`.
     fn read(&mut self, file: &FileName, offset: u64, len: usize) -> Result<Bytes, DiskError>;
 
     /// Does `op` after everything submitted before it, and waits for it.

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
     rc::Rc,
     time::Duration,
@@ -18,6 +18,8 @@ use crate::{
 
 /// What a crash keeps or loses whole. Within it a write is atomic: the sector holds its old bytes or its new ones.
 const SECTOR: u64 = 512;
+/// What a system reads and writes at once.
+const BLOCK: u64 = 4096;
 
 /// How long operations take, in microseconds. Zero-width ranges are constants.
 #[derive(Clone, Debug)]
@@ -92,6 +94,8 @@ struct MemFile {
     /// What turns `durable` into `live`.
     unsynced: Vec<Change>,
     poisoned: bool,
+    /// Blocks that the device cannot read.
+    unreadable: BTreeSet<u64>,
 }
 
 impl MemDisk {
@@ -185,6 +189,14 @@ impl MemDisk {
         self.overwrite(file, start, &garbage);
     }
 
+    /// The block that holds `offset` cannot be read from now on, nor written: to write a part of a block the system reads
+    /// it first. It stays so for as long as the file is there.
+    pub fn make_unreadable(&self, file: &FileName, offset: u64) {
+        if let Some(f) = self.0.borrow_mut().files.get_mut(file) {
+            f.unreadable.insert(offset / BLOCK);
+        }
+    }
+
     /// A write of `len` bytes that was synced never reached the medium: zeros are there, as in a fresh file.
     pub fn lose_write(&self, file: &FileName, offset: u64, len: u64) {
         self.overwrite(file, offset, &vec![0; len as usize]);
@@ -253,6 +265,9 @@ impl DiskRead for MemDisk {
 
     fn read(&mut self, file: &FileName, offset: u64, len: usize) -> Result<Bytes, DiskError> {
         match self.0.borrow().files.get(file) {
+            Some(f) if f.is_unreadable(offset, len as u64) => {
+                Err(DiskError::new(DiskErrorKind::Unreadable, Act::Read, file))
+            }
             Some(f) => Ok(f.live.read(offset, len)),
             None => Err(DiskError::new(DiskErrorKind::NotFound, Act::Read, file)),
         }
@@ -354,6 +369,9 @@ impl State {
         match op {
             Op::Create { .. } => unreachable!("handled above"),
             Op::Write { offset, data, .. } => {
+                if f.is_unreadable(*offset, data.len() as u64) {
+                    return failed(DiskErrorKind::Io);
+                }
                 let grows = (offset + data.len() as u64).saturating_sub(f.live.len());
                 if grows > room {
                     // A full disk takes a part of the write before it says so.
@@ -372,6 +390,9 @@ impl State {
                 f.change(Change::Write { offset: *offset, data });
             }
             Op::Truncate { len, .. } => {
+                if f.is_unreadable(*len, 1) {
+                    return failed(DiskErrorKind::Io);
+                }
                 if len.saturating_sub(f.live.len()) > room {
                     return failed(DiskErrorKind::NoSpace);
                 }
@@ -453,6 +474,16 @@ impl State {
 }
 
 impl MemFile {
+    fn is_unreadable(&self, offset: u64, len: u64) -> bool {
+        let end = offset.saturating_add(len).min(self.live.len());
+        end > offset
+            && self
+                .unreadable
+                .range(offset / BLOCK..end.div_ceil(BLOCK))
+                .next()
+                .is_some()
+    }
+
     fn change(&mut self, change: Change) {
         self.live.apply(&change);
         self.unsynced.push(change);

@@ -18,9 +18,10 @@
 //! Without proof it is the unsynced tail, or an acknowledged last batch that rotted, and nobody can tell which: the tail
 //! is cut off, and the groups that it may have held are [`Damage::LastBatch`]. Both are remembered over restarts until
 //! [`Record::Healed`] is durable. A tail that is absent or all zeros is no damage. A log of which nothing reads, or one
-//! of another directory, is refused.
+//! of another directory, is refused. Bytes that the device cannot read are damaged bytes (`bad_blocks.rs`).
 //! The fault model: sectors of 512 bytes are atomic, and a completed sync is true.
 
+mod bad_blocks;
 mod error;
 mod format;
 mod groups;

@@ -8,7 +8,8 @@ use settle_storage::{DiskError, DiskErrorKind, DiskRead, FileName, Op};
 
 use crate::{
     LogIdentity, WalError, WalOptions,
-    format::{BatchHeader, Lsn, SEGMENT_HEADER_LEN, SegmentHeader, VERSION, group_bit, segment_name, segment_number},
+    bad_blocks::BadBlocks,
+    format::{Lsn, SEGMENT_HEADER_LEN, group_bit, segment_name, segment_number},
     groups::{Damage, GroupIndex, RecoveredGroup},
     marks::{Mark, MarkKind, Marks},
     scan::{Scan, Stop, Tail, corrupt, open_error, place_of},
@@ -67,6 +68,7 @@ pub(crate) fn recover(
     identity: LogIdentity,
     expected: &[GroupId],
 ) -> Result<Recovered, WalError> {
+    let disk = &mut BadBlocks::new(disk);
     let files = disk.list().map_err(open_error)?;
     let names = || files.iter().map(|(name, _)| name);
     for file in names().filter(|name| **name == unproven::temporary_name()) {
@@ -97,6 +99,14 @@ pub(crate) fn recover(
     keep_evidence(&mut scan, disk, options, &kept)?;
     room.evidence = scan.report.evidence.iter().chain(kept.iter().rev()).cloned().collect();
     let mut marks = mark(&mut scan, disk, &mut room, old_marks, &hurt)?;
+    // What cannot be read cannot be written over in part: such segments are copied.
+    let bad = disk.files();
+    scan.has_bad_blocks = scan
+        .files
+        .keys()
+        .copied()
+        .filter(|n| bad.contains(&segment_name(*n)))
+        .collect();
     room.with(disk, |disk| bridge(&mut scan, disk)).map_err(open_error)?;
     cut(&mut scan, disk, stop, &tail)?;
     if let Some(in_doubt) = unproven::make_durable(&mut scan, disk, &mut room)? {
@@ -331,26 +341,15 @@ fn mark(
 /// a log with less damage.
 fn bridge(scan: &mut Scan, disk: &mut impl DiskRead) -> Result<(), DiskError> {
     let mut mended = BTreeSet::new();
-    for &(number, base) in &scan.headers {
-        let header = SegmentHeader {
-            version: VERSION,
-            identity: scan.identity,
-            number,
-            base,
-        };
-        let data = Bytes::copy_from_slice(&header.encode());
-        let file = segment_name(number);
-        disk.run(Op::Write { file, offset: 0, data })?;
-        mended.insert(number);
-    }
-    for hole in &scan.holes {
-        let header = BatchHeader::hole(hole.lsn, hole.lost, scan.identity.incarnation, hole.group_mask);
-        let data = Bytes::copy_from_slice(&header.encode());
-        let (file, offset) = (segment_name(hole.segment), hole.offset);
-        let len = scan.files.entry(hole.segment).or_default();
+    for (number, offset, data) in scan.mends() {
+        if scan.has_bad_blocks.contains(&number) {
+            continue;
+        }
+        let len = scan.files.entry(number).or_default();
         *len = (*len).max(offset + data.len() as u64);
+        let file = segment_name(number);
         disk.run(Op::Write { file, offset, data })?;
-        mended.insert(hole.segment);
+        mended.insert(number);
     }
     for number in mended {
         let file = segment_name(number);
@@ -385,8 +384,8 @@ fn cut(scan: &mut Scan, disk: &mut impl DiskRead, stop: Stop, tail: &Tail) -> Re
         scan.files.remove(&number);
     }
     scan.ends.retain(|number, _| *number < keep_below);
-    let is_copied = !scan.unproven.is_empty();
-    if let Some(number) = keep.filter(|_| !is_copied)
+    let is_copied = |number: &u64| !scan.unproven.is_empty() || scan.has_bad_blocks.contains(number);
+    if let Some(number) = keep.filter(|number| !is_copied(number))
         && scan.files.get(&number).is_some_and(|len| *len > stop.offset)
     {
         let (file, len) = (segment_name(number), stop.offset);

@@ -1,6 +1,8 @@
 //! Reading the log from its oldest segment on, over whatever does not read but is proven to have been durable.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
 
 use settle_base::GroupId;
 use settle_storage::{DiskError, DiskRead, FileName};
@@ -89,6 +91,8 @@ pub(crate) struct Scan {
     pub(crate) headers: Vec<(u64, Lsn)>,
     /// Segments of which nothing reads.
     pub(crate) unreadable: Vec<u64>,
+    /// Segments of which the device cannot read something.
+    pub(crate) has_bad_blocks: BTreeSet<u64>,
     /// Groups that holes, old or new, may have held.
     pub(crate) holes_mask: u64,
     first_hole: Option<Mark>,
@@ -121,6 +125,7 @@ impl Scan {
             holes: Vec::new(),
             headers: Vec::new(),
             unreadable: Vec::new(),
+            has_bad_blocks: BTreeSet::new(),
             holes_mask: 0,
             first_hole: None,
             astray: (Lsn(0), 0),
@@ -480,6 +485,24 @@ impl Scan {
                 rebuild.lose(at, &self.index);
             }
         }
+    }
+
+    /// What is to be written where, so that the log reads through its damage.
+    pub(crate) fn mends(&self) -> Vec<(u64, u64, Bytes)> {
+        let headers = self.headers.iter().map(|&(number, base)| {
+            let header = SegmentHeader {
+                version: VERSION,
+                identity: self.identity,
+                number,
+                base,
+            };
+            (number, 0, Bytes::copy_from_slice(&header.encode()))
+        });
+        let holes = self.holes.iter().map(|hole| {
+            let header = BatchHeader::hole(hole.lsn, hole.lost, self.identity.incarnation, hole.group_mask);
+            (hole.segment, hole.offset, Bytes::copy_from_slice(&header.encode()))
+        });
+        headers.chain(holes).collect()
     }
 
     pub(crate) fn known_in(&self, mask: u64) -> Vec<GroupId> {

@@ -21,6 +21,8 @@
 //! by whoever needs them, and until they are proven the damage under them is found again. Spares are zeroed anew. Names
 //! are in the file system's journal, and one that fails to write that goes on no further.
 
+use std::collections::BTreeMap;
+
 use bytes::{Bytes, BytesMut};
 use settle_storage::{Act, DiskError, DiskErrorKind, DiskRead, FileName, Op};
 
@@ -84,7 +86,7 @@ impl Room {
     }
 }
 
-/// Leaves everything that was read durable, and proven, but for what is returned.
+/// Leaves everything that was read durable, and proven, but for what is returned; and in blocks that read.
 pub(crate) fn make_durable(
     scan: &mut Scan,
     disk: &mut impl DiskRead,
@@ -93,27 +95,38 @@ pub(crate) fn make_durable(
     if settle_base::mutant!("unproven_synced_again") {
         scan.unproven.clear();
     }
-    let Some(first) = scan.unproven.front().copied() else {
-        return Ok(None);
-    };
-    let good: Vec<_> = scan
-        .ends
-        .range(first.segment..)
-        .map(|(n, (len, end))| (*n, *len, *end))
-        .collect();
+    let first_unproven = scan.unproven.front().map(|batch| batch.segment);
+    let is_unproven = |number: u64| first_unproven.is_some_and(|first| number >= first);
+    let is_to_be_copied = |number: u64| is_unproven(number) || scan.has_bad_blocks.contains(&number);
+    let good = scan.ends.iter().map(|(number, (len, end))| (*number, *len, *end));
+    let good: Vec<_> = good.filter(|(number, ..)| is_to_be_copied(*number)).collect();
     for (i, &(number, len, end)) in good.iter().enumerate() {
-        let proof = (i + 1 == good.len()).then(|| BatchHeader::proof(end, scan.identity.incarnation));
-        let had = scan.files.get(&number).copied().unwrap_or(len);
-        let mut copied = copy_segment(disk, number, had, end, proof);
-        if is_full(&copied) && had > len {
+        let is_last = i + 1 == good.len() && is_unproven(number);
+        let copy = Copy {
+            file: segment_name(number),
+            len: scan.files.get(&number).copied().unwrap_or(len),
+            end,
+            mends: scan
+                .mends()
+                .into_iter()
+                .filter(|mend| mend.0 == number)
+                .map(|mend| (mend.1, mend.2))
+                .collect(),
+            proof: is_last.then(|| BatchHeader::proof(end, scan.identity.incarnation)),
+        };
+        let mut copied = copy.make(disk);
+        if is_full(&copied) && copy.len > len && !scan.has_bad_blocks.contains(&number) {
             // Behind the good part is nothing of worth. The length need not be durable.
-            let file = segment_name(number);
+            let file = copy.file.clone();
             disk.run(Op::Truncate { file, len }).map_err(open_error)?;
             scan.files.insert(number, len);
         }
         if is_full(&copied) {
-            let had = had.min(len);
-            copied = room.with(disk, |disk| copy_segment(disk, number, had, end, proof));
+            copied = room.with(disk, |disk| copy.make(disk));
+        }
+        if is_full(&copied) && !is_unproven(number) {
+            // It is as damaged as before, and the next start finds it so.
+            continue;
         }
         if is_full(&copied) {
             let rest: Vec<_> = good[i..].iter().map(|(number, ..)| *number).collect();
@@ -122,13 +135,13 @@ pub(crate) fn make_durable(
         let bytes = copied.map_err(open_error)?;
         scan.files.insert(number, bytes);
         scan.report.copied_bytes += bytes;
-        if let Some(proof) = proof {
+        if let Some(proof) = copy.proof {
             scan.end = Lsn(end.0 + proof.len());
             scan.ends.insert(number, (bytes, scan.end));
             scan.proven = end;
+            scan.unproven.clear();
         }
     }
-    scan.unproven.clear();
     Ok(None)
 }
 
@@ -151,90 +164,103 @@ fn keep_in_doubt(scan: &mut Scan, disk: &mut impl DiskRead, segments: &[u64]) ->
     Ok(InDoubt { at, group_mask })
 }
 
-/// Puts a durable copy in the place of a segment of `len` bytes that is good up to `end`. Returns the copy's length.
-///
-/// Each batch is checked once more, since the cache may have let go of what was read, and the disk may hold something else.
-fn copy_segment(
-    disk: &mut impl DiskRead,
-    number: u64,
+/// The good part of a segment, on its way into a new file.
+struct Copy {
+    file: FileName,
+    /// Of the file.
     len: u64,
+    /// Where the good part ends.
     end: Lsn,
+    /// What stands in the place of damage, by offset.
+    mends: BTreeMap<u64, Bytes>,
     proof: Option<BatchHeader>,
-) -> Result<u64, DiskError> {
-    let (from, to) = (segment_name(number), temporary_name());
-    let create = Op::Create {
-        file: to.clone(),
-        reserve: 0,
-    };
-    disk.run(create)?;
-    let mut source = Source {
-        file: from.clone(),
-        len,
-        offset: 0,
-        lsn: Lsn(0),
-    };
-    let copied = (|| {
+}
+
+/// How far it has come.
+struct Position {
+    offset: u64,
+    lsn: Lsn,
+}
+
+impl Copy {
+    /// Puts a durable copy in the place of the file. Returns the copy's length.
+    ///
+    /// Each batch is checked once more, since the cache may have let go of what was read, and the disk may hold
+    /// something else.
+    fn make(&self, disk: &mut impl DiskRead) -> Result<u64, DiskError> {
+        let to = temporary_name();
+        let create = Op::Create {
+            file: to.clone(),
+            reserve: 0,
+        };
+        disk.run(create)?;
+        let copied = self.write(disk, &to);
+        if copied.is_err() {
+            // The first error is the one that tells.
+            drop(disk.run(Op::Remove { file: to }));
+            return copied;
+        }
+        let from = to;
+        disk.run(Op::Rename {
+            from,
+            to: self.file.clone(),
+        })?;
+        copied
+    }
+
+    fn write(&self, disk: &mut impl DiskRead, to: &FileName) -> Result<u64, DiskError> {
         let mut len = 0;
         let mut write = |disk: &mut _, offset, data: Bytes| {
             len = offset + data.len() as u64;
             let file = to.clone();
             DiskRead::run(disk, Op::Write { file, offset, data })
         };
-        while source.offset == 0 || source.lsn < end {
-            let offset = source.offset;
-            let data = source.next(disk, end)?;
+        let mut at = Position { offset: 0, lsn: Lsn(0) };
+        while at.offset == 0 || at.lsn < self.end {
+            let offset = at.offset;
+            let data = self.read(disk, &mut at)?;
             write(disk, offset, data)?;
         }
-        if let Some(proof) = proof {
-            write(disk, source.offset, Bytes::copy_from_slice(&proof.encode()))?;
+        if let Some(proof) = self.proof {
+            write(disk, at.offset, Bytes::copy_from_slice(&proof.encode()))?;
         }
         disk.run(Op::Sync { file: to.clone() })?;
         Ok(len)
-    })();
-    if copied.is_err() {
-        // The first error is the one that tells.
-        drop(disk.run(Op::Remove { file: to }));
-        return copied;
     }
-    disk.run(Op::Rename { from: to, to: from })?;
-    copied
-}
 
-/// The good part of a segment, read in order.
-struct Source {
-    file: FileName,
-    len: u64,
-    offset: u64,
-    /// At `offset`, once the segment's header has been read.
-    lsn: Lsn,
-}
-
-impl Source {
-    /// What lies at `offset`: some batches, none from `end` on. Behind a hole's header nothing is of worth, so what
-    /// follows one has another offset.
-    fn next(&mut self, disk: &mut impl DiskRead, end: Lsn) -> Result<Bytes, DiskError> {
+    /// What lies there: the segment's header, some batches. Behind a hole's header nothing is of worth, so what follows
+    /// one has another offset.
+    fn read(&self, disk: &mut impl DiskRead, at: &mut Position) -> Result<Bytes, DiskError> {
         let mut reader = SegmentReader::new(disk, self.file.clone(), self.len);
         let changed = || DiskError::new(DiskErrorKind::Io, Act::Read, &self.file);
+        let header_at = |reader: &mut SegmentReader<'_, _>, offset| match self.mends.get(&offset) {
+            Some(mend) => Ok(mend.clone()),
+            None => reader.bytes(offset, BATCH_HEADER_LEN)?.ok_or_else(changed),
+        };
         let mut out = BytesMut::new();
-        if self.offset == 0 {
-            let header = reader.bytes(0, SEGMENT_HEADER_LEN)?.ok_or_else(changed)?;
-            self.lsn = SegmentHeader::decode(&header).ok_or_else(changed)?.base;
-            self.offset = header.len() as u64;
+        if at.offset == 0 {
+            let header = header_at(&mut reader, 0)?;
+            at.lsn = SegmentHeader::decode(&header).ok_or_else(changed)?.base;
+            at.offset = SEGMENT_HEADER_LEN as u64;
             out.extend_from_slice(&header);
         }
-        while self.lsn < end && out.len() < STEP {
-            let bytes = reader.bytes(self.offset, BATCH_HEADER_LEN)?.ok_or_else(changed)?;
-            let header = BatchHeader::decode(&bytes).filter(|header| header.lsn == self.lsn);
+        while at.lsn < self.end && out.len() < STEP {
+            let bytes = header_at(&mut reader, at.offset)?;
+            let header = BatchHeader::decode(&bytes).filter(|header| header.lsn == at.lsn);
             let header = header.ok_or_else(changed)?;
-            let body_at = self.offset + bytes.len() as u64;
-            let body = reader.bytes(body_at, header.body_len as usize)?.ok_or_else(changed)?;
+            let body_at = at.offset + bytes.len() as u64;
+            let body = match header.body_len as usize {
+                // A hole may be the last that the file has.
+                0 => Bytes::new(),
+                len => reader.bytes(body_at, len)?.ok_or_else(changed)?,
+            };
             if crc32c::crc32c(&body) != header.body_crc && !settle_base::mutant!("torn_tail_valid") {
                 return Err(changed());
             }
             out.extend_from_slice(&bytes);
             out.extend_from_slice(&body);
-            self.offset += header.len();
-            self.lsn = Lsn(self.lsn.0 + header.len());
+            at.offset += header.len();
+            at.lsn = Lsn(at.lsn.0 + header.len());
             if header.is_hole() {
                 break;
             }
