@@ -124,26 +124,35 @@ fn whatever_is_damaged_every_group_is_what_it_was_at_the_end_or_knows_that_it_ma
         // And it goes on from there: what is appended now is what a later recovery finds.
         let mut expected = Model::of(&groups);
         let damaged = expected.damaged.clone();
-        let (mut wal, _) = open(&disk).expect("mended");
-        for _ in 0..10 {
-            let records = expected.draw(&mut prng, &mut serial);
-            let is_common = |r: &Record| {
-                !matches!(
-                    r,
-                    Record::Destroy { .. } | Record::Healed { .. } | Record::Create { .. }
-                )
-            };
-            if records.iter().all(is_common) {
-                store(&mut wal, &disk, &records);
-                expected.apply(&records);
+        for life in 0..3 {
+            let (mut wal, _) = open(&disk).expect("mended");
+            for _ in 0..10 {
+                let records = expected.draw(&mut prng, &mut serial);
+                let is_common = |r: &Record| {
+                    !matches!(
+                        r,
+                        Record::Destroy { .. } | Record::Healed { .. } | Record::Create { .. }
+                    )
+                };
+                if records.iter().all(is_common) {
+                    store(&mut wal, &disk, &records);
+                    expected.apply(&records);
+                }
             }
+            // A power cut, at once or only after the next process has read what this one left.
+            if prng.percent(50) {
+                disk.kill();
+                open(&disk).expect("undamaged since");
+            }
+            disk.crash(&mut prng);
+            let (_, again) = open(&disk).expect("undamaged since");
+            let mut found = Model::of(&again);
+            for (group, state) in &mut found.groups {
+                state.create = expected.groups.get(group).map_or_else(Bytes::new, |g| g.create.clone());
+            }
+            assert_eq!(found.groups, expected.groups, "seed {seed}, life {life}");
+            assert_eq!(found.damaged, damaged, "seed {seed}, life {life}");
         }
-        let (_, again) = open(&disk).expect("undamaged since");
-        let mut found = Model::of(&again);
-        for (group, state) in &mut found.groups {
-            state.create = expected.groups.get(group).map_or_else(Bytes::new, |g| g.create.clone());
-        }
-        assert_eq!((found.groups, found.damaged), (expected.groups, damaged), "seed {seed}");
         grew_on += 1;
     }
     println!("hurt {hurt}, whole {whole}, refused {refused}, went on {grew_on}");
