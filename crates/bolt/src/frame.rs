@@ -137,7 +137,8 @@ impl Status {
     }
 }
 
-/// What a request or an answer carries. A body that was read shares the bytes of its frame.
+/// What a request or an answer carries. A body that was read shares the memory that its frame arrived in, and keeps it
+/// for as long as it lives: copy what is kept for long.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Body {
     /// UTF-8 name of the Java class that the content becomes; Java finds the processor of a request by it.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use settle_base::{ErrorCode, Mono};
+use settle_base::{ErrorCode, Mono, Prng};
 use settle_bolt::{
     Body, BoltError, CallError, CallId, CloseReason, Codec, Command, Config, Connection, Event, Frame, FrameDecoder,
     Limits, Outcome, ServedId, Status, Switch, Version,
@@ -442,4 +442,72 @@ fn a_flood_of_heartbeats_to_a_side_whose_answers_are_not_read_stops_being_read()
     }
     assert_eq!(acks + server.sends().len(), 1000);
     assert_eq!(server.connection.counters().heartbeats_answered, 1000);
+}
+
+#[test]
+fn whatever_bytes_come_a_connection_ends_once_or_lives_within_its_bounds() {
+    for seed in 0..2_000 {
+        let mut prng = Prng::new(seed);
+        let config = Config {
+            calls_max: 4,
+            served_max: 4,
+            unsent_bytes_max: 500,
+            ..if prng.percent(50) {
+                Config::client()
+            } else {
+                Config::server()
+            }
+        };
+        let mut end = End::new(config);
+        let mut closed = 0;
+        for _ in 0..60 {
+            let id = prng.below(6) as i32;
+            let status = Status::Success;
+            let command = match prng.below(5) {
+                0 => Command::Heartbeat { timeout_ms: -1 },
+                1 => Command::HeartbeatAck { status },
+                2 => Command::Request {
+                    timeout_ms: prng.below(3_000) as i32 - 100,
+                    body: body("ask"),
+                },
+                3 => Command::Oneway {
+                    timeout_ms: -1,
+                    body: body("tell"),
+                },
+                _ => Command::Response {
+                    status,
+                    body: body("answer"),
+                },
+            };
+            let mut bytes = BytesMut::new();
+            Frame::new(Version::V2Plain, Switch::NONE, id, command)
+                .encode(&mut bytes)
+                .unwrap();
+            if prng.percent(2) {
+                let at = prng.below(bytes.len() as u64) as usize;
+                bytes[at] = prng.next_u64() as u8;
+            }
+            end.input.extend_from_slice(&bytes);
+            if prng.percent(30) {
+                let _ = end.call(Duration::from_millis(prng.below(2_000)));
+            }
+            end.pass(Duration::from_millis(prng.below(2_000)));
+            while let Some(event) = end.step() {
+                assert_eq!(closed, 0, "{event:?} after the last event");
+                match event {
+                    Event::Closed(_) => closed += 1,
+                    Event::Request { served, .. } if prng.percent(50) => {
+                        let _ = end.connection.respond(served, status, body("answer"));
+                    }
+                    _ => {}
+                }
+            }
+            assert!(end.connection.calls_in_flight() <= 4 && end.connection.requests_in_service() <= 4);
+            assert!(end.connection.unsent().len() < 600);
+            if prng.percent(80) {
+                let bytes = end.connection.unsent().len();
+                end.connection.sent(bytes, end.now);
+            }
+        }
+    }
 }

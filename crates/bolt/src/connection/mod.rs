@@ -58,6 +58,34 @@ enum State {
 }
 
 /// One end of one connection.
+///
+/// ```
+/// use std::time::Duration;
+/// use bytes::{Bytes, BytesMut};
+/// use settle_base::Mono;
+/// use settle_bolt::{Body, Codec, Config, Connection, Event, Outcome, Status};
+///
+/// let now = Mono::ZERO;
+/// let mut client = Connection::new(Config::client(), now);
+/// let mut server = Connection::new(Config::server(), now);
+/// let ask = Body { class: Bytes::from_static(b"com.example.Ask"), ..Body::EMPTY };
+/// let call = client.call(Codec::HESSIAN2, ask, Duration::from_secs(3), now)?;
+///
+/// // What sockets do: unsent bytes of one side are input of the other.
+/// let mut towards_server = BytesMut::from(client.unsent());
+/// client.sent(towards_server.len(), now);
+/// while let Some(event) = server.step(&mut towards_server, now) {
+///     if let Event::Request { served, .. } = event {
+///         server.respond(served, Status::Success, Body::EMPTY)?;
+///     }
+/// }
+///
+/// let mut towards_client = BytesMut::from(server.unsent());
+/// server.sent(towards_client.len(), now);
+/// let event = client.step(&mut towards_client, now);
+/// assert!(matches!(event, Some(Event::Done { call: done, outcome: Outcome::Answer { .. } }) if done == call));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Connection {
     config: Config,
