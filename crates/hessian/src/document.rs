@@ -215,18 +215,39 @@ impl<'a> Builder<'a> {
                     }
                 }
                 let (ended, has_more) = match open.last_mut() {
-                    Some(Open::List(id, head)) => (*id, reader.next_item(head)?),
+                    Some(Open::List(id, head)) => {
+                        let Node::List(list) = &mut self.document.nodes[id.0 as usize] else {
+                            unreachable!("the node was made as a list")
+                        };
+                        let has_more = loop {
+                            if !reader.next_item(head)? {
+                                break false;
+                            }
+                            match quick_scalar(reader) {
+                                Some(item) => list.items.push(item),
+                                None => break true,
+                            }
+                        };
+                        (*id, has_more)
+                    }
                     Some(Open::Map(id, head, key)) => (*id, key.is_some() || reader.next_entry(head)?),
-                    Some(Open::Object(id, head, left)) => match left.checked_sub(1) {
-                        Some(less) => {
-                            *left = less;
-                            (*id, true)
-                        }
-                        None => {
-                            reader.end_object(head);
-                            (*id, false)
-                        }
-                    },
+                    Some(Open::Object(id, head, left)) => {
+                        let Node::Object(object) = &mut self.document.nodes[id.0 as usize] else {
+                            unreachable!("the node was made as an object")
+                        };
+                        let has_more = loop {
+                            if *left == 0 {
+                                reader.end_object(head);
+                                break false;
+                            }
+                            *left -= 1;
+                            match quick_scalar(reader) {
+                                Some(field) => object.fields.push(field),
+                                None => break true,
+                            }
+                        };
+                        (*id, has_more)
+                    }
                     Some(Open::Again(_)) | None => unreachable!("taken off above"),
                 };
                 if has_more {
@@ -279,6 +300,26 @@ impl<'a> Builder<'a> {
         self.classes[class.index()] = Some(id);
         id
     }
+}
+
+/// The next value, when it is one of those that most messages are made of.
+fn quick_scalar<'a>(reader: &mut Reader<'a, '_>) -> Option<Value<'a>> {
+    if let Some(value) = reader.quick_int() {
+        return Some(Value::Int(value));
+    }
+    if let Some(text) = reader.quick_str() {
+        return Some(Value::String(text.into()));
+    }
+    if let Some(value) = reader.quick_long() {
+        return Some(Value::Long(value));
+    }
+    if let Some(value) = reader.quick_double() {
+        return Some(Value::Double(value));
+    }
+    if let Some(value) = reader.quick_bool() {
+        return Some(Value::Bool(value));
+    }
+    reader.quick_null().then_some(Value::Null)
 }
 
 /// A node whose contents are being written, and how many of them were.

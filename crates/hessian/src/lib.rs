@@ -1,6 +1,9 @@
 //! Hessian 2 in both dialects: bytes ⇄ values. No sockets, no clock, no state but that of one message.
 //!
 //! Two encodings share the name "Hessian 2" and cannot read each other; [`Dialect`] says which one is meant.
+//! - [`java_types`]: what each type of Java becomes.
+//! - [`HessianEncode`] and [`HessianDecode`]: types of Java's classes, derived; [`java`]: those of Java's own libraries;
+//!   [`serde`]: plain types.
 //! - [`Document`] and [`Value`]: any message, with nodes that are shared or hold themselves.
 //! - [`Reader`] and [`Writer`]: the tokens, for code that builds no tree. Binaries and text are borrowed from the input.
 //! - [`Limits`] and [`ClassNames`]: what a message may cost and which classes may come in.
@@ -28,6 +31,9 @@ mod token;
 mod typed;
 mod value;
 mod writer;
+
+#[doc = include_str!("../docs/java-types.md")]
+pub mod java_types {}
 
 pub use class_names::{ClassNames, DENIED};
 pub use dialect::{Dialect, Library};

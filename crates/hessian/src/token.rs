@@ -16,11 +16,11 @@ pub enum Token<'a> {
     Date(i64),
     String(Text<'a>),
     Binary(Cow<'a, [u8]>),
-    /// Ask [`Reader::next_item`] before each item.
+    /// Ask [`Reader::next_item`](crate::Reader::next_item) before each item.
     List(ListHead),
-    /// Ask [`Reader::next_entry`] before each key; a value follows each key.
+    /// Ask [`Reader::next_entry`](crate::Reader::next_entry) before each key; a value follows each key.
     Map(MapHead),
-    /// As many values follow as the class has fields, then call [`Reader::end_object`].
+    /// As many values follow as the class has fields, then call [`Reader::end_object`](crate::Reader::end_object).
     Object(ObjectHead),
     /// The list, map or object of this number again.
     Ref(RefId),
