@@ -7,7 +7,8 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use settle_bolt::{CloseReason, Codec, Config, Outcome, Status, Switch, Version};
+use bytes::BytesMut;
+use settle_bolt::{Body, CloseReason, Codec, Command, Config, Frame, Outcome, Status, Switch, Version};
 
 use super::{
     Case,
@@ -212,6 +213,33 @@ pub fn play(
         ensure!(both.link.closed == Some(CloseReason::Drained), "{:?}", both.link.closed);
         let said = both.java.result(&number, &mut both.link)?;
         ensure!(said[0] == "answer", "the last request came to {said:?}");
+        Ok(())
+    });
+    // What Java's own decoder breaks over, which is why it is never sent.
+    case("java-breaks-over-a-status-that-is-not-listed", &|both| {
+        let mut link = connect(&mut both.java, query, "b")?;
+        let number = both.java.order(&["sync", "b", "10000", "hold:"])?;
+        link.until("a request", |link| !link.held.is_empty())?;
+        let (served, _) = link.held.remove(0);
+        let mut bytes = BytesMut::new();
+        let command = Command::Response {
+            status: Status::Success,
+            body: Body::EMPTY,
+        };
+        let (version, switch) = (spoken.0, Switch::NONE);
+        Frame::new(version, switch, served.request_id(), command).encode(&mut bytes)?;
+        let at = if version == Version::V1 { 10 } else { 12 };
+        bytes[at..at + 2].copy_from_slice(&[0, 0x13]);
+        link.write_raw(&bytes)?;
+        let said = both.java.result(&number, &mut link)?;
+        ensure!(said[0] == "failure", "{said:?}");
+        // The end of the call may be told before the end of the connection is seen.
+        let start = Instant::now();
+        while link.closed.is_none() {
+            ensure!(start.elapsed() < PATIENCE, "java does not close");
+            link.pump(Duration::from_millis(5))?;
+        }
+        ensure!(link.closed == Some(CloseReason::Transport), "{:?}", link.closed);
         Ok(())
     });
     Ok(())

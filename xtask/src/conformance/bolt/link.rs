@@ -98,6 +98,11 @@ impl Link {
         }
     }
 
+    /// Sends bytes that the machine would not.
+    pub fn write_raw(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(bytes)?)
+    }
+
     /// Lets it run until `is_done`.
     pub fn until(&mut self, what: &str, mut is_done: impl FnMut(&Link) -> bool) -> Result<()> {
         let start = Instant::now();
