@@ -15,7 +15,7 @@ use crate::{
     join::{log_identity, raft_config},
     members::{Book, decode_conf},
     raft_codec::kind_from_u8,
-    snapshot_file::{self, is_snapshot_file},
+    snapshot_file::{self, birth_file, group_of, is_snapshot_file},
     versions::is_new_enough,
 };
 
@@ -42,12 +42,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             return Ok(host);
         };
         let log_identity = log_identity(&host.identity, cluster);
-        let opened = Wal::open(
-            &mut host.disk,
-            host.config.wal.clone(),
-            log_identity,
-            &host.config.groups,
-        );
+        let present = host.disk.list().map_err(|source| OpenError::Disk { source })?;
+        // A group has a file from before its creation is in the log.
+        let traced: BTreeSet<GroupId> = present.iter().filter_map(|(file, _)| group_of(file)).collect();
+        let traced: Vec<GroupId> = traced.into_iter().collect();
+        let (wal, groups) = (host.config.wal.clone(), &host.config.groups);
+        let opened = Wal::open_with_traces(&mut host.disk, wal, log_identity, groups, &traced);
         let (wal, recovered) = opened.map_err(|source| OpenError::Log { source })?;
         host.first_notes.extend(damage_note(wal.recovery(), &recovered));
         host.wal = Some(wal);
@@ -63,7 +63,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 host.restore(cluster, group)?;
             }
         }
-        let files: BTreeSet<FileName> = host.groups.values().filter_map(|g| g.snapshot_file.clone()).collect();
+        let file_of = |g: &Group<S::Machine>| g.snapshot_file.clone().unwrap_or_else(|| birth_file(g.id, 0));
+        let files: BTreeSet<FileName> = host.groups.values().map(file_of).collect();
         let is_left = |file: &FileName| is_snapshot_file(file) && !files.contains(file);
         remove_files(&mut host.disk, |file| is_left(file) && file.as_str().ends_with(".tmp"))?;
         // What the log no longer names was perhaps replaced by its last batch.
@@ -192,13 +193,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         Ok(())
     }
 
-    /// Groups whose log or snapshot was damaged: they recover before they vote again.
+    /// Groups whose log or snapshot was damaged: they recover before they vote again. Also those that damage perhaps took
+    /// whole, which will recover once they are created again.
     pub fn recovering_groups(&self) -> Vec<GroupId> {
-        self.groups
-            .values()
-            .filter(|g| g.raft.is_recovering())
-            .map(|g| g.id)
-            .collect()
+        let recovering = self.groups.values().filter(|g| g.raft.is_recovering()).map(|g| g.id);
+        recovering.chain(self.wal.iter().flat_map(Wal::perhaps_held)).collect()
     }
 }
 

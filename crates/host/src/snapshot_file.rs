@@ -27,12 +27,25 @@ pub(crate) fn file_name(group: GroupId, index: Index, suffix: &str) -> FileName 
     FileName::new(&format!("snap-{:x}-{index:x}{suffix}", group.0)).expect("three 64-bit numbers fit a name")
 }
 
+/// What a group begins with that is created while the node runs. Also an empty one has it, at index 0: that it was here is
+/// then not in the log alone.
+pub(crate) fn birth_file(group: GroupId, index: Index) -> FileName {
+    file_name(group, index, "-born")
+}
+
 /// What the names of files begin with that are written in bulk and that nobody waits for: a disk with several lanes keeps
 /// them apart from the log.
 pub const BULK_PREFIXES: &[&str] = &["snap-", settle_wal::SPARE_PREFIX];
 
 pub(crate) fn is_snapshot_file(file: &FileName) -> bool {
     file.as_str().starts_with("snap-")
+}
+
+/// Of which group a durable snapshot file is.
+pub(crate) fn group_of(file: &FileName) -> Option<GroupId> {
+    let (group, rest) = file.as_str().strip_prefix("snap-")?.split_once('-')?;
+    let group = u64::from_str_radix(group, 16).ok()?;
+    (!rest.ends_with(".tmp")).then_some(GroupId(group))
 }
 
 /// Hands out the host's disk tokens.

@@ -20,6 +20,9 @@
 //! 4. A replica that got past the split by a snapshot finds the child named in the machine's state and creates it empty.
 //!    It knows no configuration, so it cannot campaign, and its leader sends it a snapshot. Messages for a group that is
 //!    not here are dropped and create nothing; consensus sends again.
+//! 5. Damage of the log may take a group with all that it promised, and nothing in the log tells it from one that never
+//!    was. But its file is there, from before it spoke. So a group with a file, that the log may have lost, is created
+//!    *recovering*, with the beginning that it is given, until it has healed ([`settle_wal::Wal::may_have_held`]).
 //!
 //! # Merge of a source into its neighbour
 //! 1. *Prepare*, in the source's log, names the target at an epoch (version and members). From its apply on the source
@@ -60,7 +63,7 @@ use crate::{
     members::{self, Book, decode_conf, encode_conf},
     order::Then,
     raft_codec::{kind_from_u8, kind_to_u8},
-    snapshot_file::{Cut, Writer, Written, file_name},
+    snapshot_file::{Cut, Writer, Written, birth_file},
     stopped::StopReason,
 };
 
@@ -113,6 +116,8 @@ struct Creating<M> {
     writing: Option<Writing>,
     file: Option<FileName>,
     is_staged: bool,
+    /// It was perhaps here before, and damage took it.
+    in_doubt: bool,
 }
 
 struct Writing {
@@ -174,7 +179,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         // One pass each: what follows waits for the next round.
         for order in std::mem::take(&mut self.theatre.orders) {
             match order {
-                Order::Create(new) => self.create_group(*new, now)?,
+                Order::Create(new) => self.create_group(*new),
                 Order::Destroy(group) => self.destroy_group(group, now)?,
                 Order::Hand(handed) => self.hand_over_entries(handed, now, out)?,
                 Order::Resume { group, index, given } => self.resume(group, index, given),
@@ -207,21 +212,15 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     // Creation.
 
-    fn create_group(&mut self, new: NewGroup, now: Mono) -> Result<(), HostError> {
+    fn create_group(&mut self, new: NewGroup) {
         let group = new.group;
         match self.prepare_creation(new) {
             Err(outcome) => self.theatre.told.push_back(Told::Created { group, outcome }),
             Ok(creating) => {
-                let has_state = creating.meta.index > 0;
                 self.theatre.creating.insert(group, creating);
-                if has_state {
-                    self.begin_writing(group);
-                } else {
-                    self.stage_creation(group, now)?;
-                }
+                self.begin_writing(group);
             }
         }
-        Ok(())
     }
 
     fn prepare_creation(&self, new: NewGroup) -> Result<Creating<S::Machine>, CreateOutcome> {
@@ -257,6 +256,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             writing: None,
             file: None,
             is_staged: false,
+            in_doubt: self.wal.as_ref().is_some_and(|wal| wal.may_have_held(group)),
         })
     }
 
@@ -264,7 +264,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let Some(creating) = self.theatre.creating.get_mut(&id) else {
             return;
         };
-        let target = file_name(id, creating.meta.index, "-born");
+        let target = birth_file(id, creating.meta.index);
         // It is this one's name again.
         self.obsolete.retain(|(_, file)| *file != target);
         let temporary = format!("snap-{:x}-creating.tmp", id.0);
@@ -358,6 +358,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             machine,
             campaigns,
             file,
+            in_doubt,
             ..
         } = creating;
         let hard_state = HardState {
@@ -368,15 +369,20 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let restored = Restored {
             hard_state,
             snapshot: meta.clone(),
+            recovering: in_doubt.then(|| self.prng.next_u64()),
             ..Restored::default()
         };
         let raft = Raft::restore(raft_config(&self.config, &self.identity, id), restored)
             .map_err(|source| HostError::Start { group: id, source })?;
         self.checker.restored(id, hard_state, meta.index);
+        // An empty group's says that it was here, and nothing else.
+        let file = file.filter(|_| meta.index > 0);
         let book = self.groups.share(book);
         self.groups
             .insert(Group::new(raft, id, Some(machine), book, &meta, file));
-        if campaigns && let Some(group) = self.groups.get_mut(&id) {
+        if in_doubt {
+            out.push(HostAction::Note(HostNote::Recovering { group: id }));
+        } else if campaigns && let Some(group) = self.groups.get_mut(&id) {
             group.raft.campaign();
         }
         self.counters.groups_created += 1;

@@ -93,6 +93,67 @@ fn a_replica_that_missed_the_beginning_waits_empty_for_a_snapshot() {
     });
 }
 
+fn damage_last_batch(cluster: &Cluster, node: u32) {
+    let mut disk = cluster.disks[&node].clone();
+    let files = disk.list().expect("readable");
+    let mut logs = files.iter().filter(|(name, _)| name.as_str().ends_with(".seg"));
+    let (log, len) = logs.next_back().expect("there is a log");
+    let bytes = disk.read(log, 0, *len as usize).expect("readable");
+    let last = bytes.iter().rposition(|byte| *byte != 0).expect("it was written to");
+    disk.flip_bit(log, last as u64, 0);
+}
+
+#[test]
+fn a_group_that_damage_took_whole_is_created_again_as_one_that_is_recovering() {
+    for is_empty in [false, true] {
+        let mut cluster = Cluster::founded(3);
+        cluster.ticks(5);
+        let whole = child(&cluster);
+        let birth = whole.birth.clone().filter(|_| !is_empty);
+        let new = NewGroup { birth, ..whole.clone() };
+        act(&mut cluster, 1, Action::Create(Box::new(new.clone())));
+        cluster.until("its creation", |c| outcomes(c, 1) == [CreateOutcome::Created]);
+        cluster.stop(1);
+        damage_last_batch(&cluster, 1);
+        // A start that ends before it is created again knows it as well as the next one.
+        for _ in 0..2 {
+            restart(&mut cluster, 1);
+            assert!(cluster.hosts[&1].raft(CHILD).is_none());
+            assert_eq!(cluster.hosts[&1].recovering_groups(), [CHILD]);
+        }
+        act(&mut cluster, 1, Action::Create(Box::new(new.clone())));
+        cluster.until("its creation", |c| outcomes(c, 1).len() == 2);
+        for _ in 0..2 {
+            let raft = cluster.hosts[&1].raft(CHILD).expect("it is here again");
+            assert!(raft.is_recovering());
+            restart(&mut cluster, 1);
+        }
+        for node in 2..=3 {
+            act(&mut cluster, node, Action::Create(Box::new(whole.clone())));
+        }
+        cluster.until("recovery", |c| c.hosts[&1].recovering_groups().is_empty());
+        cluster.until("its state", |c| {
+            c.hosts[&1].machine(CHILD).is_some_and(|m| !m.lines.is_empty())
+        });
+        cluster.ticks(5);
+        restart(&mut cluster, 1);
+        assert_eq!(cluster.hosts[&1].recovering_groups(), []);
+    }
+}
+
+#[test]
+fn a_group_that_is_new_is_created_whole_although_the_log_was_damaged() {
+    let mut cluster = Cluster::founded(3);
+    cluster.ticks(5);
+    cluster.stop(1);
+    damage_last_batch(&cluster, 1);
+    restart(&mut cluster, 1);
+    let new = child(&cluster);
+    act(&mut cluster, 1, Action::Create(Box::new(new)));
+    cluster.until("its creation", |c| outcomes(c, 1) == [CreateOutcome::Created]);
+    assert!(!cluster.hosts[&1].raft(CHILD).expect("it is here").is_recovering());
+}
+
 #[test]
 fn a_group_that_is_told_to_be_destroyed_stays_so_when_the_last_batch_of_an_idle_log_is_damaged() {
     let mut cluster = Cluster::founded(3);
@@ -105,13 +166,7 @@ fn a_group_that_is_told_to_be_destroyed_stays_so_when_the_last_batch_of_an_idle_
     act(&mut cluster, 1, Action::Destroy { group: CHILD });
     cluster.until("its end", |c| c.told.contains(&(1, Told::Destroyed(CHILD))));
     cluster.stop(1);
-    let mut disk = cluster.disks[&1].clone();
-    let files = disk.list().expect("readable");
-    let mut logs = files.iter().filter(|(name, _)| name.as_str().ends_with(".seg"));
-    let (log, len) = logs.next_back().expect("there is a log");
-    let bytes = disk.read(log, 0, *len as usize).expect("readable");
-    let last = bytes.iter().rposition(|byte| *byte != 0).expect("it was written to");
-    disk.flip_bit(log, last as u64, 0);
+    damage_last_batch(&cluster, 1);
     cluster.start(1).expect("a damaged tail is no reason to refuse");
     assert!(cluster.hosts[&1].is_tombstoned(CHILD));
 }

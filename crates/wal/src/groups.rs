@@ -160,6 +160,10 @@ impl GroupIndex {
         self.groups.get(&group).is_some_and(|g| !g.destroyed)
     }
 
+    pub(crate) fn knows(&self, group: GroupId) -> bool {
+        self.groups.contains_key(&group)
+    }
+
     /// Takes a record that is staged; [`GroupIndex::place`] says later where it went.
     pub(crate) fn stage(&mut self, record: &Record) {
         self.apply(record, STAGED);

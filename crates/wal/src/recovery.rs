@@ -61,12 +61,14 @@ pub(crate) struct Recovered {
     pub report: RecoveryReport,
 }
 
-/// `expected`: groups that must exist. When damage may have hidden one it comes back empty.
+/// `expected`: groups that must exist. When damage may have hidden one it comes back empty. `traced`: groups that perhaps
+/// were here. When damage may have hidden one it is marked, and does not come back.
 pub(crate) fn recover(
     disk: &mut impl DiskRead,
     options: &WalOptions,
     identity: LogIdentity,
     expected: &[GroupId],
+    traced: &[GroupId],
 ) -> Result<Recovered, WalError> {
     let disk = &mut BadBlocks::new(disk);
     let files = disk.list().map_err(open_error)?;
@@ -88,7 +90,7 @@ pub(crate) fn recover(
     let marks_lsn = old_marks.as_ref().map_or(Lsn(u64::MAX), |m| m.lsn);
     let mut scan = Scan::new(identity, segments.collect(), marks_lsn);
     let (stop, tail) = scan.read(disk)?;
-    let hurt = hurt(&mut scan, stop, &tail, old_marks.as_ref(), expected);
+    let hurt = hurt(&mut scan, stop, &tail, old_marks.as_ref(), expected, traced);
     for rebuild in scan.groups.values() {
         if !rebuild.known.is_contiguous() {
             let groups = vec![rebuild.known.group];
@@ -170,7 +172,14 @@ struct Hurt {
     missing: Vec<GroupId>,
 }
 
-fn hurt(scan: &mut Scan, stop: Stop, tail: &Tail, old_marks: Option<&Marks>, expected: &[GroupId]) -> Hurt {
+fn hurt(
+    scan: &mut Scan,
+    stop: Stop,
+    tail: &Tail,
+    old_marks: Option<&Marks>,
+    expected: &[GroupId],
+    traced: &[GroupId],
+) -> Hurt {
     let mut marks = BTreeMap::new();
     let (mut resumed, mut missing) = (Vec::new(), Vec::new());
     let (segment, offset) = (stop.segment, stop.offset);
@@ -198,6 +207,13 @@ fn hurt(scan: &mut Scan, stop: Stop, tail: &Tail, old_marks: Option<&Marks>, exp
     let is_marked = |group: &GroupId| old_marks.is_none_or(|marks| marks.groups.contains_key(group));
     let is_damaged = |group: &GroupId| scan.holes_mask & group_bit(*group) != 0 || tail.damage.is_some();
     let is_hidden = |group: &GroupId| is_damaged(group) || is_marked(group);
+    for &group in traced.iter().filter(|group| is_hidden(group)) {
+        if !scan.groups.contains_key(&group) {
+            // Not even that it was here is certain.
+            let kind = MarkKind::LastBatch;
+            marks.insert(group, Mark { kind, segment, offset });
+        }
+    }
     for &group in expected.iter().filter(|group| is_hidden(group)) {
         if !scan.groups.contains_key(&group) {
             let kind = MarkKind::Middle;

@@ -9,7 +9,8 @@
 //!
 //! *Cost.* What is unproven are the last batches, at most `max_in_flight` + 1, and these are copied with all of the good
 //! part of their segment before them: at most `segment_bytes` and what is in flight, once per start after a run that
-//! wrote something; half a segment on average. It does not grow with the log.
+//! wrote something; half a segment on average. It does not grow with the log: 64 MiB take 0.1 s where a device writes
+//! 600 MB/s. [`RecoveryReport::copied_bytes`](crate::RecoveryReport::copied_bytes) tells.
 //!
 //! *A full disk* must not keep a node from starting, nor put its groups in doubt, since all nodes of a cluster may be full
 //! at once. One spare is there for that, and made anew from what the copied segment leaves. The zeros behind the segment's

@@ -151,13 +151,31 @@ impl Wal {
         identity: LogIdentity,
         expected: &[GroupId],
     ) -> Result<(Wal, Vec<RecoveredGroup>), WalError> {
+        Wal::open_with_traces(disk, options, identity, expected, &[])
+    }
+
+    /// As [`Wal::open`], for a directory with files of the groups `traced`, which perhaps were in the log: of one that
+    /// damage may have hidden [`Wal::may_have_held`] says so from then on.
+    ///
+    /// # Errors
+    /// As those of `open`.
+    ///
+    /// # Panics
+    /// When an option is out of its bounds.
+    pub fn open_with_traces(
+        disk: &mut impl DiskRead,
+        options: WalOptions,
+        identity: LogIdentity,
+        expected: &[GroupId],
+        traced: &[GroupId],
+    ) -> Result<(Wal, Vec<RecoveredGroup>), WalError> {
         assert!(options.max_in_flight > 0, "a log that may not flush is no log");
         assert!(options.max_batch_bytes <= 1 << 30, "a batch's length has 32 bits");
         assert!(
             options.segment_bytes > HEADROOM as u64,
             "a segment holds more than headers"
         );
-        let recovered = recovery::recover(disk, &options, identity, expected)?;
+        let recovered = recovery::recover(disk, &options, identity, expected, traced)?;
         let mut wal = Wal {
             options,
             identity,
@@ -208,6 +226,18 @@ impl Wal {
         let (snapshot, reset) = (no_snapshot(), true);
         self.stage_own(&[Record::Snapshot { group, snapshot, reset }]);
         Ok(())
+    }
+
+    /// Whether `group` is not here, but perhaps was, with promises that damage took: whoever creates it must take it for
+    /// recovering. Once it is here its damage says that, as long as it has not healed.
+    pub fn may_have_held(&self, group: GroupId) -> bool {
+        let is_marked = self.marked.get(&group).is_some_and(|(_, healed)| !*healed);
+        is_marked && !self.index.knows(group)
+    }
+
+    /// Those of which [`Wal::may_have_held`] says so.
+    pub fn perhaps_held(&self) -> impl Iterator<Item = GroupId> {
+        self.marked.keys().copied().filter(|group| self.may_have_held(*group))
     }
 
     /// What opening found.
