@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use settle_hessian::{Class, DecodeOptions, Dialect, Document, Node, Value};
+use settle_hessian::{Class, DecodeOptions, Dialect, Document, Library, Node, Value};
 
 /// Bytes from a text in which hex digits stand for themselves and `'…'` for the characters inside.
 fn bytes(text: &str) -> Vec<u8> {
@@ -331,4 +331,39 @@ fn sharing_across_the_values_of_a_message_and_across_dialects_is_kept() {
         assert_eq!(read.field(object, "tag"), Some(&read.roots()[1]));
         assert_eq!(read.encode(dialect).unwrap(), bytes);
     }
+}
+
+/// The lengths of the chunks of a binary behind a string of `before` letters.
+fn cuts(library: Library, before: usize, len: usize) -> Vec<usize> {
+    let mut document = Document::new();
+    document.push(Value::from("a".repeat(before)));
+    document.push(Value::Binary(vec![7; len].into()));
+    let bytes = document.encode_with(Dialect::Hessian2, library).unwrap();
+    assert_eq!(decode(Dialect::Hessian2, &bytes).roots(), document.roots());
+    let mut rest = &bytes[3 + before..];
+    let mut cuts = Vec::new();
+    while let [code, tail @ ..] = rest {
+        let (len, head) = match code {
+            b'A' | b'B' => (usize::from(tail[0]) << 8 | usize::from(tail[1]), 3),
+            0x34..=0x37 => (usize::from(code - 0x34) << 8 | usize::from(tail[0]), 2),
+            _ => (usize::from(code - 0x20), 1),
+        };
+        cuts.push(len);
+        rest = &rest[head + len..];
+    }
+    cuts
+}
+
+#[test]
+fn binaries_are_cut_by_the_buffer_of_the_library_that_is_written_as() {
+    // Caucho: what fits behind the string into 8,192 bytes with three for the head, unless less than sixteen do.
+    assert_eq!(cuts(Library::Caucho, 7000, 1000), [1000]);
+    assert_eq!(cuts(Library::Caucho, 8000, 300), [186, 114]);
+    assert_eq!(cuts(Library::Caucho, 8168, 300), [18, 282]);
+    // It then writes all of it as a chunk that is not the last, and nothing behind.
+    assert_eq!(cuts(Library::Caucho, 8171, 300), [300, 0]);
+    // The string itself flushes once there is no room for its next character.
+    assert_eq!(cuts(Library::Caucho, 8174, 8190), [8188, 2]);
+    assert_eq!(cuts(Library::HessianLite, 8000, 300), [300]);
+    assert_eq!(cuts(Library::HessianLite, 1500, 4094), [4093, 1]);
 }
