@@ -31,6 +31,9 @@ pub struct Args {
     /// Measures again what was measured with the same build.
     #[arg(long)]
     again: bool,
+    /// The build of an earlier run, as that named it: to go on with it although the sources have changed since.
+    #[arg(long)]
+    simulator: Option<PathBuf>,
 }
 
 struct Mutant {
@@ -51,7 +54,8 @@ struct Catch {
 
 /// Builds and runs each mutant; good when the simulator catches all of them everywhere.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let simulator = build()?;
+    let simulator = args.simulator.clone().map_or_else(build, Ok)?;
+    eprintln!("measured with --simulator {}", simulator.display());
     let mutants = list(&simulator)?;
     for name in &args.only {
         ensure!(mutants.iter().any(|mutant| mutant.name == *name), "no mutant `{name}`");
