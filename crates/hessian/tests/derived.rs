@@ -514,6 +514,22 @@ fn limits_and_refused_classes_hold_for_derived_types_too() {
 }
 
 #[test]
+fn reading_again_moves_no_table_so_that_names_behind_it_are_still_judged() {
+    // Three lists: of ints, the same again, and one of a refused type.
+    let refused = b"javax.naming.Reference";
+    let head = [
+        &[0x7b, 0x71, 4][..],
+        b"[int",
+        &[0x91, 0x51, 0x91, 0x70, refused.len() as u8],
+    ]
+    .concat();
+    let bytes = [&head[..], refused].concat();
+    let options = DecodeOptions::new(Dialect::Hessian2);
+    let error = from_bytes::<Vec<Vec<i32>>>(&bytes, &options).unwrap_err();
+    assert_eq!(error.code().to_string(), "HE0005");
+}
+
+#[test]
 fn borrowed_fields_point_into_the_input() {
     let bytes = to_bytes(
         Dialect::Sofa3,
