@@ -150,7 +150,8 @@ impl Raft {
         // Alike at all of them, so not of the seed, which each process has its own of.
         let turn = Prng::from_parts(&[self.config.group.0, self.term]).below(count.max(1));
         let row = ((place + turn) % count.max(1)).min(u64::from(self.config.election_ticks) - 1) as u32;
-        1 + row + self.reluctance(self.config.election_ticks / 2)
+        // Thousands of groups at once may make the first of the row late for its tick.
+        1 + 2 * row + self.reluctance(self.config.election_ticks / 2)
     }
 
     /// Whether `body`, which comes in at a resting or asking peer, belongs to the rest itself.

@@ -16,4 +16,4 @@ pub use http::{Answer, get, post};
 pub use ports::{Ports, dev_offset};
 pub use process::{Process, last_lines};
 pub use scratch::Scratch;
-pub use wait::{until, within};
+pub use wait::{throughout, until, within};

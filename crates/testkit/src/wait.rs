@@ -30,6 +30,21 @@ pub async fn until<T, E: Display>(
     }
 }
 
+/// Asks `look` for as long as `time`, and says how often: for what must not happen.
+///
+/// # Errors
+/// The first that `look` gives.
+pub async fn throughout(time: Duration, mut look: impl AsyncFnMut() -> Result<()>) -> Result<u32> {
+    let end = Instant::now() + time;
+    let mut looks = 0;
+    while Instant::now() < end {
+        look().await?;
+        looks += 1;
+        sleep(PAUSE).await;
+    }
+    Ok(looks)
+}
+
 /// Waits for `future`.
 ///
 /// # Errors

@@ -13,10 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use settle::seata_client::{ClientError, Handler, Phase, SeataClient};
 use settle_seata_wire::{BranchRegister, BranchStatus, BranchType, Message};
 use settle_testkit::{Cluster, until};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use tokio::task::JoinSet;
 
 use crate::{
     SOON,
@@ -226,21 +223,22 @@ pub async fn check_all(cluster: &Cluster, clients: &Arc<Clients>) -> Result<()> 
     let mut left: Vec<(String, Told)> = clients.ledger.all();
     let mut open: Vec<(String, Told)> = left.iter().filter(|(_, told)| told.is_open()).cloned().collect();
     open.sort_by_key(|(xid, _)| number(xid));
-    let end = Instant::now() + SOON;
-    loop {
-        left = statuses(clients, left).await?;
-        clients.ledger.verdict()?;
-        if left.is_empty() {
-            break;
+    until("what was decided is done", SOON, async || {
+        // What is wrong now stays wrong: told below, outside of the retries.
+        let looked = statuses(clients, std::mem::take(&mut left)).await;
+        match looked.and_then(|left| clients.ledger.verdict().map(|()| left)) {
+            Ok(still) => left = still,
+            Err(error) => return Ok(Err(error)),
         }
+        let example = left.first();
         ensure!(
-            Instant::now() < end,
-            "{} decided transactions are not done, e.g. {:?}",
-            left.len(),
-            left[0]
+            example.is_none(),
+            "{} transactions are not, e.g. {example:?}",
+            left.len()
         );
-        sleep(Duration::from_millis(50)).await;
-    }
+        Ok::<_, anyhow::Error>(Ok(()))
+    })
+    .await??;
     // The newest are those that a kill may have lost.
     for (n, (xid, told)) in open.iter().rev().take(LOOKED_AT).enumerate() {
         check_branches(cluster, clients, n as u64, xid, told).await?;

@@ -4,8 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use settle_testkit::{Cluster, Leader, NodeView, until};
-use tokio::time::{Instant, sleep};
+use settle_testkit::{Cluster, Leader, NodeView, throughout, until};
 
 use crate::{
     SOON,
@@ -165,9 +164,7 @@ async fn a_wiped_node_elects_nobody_before_it_has_caught_up() -> Result<()> {
         },
     )
     .await?;
-    let end = Instant::now() + Duration::from_secs(3);
-    let mut looks = 0;
-    while Instant::now() < end {
+    let looks = throughout(Duration::from_secs(3), async || {
         for node in [survivor, wiped] {
             let view = cluster.view(node).await?;
             if let Ok(group) = view.tx_group() {
@@ -178,9 +175,9 @@ async fn a_wiped_node_elects_nobody_before_it_has_caught_up() -> Result<()> {
                 );
             }
         }
-        looks += 1;
-        sleep(Duration::from_millis(20)).await;
-    }
+        Ok(())
+    })
+    .await?;
     println!("no leader over {looks} looks in 3 s");
 
     cluster.start_all().await?;
