@@ -3,6 +3,9 @@
 //! Fills a data directory through the host itself (one member, so every entry is committed), drops it, and opens it again:
 //! once with everything live, once with all but the tail below snapshots.
 
+#[path = "../tests/counter/mod.rs"]
+mod counter;
+
 use std::{
     path::Path,
     sync::mpsc::{Receiver, sync_channel},
@@ -13,44 +16,10 @@ use bytes::Bytes;
 use settle_base::{GroupId, Mono, NodeId, PeerId};
 use settle_disk_file::{FileDisk, FileDiskOptions};
 use settle_host::{BULK_PREFIXES, Host, HostAction, HostConfig, HostEvent};
-use settle_machine::{Action, ApplyError, Context, EntryMeta, Event, LoadError, Service, SnapshotChunks, StateMachine};
+use settle_machine::{Action, Context, Event, Service};
 use settle_telemetry::Clock;
 
-/// Counts its commands.
-#[derive(Default)]
-struct Counter(u64);
-
-impl StateMachine for Counter {
-    type Effect = ();
-
-    fn check(&self, _: &Bytes) -> Result<(), ApplyError> {
-        Ok(())
-    }
-
-    fn apply(&mut self, _: EntryMeta, _: &Bytes, _: &mut Vec<()>) -> Result<(), ApplyError> {
-        self.0 += 1;
-        Ok(())
-    }
-
-    fn begin_snapshot(&self) -> SnapshotChunks {
-        Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
-    }
-
-    fn load_chunk(&mut self, chunk: Bytes) -> Result<(), LoadError> {
-        let reason = "eight bytes are a count".to_owned();
-        let bytes = chunk[..].try_into().map_err(|_| LoadError { reason })?;
-        self.0 = u64::from_le_bytes(bytes);
-        Ok(())
-    }
-
-    fn finish_load(&mut self) -> Result<(), LoadError> {
-        Ok(())
-    }
-
-    fn state_hash(&self) -> u64 {
-        self.0
-    }
-}
+use counter::Counter;
 
 struct Front;
 

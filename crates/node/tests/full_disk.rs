@@ -1,5 +1,7 @@
 //! A host on a real disk that is full: it stops accepting, serves reads, and goes on by itself once there is space.
 
+mod counter;
+
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -11,8 +13,10 @@ use bytes::Bytes;
 use settle_base::{GroupId, Mono, NodeId, PeerId};
 use settle_disk_file::{FileDisk, FileDiskOptions};
 use settle_host::{Host, HostAction, HostConfig, HostEvent, HostNote};
-use settle_machine::{Action, ApplyError, Context, EntryMeta, Event, LoadError, Service, SnapshotChunks, StateMachine};
+use settle_machine::{Action, Context, Event, Service};
 use settle_telemetry::Clock;
+
+use counter::Counter;
 
 const GROUP: GroupId = GroupId(1);
 const LINE: usize = 4 << 10;
@@ -34,42 +38,6 @@ impl Small {
 impl Drop for Small {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
-
-/// Counts its commands.
-#[derive(Default)]
-struct Counter(u64);
-
-impl StateMachine for Counter {
-    type Effect = ();
-
-    fn check(&self, _: &Bytes) -> Result<(), ApplyError> {
-        Ok(())
-    }
-
-    fn apply(&mut self, _: EntryMeta, _: &Bytes, effects: &mut Vec<()>) -> Result<(), ApplyError> {
-        self.0 += 1;
-        effects.push(());
-        Ok(())
-    }
-
-    fn begin_snapshot(&self) -> SnapshotChunks {
-        Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
-    }
-
-    fn load_chunk(&mut self, chunk: Bytes) -> Result<(), LoadError> {
-        let bytes = chunk[..].try_into().expect("one chunk, written by this test");
-        self.0 = u64::from_le_bytes(bytes);
-        Ok(())
-    }
-
-    fn finish_load(&mut self) -> Result<(), LoadError> {
-        Ok(())
-    }
-
-    fn state_hash(&self) -> u64 {
-        self.0
     }
 }
 
