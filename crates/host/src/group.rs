@@ -10,7 +10,7 @@ use settle_storage::FileName;
 use crate::{
     groups::Filed,
     hashes::Hashes,
-    members::Book,
+    members::{self, Book},
     snapshots::{Received, Taking},
     stages::Line,
     surgery::Surgery,
@@ -158,6 +158,13 @@ impl<M: StateMachine> Group<M> {
     pub(crate) fn is_ready_leader(&self) -> bool {
         let leads = self.raft.role() == Role::Leader && self.applied.term == self.raft.term();
         leads && !self.is_witness() && !self.is_quarantined()
+    }
+
+    /// Whether a member without a right machine may have a snapshot from here. A leader need not be ready for that: what it
+    /// has applied is committed, and its first entry may wait for the ack of this very member.
+    pub(crate) fn gives_state_to(&self, peer: PeerId) -> bool {
+        let has_state = !self.is_witness() && !self.is_quarantined();
+        self.raft.is_leader() && has_state && members::is_in(self.raft.conf(), peer)
     }
 
     pub(crate) fn rest_if_quiet(&mut self, after_ticks: u32, is_gone: impl Fn(PeerId) -> bool) {

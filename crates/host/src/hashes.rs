@@ -328,8 +328,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     /// A replica in quarantine asks for a snapshot.
     pub(crate) fn on_want_snapshot(&mut self, id: GroupId, peer: PeerId) {
         let Some(group) = self.groups.get(&id) else { return };
-        let gives = group.is_ready_leader() && crate::members::is_in(group.raft.conf(), peer);
-        if gives && !group.sending.contains_key(&peer) {
+        if group.gives_state_to(peer) && !group.sending.contains_key(&peer) {
             self.send_snapshot(id, peer, Cause::Wrong);
         }
     }
@@ -362,7 +361,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             return Ok(());
         };
         group.raft.replace_machine(&meta);
-        group.raft.compact(&meta, keep);
+        let dropped = group.raft.compact(&meta, keep);
+        self.drop_entries(dropped);
         self.install(id, meta, now, out)
     }
 

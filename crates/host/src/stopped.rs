@@ -42,6 +42,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         now: Mono,
         out: &mut Vec<HostAction<S::Response>>,
     ) -> Result<(), HostError> {
+        // What was taken before is as good as ever, and a log that is written again needs all of it.
+        while self.groups.get(&id).is_some_and(|g| g.raft.has_ready()) {
+            self.drain_ready(id, now, out)?;
+        }
         self.tell_followers_of_end(id)?;
         // What the log was told of, or will be by a write under way, is what a restart begins with.
         let has_staged = |g: &Group<S::Machine>| g.received.as_ref().is_some_and(|received| received.is_staged);

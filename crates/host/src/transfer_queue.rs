@@ -17,7 +17,7 @@ use settle_base::{GroupId, Mono, PeerId};
 use settle_machine::Service;
 use settle_storage::{Disk, DiskRead};
 
-use crate::{Host, HostAction, members};
+use crate::{Host, HostAction};
 
 /// Why a snapshot is to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,7 +115,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             let Some(group) = self.groups.get(&id) else { continue };
             let is_wanted = match cause {
                 Cause::Behind => group.raft.awaits_snapshot(peer),
-                Cause::Wrong => group.is_ready_leader() && members::is_in(group.raft.conf(), peer),
+                Cause::Wrong => group.gives_state_to(peer),
             };
             if is_wanted && !group.sending.contains_key(&peer) {
                 self.start_sending(id, peer, now, out);

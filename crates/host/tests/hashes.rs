@@ -229,3 +229,33 @@ fn a_witness_notes_no_hash_and_one_of_the_two_others_is_no_majority() {
     assert_eq!(quarantines(&cluster), []);
     assert_eq!(cluster.leader(), Some(leader), "and it serves on");
 }
+
+#[test]
+fn a_replica_that_takes_no_more_entries_is_rebuilt_by_a_leader_that_needs_its_ack() {
+    let mut cluster = Cluster::tuned(3, |config| {
+        config.state_hash_every = 8;
+        config.limits.paused_log_bytes_max = 300;
+    });
+    cluster.auto_replace = false;
+    cluster.connect_all();
+    cluster.until("a leader", |c| c.leader().is_some());
+    cluster.ticks(4);
+    let leader = cluster.leader().expect("it was just seen");
+    let wrong = leader % 3 + 1;
+    let other = 6 - leader - wrong;
+    err_once(&mut cluster, wrong);
+    (0..8).for_each(|_| cluster.give(leader, HostEvent::Request(Ask::Propose("line"))));
+    cluster.step_until("quarantine", |c| !quarantines(c).is_empty());
+    // More comes than may wait for its machine, before it is rebuilt.
+    let long: &'static str = "long".repeat(100).leak();
+    let last = |c: &Cluster, n: u32| c.hosts[&n].status(c.now).groups[0].raft.last_index;
+    (0..4).for_each(|_| cluster.give(leader, HostEvent::Request(Ask::Propose(long))));
+    let end = last(&cluster, leader);
+    cluster.step_until("their way to the other", |c| last(c, other) == end);
+    assert!(!is_rebuilt(&cluster, wrong));
+    cluster.stop(leader);
+    cluster.until("its state", |c| is_rebuilt(c, wrong));
+    cluster.until("a leader that serves", |c| c.leader() == Some(other));
+    cluster.propose(other, "more");
+    cluster.until("a write", |c| c.lines(other).iter().any(|line| line == "more"));
+}

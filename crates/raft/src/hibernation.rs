@@ -4,7 +4,8 @@
 //! A peer that its host cannot reach, and that has not been heard from for an election timeout, is excused, as long as the
 //! others are a quorum: for it nothing can be done before it is back. Its return must end the rest, or it would stay
 //! behind: the host calls [`Raft::wake`] at the leader when it can reach the peer again, and whatever the peer itself says
-//! wakes whom it reaches, as everything from a member that does not rest does.
+//! wakes whom it reaches, as everything from a member that does not rest does; and a follower that anybody but its leader
+//! wakes tells the leader, or one whom the peer cannot reach would go on leading in its sleep.
 //!
 //! A follower rests only when its log ends at exactly the committed entry that the leader names, and that entry is of
 //! the leader's own term: by log matching the two logs are then the same, so a request that is late, repeated or of
@@ -30,7 +31,7 @@ pub(crate) enum Rest {
     Awake,
     /// At a leader: the peers are asked, in this round of heartbeats and since so many ticks.
     Asking { round: u64, ticks: u32 },
-    /// At a leader, `round` is the one that all have answered; 0 at a follower.
+    /// `round` is the one that all have answered, or that this follower has.
     Resting { round: u64 },
 }
 
@@ -121,6 +122,24 @@ impl Raft {
         }
     }
 
+    /// What `from` says ends the rest. A follower lets its leader know, by taking its answer to the request back: the
+    /// leader may rest without `from`, and could be replaced by it without ever hearing of that.
+    pub(crate) fn wake_for(&mut self, from: PeerId) {
+        let was = self.rest;
+        self.wake();
+        if let Rest::Resting { round } = was
+            && self.role == Role::Follower
+            && self.leader != from
+        {
+            let body = Body::HeartbeatReply {
+                read_seq: round,
+                recovering: self.recovering_number(),
+                rested: false,
+            };
+            self.send(self.leader, self.term, body);
+        }
+    }
+
     /// The connection with the leader's node broke, or its node says that it started anew. Until the leader is heard
     /// again it has no lease here, and this follower asks for an election within few ticks. Others who still hear the
     /// leader refuse it, without any harm (pre-vote). Does nothing at a peer that follows nobody.
@@ -175,8 +194,8 @@ impl Raft {
         }
     }
 
-    /// At a follower: the leader asks it to rest with the log up to `commit`. Returns whether it does.
-    pub(crate) fn rest_as_follower(&mut self, commit: Index) -> bool {
+    /// At a follower: the leader asks it in `round` to rest with the log up to `commit`. Returns whether it does.
+    pub(crate) fn rest_as_follower(&mut self, commit: Index, round: u64) -> bool {
         let log = &self.log;
         let may_rest = log.last_index() == commit
             && log.last_term() == self.term
@@ -186,7 +205,14 @@ impl Raft {
             && self.reads.is_empty()
             && self.conf.contains(self.config.id);
         if may_rest {
-            self.rest = Rest::Resting { round: 0 };
+            // A request that was overtaken by a later one is no news.
+            let before = match self.rest {
+                Rest::Resting { round } => round,
+                _ => 0,
+            };
+            self.rest = Rest::Resting {
+                round: round.max(before),
+            };
             self.release_memory();
         } else {
             self.wake();

@@ -292,7 +292,7 @@ impl Raft {
     pub fn step(&mut self, message: Message) -> Result<(), StepError> {
         self.validate(&message)?;
         if self.rest != Rest::Awake && !self.keeps_rest(message.from, &message.body) {
-            self.wake();
+            self.wake_for(message.from);
         }
         self.step_valid(message);
         self.assert_invariants();

@@ -323,7 +323,7 @@ impl Raft {
         };
         self.log.commit_to(commit.min(is_ours));
         self.finish_recovering(recover_to);
-        let rested = rest && self.rest_as_follower(commit);
+        let rested = rest && self.rest_as_follower(commit, read_seq);
         let recovering = self.recovering_number();
         let body = Body::HeartbeatReply {
             read_seq,

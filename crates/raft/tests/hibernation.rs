@@ -490,3 +490,33 @@ fn random_rests_lose_neither_entries_nor_liveness() {
     assert!(rests > 300, "the groups rested: {rests}");
     assert!(rests_without > 20, "and without one of them: {rests_without}");
 }
+
+#[test]
+fn a_leader_at_rest_hears_of_an_election_of_whom_it_cannot_reach() {
+    for seed in 0..10 {
+        let mut cluster = with_leader(&[1, 2, 3], seed);
+        cluster.cut.extend([(1, 3), (3, 1)]);
+        let is_cut = |a: u64, b: u64| a + b == 4;
+        let mut rests = 0;
+        for _ in 0..500 {
+            tick(&mut cluster);
+            for id in 1..=3 {
+                cluster.raft(id).rest(|peer| is_cut(id, peer.0));
+            }
+            cluster.settle();
+            let leads = |cluster: &mut Cluster, id| cluster.raft(id).role() == Role::Leader;
+            let leaders: Vec<_> = (1..=3).filter(|id| leads(&mut cluster, *id)).collect();
+            if let [one] = leaders[..] {
+                rests += u32::from(cluster.raft(one).is_resting());
+            }
+        }
+        // Whoever leads: it is one, and nobody else takes itself for the leader for good.
+        for _ in 0..30 {
+            tick(&mut cluster);
+            cluster.settle();
+        }
+        let leaders = (1..=3).filter(|id| cluster.raft(*id).role() == Role::Leader).count();
+        assert_eq!(leaders, 1, "seed {seed}");
+        assert!(rests > 0, "seed {seed}: it rested without a peer");
+    }
+}
