@@ -81,9 +81,11 @@ impl Scenario {
             Scenario::Raft => counter.starts_with("tx_") || is_of_ranges(counter),
             Scenario::Tx => {
                 let others = ["reproposals", "reads", "reads_dropped"];
-                others.contains(&counter) || is_of_ranges(counter) || is_of_registers(counter)
+                let is_compared = ["hash_marks", "hash_verdicts"].contains(&counter);
+                let is_of_others = is_of_ranges(counter) || is_of_registers(counter) || is_of_moves(counter);
+                others.contains(&counter) || (is_of_others && !is_compared)
             }
-            Scenario::Range => counter.starts_with("tx_") || is_of_registers(counter),
+            Scenario::Range => counter.starts_with("tx_") || is_of_registers(counter) || is_of_moves(counter),
         }
     }
 
@@ -100,6 +102,11 @@ impl Scenario {
 fn is_of_ranges(counter: &str) -> bool {
     let others = ["groups_created", "groups_destroyed", "applies_paused", "entries_handed"];
     counter.starts_with("range_") || counter.starts_with("restarts_while_") || others.contains(&counter)
+}
+
+/// Only clusters with nodes to spare move these.
+fn is_of_moves(counter: &str) -> bool {
+    ["moves_begun", "moves_made", "changes_cut"].contains(&counter)
 }
 
 /// Only machines whose hash is cheap, and which can slip, and clusters with witnesses move these.
