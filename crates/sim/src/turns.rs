@@ -31,12 +31,14 @@ impl<W: Workload> World<W> {
             self.script.events(now_us, n.id, &events);
         }
         let host = n.host.as_mut().expect("only running nodes have turns");
+        let pauses = host.counters().applies_paused;
         let count = events.len();
         for event in events {
             host.step(event, local, &mut out);
         }
         host.flush(local, &mut out);
         host.carried_out(local);
+        let has_paused = host.counters().applies_paused > pauses;
         let applied: u64 = self
             .groups
             .iter()
@@ -56,6 +58,9 @@ impl<W: Workload> World<W> {
                 .map_err(|broken| broken.at(format_args!("node {}", self.nodes[node].id)))?;
         }
         self.actions = out;
+        if has_paused {
+            self.machine_waits(node);
+        }
         self.observe(node)
             .map_err(|broken| broken.at(format_args!("node {}", self.nodes[node].id)))?;
         if let Some(error) = fatal {
@@ -94,6 +99,15 @@ impl<W: Workload> World<W> {
                 *fatal = Some(error);
                 Ok(())
             }
+        }
+    }
+
+    /// That it waits, and for what, is in no log: a process that ends now has to find out again.
+    fn machine_waits(&mut self, node: usize) {
+        if !self.are_faults_off && !self.cut.hunts_nobody && self.prng.percent(10) {
+            let most = [200, 5_000, 60_000][self.prng.below(3) as usize];
+            let (after, boot) = (self.prng.below(most), self.nodes[node].boot);
+            self.schedule(after, Happening::PowerFails { node, boot });
         }
     }
 
