@@ -17,6 +17,7 @@ use crate::{
     groups::{GroupIndex, RecoveredGroup, Run},
     marks::Mark,
     record::{HardState, Record, Snapshot, WalEntry},
+    recovery::KeepsEntries,
 };
 
 pub(crate) struct Rebuild {
@@ -124,22 +125,35 @@ impl Rebuild {
         }
     }
 
-    /// Leaves it at what is known. Says where the damage was, if anything may be missing.
-    pub(crate) fn resume(&mut self, index: &mut GroupIndex) -> Option<Mark> {
-        let gap = self.gap.take()?;
+    /// Leaves it at what is known. Says where the damage was, if anything may be missing, and whether entries are kept.
+    pub(crate) fn resume(&mut self, index: &mut GroupIndex) -> Option<(Mark, KeepsEntries)> {
+        let at = self.gap.as_ref()?.at;
+        let waits = self.known.snapshot.as_ref().is_none_or(|snapshot| snapshot.index == 0);
+        // Without its beginning the replica waits for a snapshot, and must have nothing that could stand against it.
+        let keeps_entries = !waits && self.known.is_contiguous();
+        self.resume_again(keeps_entries, index);
+        Some((at, keeps_entries))
+    }
+
+    /// As it was resumed once. Of what was judged then, segments may have gone since, when a snapshot made them
+    /// dispensable: so entries that are kept need not be contiguous yet.
+    pub(crate) fn resume_again(&mut self, keeps_entries: KeepsEntries, index: &mut GroupIndex) {
+        let gap = self.gap.take();
+        if gap.is_none() && keeps_entries {
+            return;
+        }
         let known = &mut self.known;
-        let waits = known.snapshot.as_ref().is_none_or(|snapshot| snapshot.index == 0);
-        if waits || !known.is_contiguous() {
-            // Without its beginning the replica waits for a snapshot, and must have nothing that could stand against it.
+        if !keeps_entries {
             known.entries.clear();
         }
-        if gap.unsure.is_some()
+        if let Some(gap) = gap.as_ref().filter(|gap| gap.unsure.is_some())
             && let Some(state) = &mut known.hard_state
         {
             let covered = known.snapshot.as_ref().map_or(0, |snapshot| snapshot.index);
             state.commit = state.commit.min(gap.commit.max(covered));
         }
-        let runs = gap.unsure.map_or_else(|| index.runs(known.group), |unsure| unsure.runs);
+        let unsure = gap.and_then(|gap| gap.unsure);
+        let runs = unsure.map_or_else(|| index.runs(known.group), |unsure| unsure.runs);
         let (first, last) = known
             .entries
             .first()
@@ -147,7 +161,6 @@ impl Rebuild {
         index.set_runs(known.group, runs, first, last);
         known.settle_hard_state();
         index.set_state(known.group, known.hard_state, known.snapshot.clone());
-        Some(gap.at)
     }
 }
 

@@ -81,6 +81,9 @@ pub enum Record {
     /// The group goes on from what recovery could prove of it after damage in the middle; the log writes this by itself.
     Resume {
         group: GroupId,
+        /// Whether its entries are what was known before. When this is read again, segments may have gone that it was
+        /// judged by.
+        keeps_entries: bool,
     },
 }
 
@@ -93,7 +96,7 @@ impl Record {
             | Record::Create { group, .. }
             | Record::Destroy { group }
             | Record::Healed { group }
-            | Record::Resume { group } => *group,
+            | Record::Resume { group, .. } => *group,
         }
     }
 
@@ -110,7 +113,8 @@ impl Record {
                     30 + snapshot.conf.len() + snapshot.file.as_ref().map_or(0, |f| f.as_str().len())
                 }
                 Record::Create { data, .. } => 4 + data.len(),
-                Record::Destroy { .. } | Record::Healed { .. } | Record::Resume { .. } => 0,
+                Record::Destroy { .. } | Record::Healed { .. } => 0,
+                Record::Resume { .. } => 1,
             }
     }
 
@@ -147,7 +151,8 @@ impl Record {
                 out.put_slice(file.as_bytes());
             }
             Record::Create { data, .. } => put_bytes(out, data),
-            Record::Destroy { .. } | Record::Healed { .. } | Record::Resume { .. } => {}
+            Record::Destroy { .. } | Record::Healed { .. } => {}
+            Record::Resume { keeps_entries, .. } => out.put_u8(u8::from(*keeps_entries)),
         }
         debug_assert_eq!(out.len(), end, "encoded_len says what encode writes");
     }
@@ -238,7 +243,14 @@ fn decode_record(body: &mut Bytes) -> Option<Record> {
         },
         5 => Record::Destroy { group },
         6 => Record::Healed { group },
-        7 => Record::Resume { group },
+        7 => Record::Resume {
+            group,
+            keeps_entries: match rest.try_get_u8().ok()? {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
+        },
         _ => return None,
     };
     rest.is_empty().then_some(record)

@@ -38,6 +38,9 @@ pub struct RecoveryReport {
     pub copied_bytes: u64,
 }
 
+/// See [`crate::record::Record::Resume`].
+pub(crate) type KeepsEntries = bool;
+
 /// Everything that `Wal` goes on from.
 pub(crate) struct Recovered {
     pub groups: BTreeMap<GroupId, RecoveredGroup>,
@@ -50,7 +53,7 @@ pub(crate) struct Recovered {
     /// Marked groups, and whether the log says that they have healed.
     pub marked: BTreeMap<GroupId, (Mark, bool)>,
     /// Groups that go on from what could be proven; the log has to say so before anything else of them.
-    pub resumed: Vec<GroupId>,
+    pub resumed: Vec<(GroupId, KeepsEntries)>,
     /// Of those, groups that the log does not even know.
     pub missing: Vec<GroupId>,
     pub holes_mask: u64,
@@ -168,7 +171,7 @@ fn keep_spares(
 /// Who may have lost something.
 struct Hurt {
     marks: BTreeMap<GroupId, Mark>,
-    resumed: Vec<GroupId>,
+    resumed: Vec<(GroupId, KeepsEntries)>,
     missing: Vec<GroupId>,
 }
 
@@ -197,9 +200,9 @@ fn hurt(
         rebuild.lose(Mark { kind, segment, offset }, &scan.index);
     }
     for (&group, rebuild) in &mut scan.groups {
-        if let Some(at) = rebuild.resume(&mut scan.index) {
+        if let Some((at, keeps_entries)) = rebuild.resume(&mut scan.index) {
             marks.insert(group, at);
-            resumed.push(group);
+            resumed.push((group, keeps_entries));
         }
     }
     // Every expected group was in the log before the directory named its cluster: whatever is damaged hides it.
@@ -220,7 +223,7 @@ fn hurt(
             let hole = scan.holes.first().map(|hole| (hole.segment, hole.offset));
             let (segment, offset) = hole.unwrap_or((segment, offset));
             marks.insert(group, Mark { kind, segment, offset });
-            resumed.push(group);
+            resumed.push((group, true));
             missing.push(group);
         }
     }

@@ -302,8 +302,8 @@ impl Scan {
         {
             rebuild.lose(at, &self.index);
         }
-        if let Record::Resume { .. } = record {
-            rebuild.resume(&mut self.index);
+        if let Record::Resume { keeps_entries, .. } = record {
+            rebuild.resume_again(keeps_entries, &mut self.index);
             return;
         }
         self.index.apply(&record, segment);

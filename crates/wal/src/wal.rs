@@ -203,8 +203,8 @@ impl Wal {
             let data = Bytes::new();
             wal.stage_own(&[Record::Create { group, data }]);
         }
-        for group in recovered.resumed {
-            wal.stage_own(&[Record::Resume { group }]);
+        for (group, keeps_entries) in recovered.resumed {
+            wal.stage_own(&[Record::Resume { group, keeps_entries }]);
         }
         Ok((wal, recovered.groups.into_values().collect()))
     }
@@ -288,7 +288,8 @@ impl Wal {
             self.stage(record);
             if is_new && self.holes_mask & group_bit(group) != 0 {
                 // Else the next recovery would think that the damage hid the group's beginning.
-                self.stage(&Record::Resume { group });
+                let keeps_entries = true;
+                self.stage(&Record::Resume { group, keeps_entries });
             }
         }
     }

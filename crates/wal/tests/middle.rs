@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use settle_base::{GroupId, Prng};
-use settle_storage::MemDisk;
-use settle_wal::{Record, RecoveredGroup};
-use support::{Model, ModelGroup, is_damaged, open, segments, store};
+use settle_storage::{DiskRead, FileName, MemDisk};
+use settle_wal::{Record, RecoveredGroup, Wal};
+use support::{Model, ModelGroup, create, entries, hard_state, is_damaged, open, segments, snapshot, store};
 
 /// Every state of every group, the last one last.
 type History = BTreeMap<GroupId, Vec<ModelGroup>>;
@@ -195,4 +195,55 @@ fn a_crash_while_mending_invents_nothing_and_forgets_no_doubt() {
             }
         }
     }
+}
+
+fn last_byte(disk: &MemDisk) -> (FileName, u64) {
+    let (file, len) = segments(disk).last().expect("there is a log").clone();
+    let bytes = disk.clone().read(&file, 0, len as usize).expect("readable");
+    let last = bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .expect("a segment has a header");
+    (file, last as u64)
+}
+
+#[test]
+fn what_was_kept_behind_damage_is_kept_again_when_older_segments_are_gone() {
+    let disk = MemDisk::new(1);
+    let (mut wal, _) = open(&disk).expect("an empty directory");
+    store(&mut wal, &disk, &[create(1), snapshot(1, 1, 1, true)]);
+    let grow = |wal: &mut Wal, indexes: std::ops::RangeInclusive<u64>| {
+        for index in indexes {
+            let records = [entries(1, index, 1, 1, &[7; 500]), hard_state(1, 1, 1, index)];
+            store(wal, &disk, &records);
+        }
+    };
+    grow(&mut wal, 2..=19);
+    store(&mut wal, &disk, &[hard_state(1, 1, 1, 19)]);
+    let (file, damaged) = last_byte(&disk);
+    store(&mut wal, &disk, &[hard_state(1, 1, 1, 19)]);
+    store(&mut wal, &disk, &[hard_state(1, 1, 1, 19)]);
+    assert_eq!(last_byte(&disk).0, file, "all in one segment");
+    disk.flip_bit(&file, damaged, 0);
+
+    let (mut wal, found) = open(&disk).expect("it can be mended");
+    assert!(is_damaged(&found[0]));
+    assert_eq!(found[0].entries.len(), 18, "the damage held no entries");
+    let (first, _) = segments(&disk)[0].clone();
+    store(&mut wal, &disk, &[snapshot(1, 17, 1, false)]);
+    grow(&mut wal, 20..=40);
+    store(&mut wal, &disk, &[Record::Healed { group: GroupId(1) }]);
+    wal.purge(&mut disk.clone());
+    store(&mut wal, &disk, &[hard_state(1, 1, 1, 40)]);
+    support::poll(&mut wal, &disk).expect("the disk is well");
+    let (oldest, _) = segments(&disk)[0].clone();
+    assert!(
+        oldest > first && oldest <= file,
+        "the damaged segment is still there, older ones are not: {oldest}"
+    );
+
+    let (_, found) = open(&disk).expect("undamaged");
+    let indexes: Vec<_> = found[0].entries.iter().map(|entry| entry.index).collect();
+    assert_eq!(indexes, (18..=40).collect::<Vec<_>>());
+    assert!(!is_damaged(&found[0]));
 }
