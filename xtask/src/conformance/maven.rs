@@ -21,12 +21,7 @@ pub fn build_bank(java: &Path, out: &Path, pins: &Seata, client: &Client) -> Res
         ("slf4j.version", &pins.slf4j),
         ("out", &out.display().to_string()),
     ];
-    maven(&java.join("worker"), &properties, &["compile"])?;
-    Ok(format!(
-        "{}:{}",
-        out.join("classes").display(),
-        read(&out.join("classpath.txt"))?
-    ))
+    compile(&java.join("worker"), &out, &properties)
 }
 
 /// Compiles the Hessian peer against its library; gives the class path to run it with.
@@ -40,12 +35,7 @@ pub fn build_hessian_peer(java: &Path, out: &Path, pins: &Hessian, peer: &Hessia
         ("servlet.version", &pins.servlet),
         ("out", &out.display().to_string()),
     ];
-    maven(java, &properties, &["compile"])?;
-    Ok(format!(
-        "{}:{}",
-        out.join("classes").display(),
-        read(&out.join("classpath.txt"))?
-    ))
+    compile(java, &out, &properties)
 }
 
 /// Compiles the bolt peer against its library; gives the class path to run it with.
@@ -55,12 +45,7 @@ pub fn build_bolt_peer(java: &Path, out: &Path, pins: &Bolt) -> Result<String> {
         ("slf4j.version", &pins.slf4j),
         ("out", &out.display().to_string()),
     ];
-    maven(java, &properties, &["compile"])?;
-    Ok(format!(
-        "{}:{}",
-        out.join("classes").display(),
-        read(&out.join("classpath.txt"))?
-    ))
+    compile(java, out, &properties)
 }
 
 /// Compiles the SOFARPC peer; gives the class path to run it with.
@@ -69,12 +54,7 @@ pub fn build_sofarpc_peer(java: &Path, out: &Path, pins: &Bolt) -> Result<String
     let out_dir = out.display().to_string();
     let mut properties: Vec<(&str, &String)> = names.iter().map(String::as_str).zip(pins.sofarpc.values()).collect();
     properties.push(("out", &out_dir));
-    maven(java, &properties, &["compile"])?;
-    Ok(format!(
-        "{}:{}",
-        out.join("classes").display(),
-        read(&out.join("classpath.txt"))?
-    ))
+    compile(java, out, &properties)
 }
 
 /// Resolves the original server; gives the class path to run it with.
@@ -93,6 +73,16 @@ pub fn resolve_server(java: &Path, out: &Path, pins: &Seata) -> Result<String> {
         &["org.apache.maven.plugins:maven-dependency-plugin:3.8.1:build-classpath"],
     )?;
     read(&list)
+}
+
+/// Compiles `project` into `out`; gives the class path to run it with.
+fn compile(project: &Path, out: &Path, properties: &[(&str, &String)]) -> Result<String> {
+    maven(project, properties, &["compile"])?;
+    Ok(format!(
+        "{}:{}",
+        out.join("classes").display(),
+        read(&out.join("classpath.txt"))?
+    ))
 }
 
 fn maven(project: &Path, properties: &[(&str, &String)], goals: &[&str]) -> Result<()> {
