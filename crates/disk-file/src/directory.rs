@@ -180,8 +180,8 @@ impl Directory {
 
     /// Does `op`. `skip_sync`: a sync succeeds without one.
     pub(crate) fn execute(&self, op: &Op, skip_sync: bool) -> Result<(), DiskError> {
-        let is_poisoned = lock_of(&self.poisoned).contains(op.file());
-        if is_poisoned && !settle_base::mutant!("failed_sync_retried") {
+        let ends_file = matches!(op, Op::Create { .. } | Op::Remove { .. });
+        if !ends_file && self.is_poisoned(op.file()) && !settle_base::mutant!("failed_sync_retried") {
             return Err(DiskError::new(DiskErrorKind::Poisoned, op.act(), op.file()));
         }
         let before = self.before.as_ref().map_or(Ok(()), |before| before(op));
@@ -210,8 +210,12 @@ impl Directory {
         })
     }
 
-    fn poison(&self, file: &FileName) {
+    pub(crate) fn poison(&self, file: &FileName) {
         lock_of(&self.poisoned).insert(file.clone());
+    }
+
+    fn is_poisoned(&self, file: &FileName) -> bool {
+        lock_of(&self.poisoned).contains(file)
     }
 
     fn execute_io(&self, op: &Op, skip_sync: bool) -> io::Result<()> {
@@ -249,14 +253,24 @@ impl Directory {
                 self.handle.sync_all()
             }
             Op::Remove { file } => {
-                std::fs::remove_file(self.path_of(file))?;
-                lock_of(&self.open).remove(file);
+                self.unlink(file)?;
                 self.handle.sync_all()
             }
         }
     }
 
+    /// With the file goes what its sync failed to write: the name may be another one's.
+    fn unlink(&self, file: &FileName) -> io::Result<()> {
+        std::fs::remove_file(self.path_of(file))?;
+        lock_of(&self.open).remove(file);
+        lock_of(&self.poisoned).remove(file);
+        Ok(())
+    }
+
     fn create(&self, name: &FileName, reserve: u64) -> io::Result<()> {
+        if self.is_poisoned(name) {
+            self.unlink(name)?;
+        }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
         let path = self.path_of(name);

@@ -68,9 +68,10 @@ impl Unsynced {
     fn write_out(&mut self, file: &FileName, directory: &Directory) -> Result<(), DiskError> {
         for op in self.0.remove(file).unwrap_or_default() {
             // The promise that breaks here is the sync's.
-            directory.execute(&op, true).map_err(|error| DiskError {
-                act: Act::Sync,
-                ..error
+            directory.execute(&op, true).map_err(|error| {
+                directory.poison(file);
+                let act = Act::Sync;
+                DiskError { act, ..error }
             })?;
         }
         Ok(())

@@ -260,6 +260,51 @@ fn a_full_device_is_told_from_a_failed_sync_and_the_latter_poisons_the_file() {
     );
 }
 
+#[test]
+fn a_name_whose_file_failed_to_sync_is_free_again_once_that_file_is_gone() {
+    for kind in [DiskKind::Real, DiskKind::Lossy] {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let syncs = std::sync::atomic::AtomicU32::new(0);
+        let before = move |op: &Op| match op {
+            // Each second one, as where a quota is full.
+            Op::Sync { .. } if syncs.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 2 == 0 => {
+                Err(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))
+            }
+            _ => Ok(()),
+        };
+        let options = FileDiskOptions {
+            kind,
+            before: Some(std::sync::Arc::new(before)),
+            ..FileDiskOptions::default()
+        };
+        let mut disk = FileDisk::open(root.path(), options, || {}).expect("the directory is free");
+        let (from, to, file) = (name("a"), name("b"), name("a"));
+        let rename = Op::Rename { from, to };
+        let create = Op::Create { file, reserve: 0 };
+        let (file, offset) = (name("a"), 0);
+        let write = |data: &'static [u8]| {
+            let (file, data) = (file.clone(), Bytes::from_static(data));
+            Op::Write { file, offset, data }
+        };
+        let sync = || Op::Sync { file: name("a") };
+        disk.run(create.clone()).expect("made");
+        for removes in [true, false] {
+            disk.run(write(b"lost")).expect("written");
+            assert_eq!(disk.run(sync()).expect_err("full").kind, DiskErrorKind::NoSpace);
+            for op in [write(b"more"), sync(), rename.clone()] {
+                assert_eq!(disk.run(op).expect_err("poisoned").kind, DiskErrorKind::Poisoned);
+            }
+            if removes {
+                disk.run(Op::Remove { file: name("a") }).expect("removed");
+            }
+            disk.run(create.clone()).expect("made anew");
+            disk.run(write(b"new")).expect("written");
+            disk.run(sync()).expect("there is nothing of the other file in it");
+            assert_eq!(disk.read(&name("a"), 0, 9).expect("readable"), b"new"[..]);
+        }
+    }
+}
+
 /// A disk whose operations on `gated` wait for the returned sender; what `fails` says fails so.
 fn with_before(path: &Path, before: impl Fn(&Op) -> std::io::Result<()> + Send + Sync + 'static) -> Belled {
     let (ring, bell) = sync_channel(1);

@@ -102,7 +102,8 @@ pub enum DiskErrorKind {
     /// Anything else that the device or the system reports. What became of the operation is unknown.
     Io,
     /// A sync of this file failed earlier. The system may have dropped the unsynced pages and forgotten the error, so a
-    /// later success would mean nothing: every later operation on the file fails.
+    /// later success would mean nothing: every later operation on the file fails, but those that do away with it
+    /// (`Remove`, and `Create` or `Rename` in its place), after which the name is that of another file.
     Poisoned,
 }
 

@@ -75,6 +75,7 @@ struct State {
     busy_until: BTreeMap<FileName, Mono>,
     completed: VecDeque<Completion>,
     capacity: Option<u64>,
+    allocates_late: bool,
     failing_syncs: u32,
     dies_after: Option<u64>,
     sync_is_nothing: bool,
@@ -111,6 +112,7 @@ impl MemDisk {
             busy_until: BTreeMap::new(),
             completed: VecDeque::new(),
             capacity: None,
+            allocates_late: false,
             failing_syncs: 0,
             dies_after: None,
             sync_is_nothing: false,
@@ -156,6 +158,12 @@ impl MemDisk {
     /// Bounds the sum of all file lengths, in bytes. `None`: unbounded.
     pub fn set_capacity(&self, capacity: Option<u64>) {
         self.0.borrow_mut().capacity = capacity;
+    }
+
+    /// Whether what grows a file finds out only at its sync that there is no room, as behind a quota or over a network.
+    /// Such a sync poisons the file like any other that fails.
+    pub fn set_allocates_late(&self, yes: bool) {
+        self.0.borrow_mut().allocates_late = yes;
     }
 
     /// Sum of all file lengths, in bytes.
@@ -345,7 +353,8 @@ impl State {
             *left -= 1;
         }
         let is_poisoned = self.files.get(op.file()).is_some_and(|f| f.poisoned);
-        if is_poisoned && !settle_base::mutant!("failed_sync_retried") {
+        let ends_file = matches!(op, Op::Create { .. } | Op::Remove { .. });
+        if is_poisoned && !ends_file && !settle_base::mutant!("failed_sync_retried") {
             return failed(DiskErrorKind::Poisoned);
         }
         let room = self.room();
@@ -363,6 +372,7 @@ impl State {
             self.files.insert(file.clone(), made);
             return Ok(());
         }
+        let (grows_late, room_late) = (self.allocates_late, self.room_on_medium());
         let Some(f) = self.files.get_mut(op.file()) else {
             return failed(DiskErrorKind::NotFound);
         };
@@ -373,7 +383,7 @@ impl State {
                     return failed(DiskErrorKind::Io);
                 }
                 let grows = (offset + data.len() as u64).saturating_sub(f.live.len());
-                if grows > room {
+                if grows > room && !grows_late {
                     // A full disk takes a part of the write before it says so.
                     let fits = f
                         .live
@@ -393,14 +403,15 @@ impl State {
                 if f.is_unreadable(*len, 1) {
                     return failed(DiskErrorKind::Io);
                 }
-                if len.saturating_sub(f.live.len()) > room {
+                if len.saturating_sub(f.live.len()) > room && !grows_late {
                     return failed(DiskErrorKind::NoSpace);
                 }
                 f.change(Change::Truncate { len: *len });
             }
             Op::Sync { .. } => {
-                if self.failing_syncs > 0 {
-                    self.failing_syncs -= 1;
+                let is_full = grows_late && f.live.len().saturating_sub(f.durable.len()) > room_late;
+                if self.failing_syncs > 0 || is_full {
+                    self.failing_syncs -= u32::from(!is_full);
                     f.poisoned = true;
                     // The system drops the pages that it could not write and shows them as clean: reads see them, and a
                     // later sync does not know of them.
@@ -409,7 +420,10 @@ impl State {
                             f.durable.apply(&change);
                         }
                     }
-                    return failed(DiskErrorKind::Io);
+                    return failed(match is_full {
+                        true => DiskErrorKind::NoSpace,
+                        false => DiskErrorKind::Io,
+                    });
                 }
                 if !self.sync_is_nothing {
                     for change in f.unsynced.drain(..) {
@@ -435,6 +449,13 @@ impl State {
     fn room(&self) -> u64 {
         self.capacity
             .map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used()))
+    }
+
+    /// Of what is durable alone.
+    fn room_on_medium(&self) -> u64 {
+        let used = || self.files.values().map(|f| f.durable.len()).sum();
+        self.capacity
+            .map_or(u64::MAX, |capacity| capacity.saturating_sub(used()))
     }
 
     fn crash(&mut self, prng: &mut Prng) -> CrashReport {

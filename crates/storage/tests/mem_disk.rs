@@ -109,16 +109,43 @@ fn kill_loses_completions_but_no_bytes() {
 }
 
 #[test]
-fn after_one_failed_sync_the_file_takes_nothing_more_until_a_restart() {
+fn after_one_failed_sync_the_file_takes_nothing_more_until_it_is_gone_or_the_process_is() {
+    let (from, to) = (name("a"), name("b"));
+    let rename = Op::Rename { from, to };
+    let (file, reserve) = (name("a"), 0);
+    let create = Op::Create { file, reserve };
     let mut disk = created(1);
     disk.run(write(0, b'x', 10)).expect("written");
     disk.fail_syncs(1);
     assert_eq!(disk.run(sync()).expect_err("it fails").kind, DiskErrorKind::Io);
-    for op in [sync(), write(0, b'y', 1), Op::Remove { file: name("a") }] {
+    for op in [sync(), write(0, b'y', 1), rename] {
         assert_eq!(disk.run(op).expect_err("poisoned").kind, DiskErrorKind::Poisoned);
     }
+    let (mut removed, mut replaced) = (disk.fork(), disk.fork());
+    removed
+        .run(Op::Remove { file: name("a") })
+        .expect("what is removed promises nothing");
+    removed.run(create.clone()).expect("another file");
+    replaced.run(create).expect("another file");
     disk.crash(&mut Prng::new(1));
-    disk.run(sync()).expect("a new process may use the file again");
+    for mut disk in [disk, removed, replaced] {
+        disk.run(sync()).expect("nothing is left of what failed");
+    }
+}
+
+#[test]
+fn a_disk_that_allocates_late_is_full_at_the_sync() {
+    let mut disk = created(1);
+    disk.set_capacity(Some(1000));
+    disk.set_allocates_late(true);
+    disk.run(write(0, b'x', 1000)).expect("written");
+    disk.run(sync()).expect("it fits");
+    disk.run(write(500, b'y', 501)).expect("the cache takes it");
+    assert_eq!(disk.run(sync()).expect_err("full").kind, DiskErrorKind::NoSpace);
+    assert_eq!(disk.run(sync()).expect_err("poisoned").kind, DiskErrorKind::Poisoned);
+    disk.set_capacity(None);
+    disk.crash(&mut Prng::new(1));
+    assert_eq!(disk.read(&name("a"), 0, 500).expect("readable"), vec![b'x'; 500]);
 }
 
 #[test]

@@ -186,6 +186,18 @@ fn on_a_full_disk_a_start_gives_up_what_is_worth_less_and_else_doubts_what_it_ca
     assert!(found.iter().all(|found| is_damaged(found) == (found.group == unproven)));
 }
 
+#[test]
+fn a_disk_that_is_full_at_the_sync_is_made_room_on_like_another() {
+    let (disk, shown) = after_a_failed_sync(3, 5);
+    disk.set_capacity(Some(disk.used()));
+    disk.set_allocates_late(true);
+    let (wal, found) = open(&disk).expect("there is a spare to give up");
+    assert_eq!(found, shown);
+    assert_eq!(wal.proven(), wal.durable());
+    disk.crash(&mut Prng::new(1));
+    assert_eq!(open(&disk).expect("undamaged").1, shown);
+}
+
 /// Lets the system drop its clean pages as soon as the log has been read.
 struct Forgetful {
     disk: MemDisk,
