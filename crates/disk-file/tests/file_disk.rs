@@ -267,7 +267,11 @@ fn a_name_whose_file_failed_to_sync_is_free_again_once_that_file_is_gone() {
         let syncs = std::sync::atomic::AtomicU32::new(0);
         let before = move |op: &Op| match op {
             // Each second one, as where a quota is full.
-            Op::Sync { .. } if syncs.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 2 == 0 => {
+            Op::Sync { .. }
+                if syncs
+                    .fetch_add(1, std::sync::atomic::Ordering::SeqCst)
+                    .is_multiple_of(2) =>
+            {
                 Err(std::io::Error::from(std::io::ErrorKind::QuotaExceeded))
             }
             _ => Ok(()),
