@@ -30,6 +30,8 @@ pub(crate) struct Spares {
     /// The first of `dirty` is being zeroed: up to here, by this operation.
     step: Option<Step>,
     ready: VecDeque<(FileName, u64)>,
+    /// Could not be zeroed, and is the last one: nothing but its space is of worth.
+    unfit: Option<FileName>,
     /// Of those that are too many.
     removing: BTreeMap<u64, FileName>,
     named: u64,
@@ -58,7 +60,7 @@ impl Spares {
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.dirty.len() + self.ready.len()
+        self.dirty.len() + self.ready.len() + usize::from(self.unfit.is_some())
     }
 
     /// Makes one, to be the last. `None` when the disk has no room for it either.
@@ -98,6 +100,11 @@ impl Spares {
 
     /// One more step, if none is under way. Also gives up what is too much, and all but one when the disk is full.
     pub(crate) fn go_on(&mut self, options: &WalOptions, is_full: bool, next_token: &mut u64, disk: &mut impl Disk) {
+        if self.count() > 1
+            && let Some(file) = self.unfit.take()
+        {
+            self.remove(file, next_token, disk);
+        }
         let max = if is_full { 1 } else { options.spares_max };
         let is_busy = usize::from(self.step.is_some());
         while self.dirty.len() > is_busy && self.count() > max {
@@ -146,9 +153,12 @@ impl Spares {
             return false;
         };
         if completion.result.is_err() {
-            // A spare is worth no trouble.
             let (file, _) = self.dirty.pop_front().expect("it was being zeroed");
-            self.remove(file, next_token, disk);
+            match self.count() {
+                0 => self.unfit = Some(file),
+                // A spare is worth no trouble.
+                _ => self.remove(file, next_token, disk),
+            }
         } else if step.is_sync {
             let spare = self.dirty.pop_front().expect("it was being zeroed");
             self.ready.push_back(spare);

@@ -392,16 +392,41 @@ fn dead_segments_become_new_ones_and_hold_nothing_old() {
     assert!(end < bytes.len());
 }
 
+fn spares(disk: &MemDisk) -> usize {
+    let files = disk.clone().list().expect("listable");
+    let is_spare = |(name, _): &&(FileName, u64)| name.as_str().starts_with("spare-");
+    files.iter().filter(is_spare).count()
+}
+
+#[test]
+fn the_last_spare_is_kept_for_its_space_when_it_cannot_be_zeroed() {
+    let disk = MemDisk::new(1);
+    drop(open(&disk).expect("an empty directory"));
+    let (mut wal, _) = open(&disk).expect("its own log");
+    // The first thing that is synced is the spare that the first opening made.
+    disk.fail_syncs(1);
+    wal.flush(&mut disk.clone());
+    poll(&mut wal, &disk).expect("the log is well");
+    assert_eq!((spares(&disk), wal.stats().spares), (1, 1));
+    store(&mut wal, &disk, &[create(1)]);
+    let mut most = 0;
+    for index in 1..100 {
+        let records = [entries(1, index, 1, 1, &[1; 300]), snapshot(1, index, 1, false)];
+        store(&mut wal, &disk, &records);
+        wal.purge(&mut disk.clone());
+        poll(&mut wal, &disk).expect("the disk is well");
+        most = most.max(spares(&disk));
+    }
+    assert!(wal.stats().segments_recycled > 2, "others are used as ever");
+    assert!(most <= small().spares_max);
+    assert_eq!(spares(&disk), wal.stats().spares as usize, "none is forgotten");
+}
+
 #[test]
 fn a_full_disk_gets_the_spares_back() {
     let disk = MemDisk::new(1);
     let (mut wal, _) = open(&disk).expect("an empty directory");
     store(&mut wal, &disk, &[create(1)]);
-    let spares = |disk: &MemDisk| {
-        let files = disk.clone().list().expect("listable");
-        let is_spare = |(name, _): &&(FileName, u64)| name.as_str().starts_with("spare-");
-        files.iter().filter(is_spare).count()
-    };
     for index in 1..60 {
         store(&mut wal, &disk, &[entries(1, index, 1, 1, &[1; 300])]);
     }
