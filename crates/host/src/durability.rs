@@ -252,6 +252,7 @@ mod tests {
             Body::PreVote {
                 last_index: 0,
                 last_term: 0,
+                commit: (0, 0),
                 priority: 100,
             },
         );

@@ -132,14 +132,27 @@ fn put_body(out: &mut Vec<u8>, term: Term, body: &Body) {
         Body::PreVote {
             last_index,
             last_term,
+            commit,
             priority,
-        } => put_candidate(out, *last_index, *last_term, *priority),
+        } => {
+            put_candidate(out, *last_index, *last_term, *priority);
+            put_commit(out, *commit);
+        }
         Body::Vote {
             last_index,
             last_term,
             force,
         } => put_candidate(out, *last_index, *last_term, u8::from(*force)),
-        Body::PreVoteReply { granted, recovering } | Body::VoteReply { granted, recovering } => {
+        Body::PreVoteReply {
+            granted,
+            commit,
+            recovering,
+        } => {
+            out.put_u8(u8::from(*granted));
+            put_option(out, *recovering);
+            put_commit(out, *commit);
+        }
+        Body::VoteReply { granted, recovering } => {
             out.put_u8(u8::from(*granted));
             put_option(out, *recovering);
         }
@@ -220,10 +233,12 @@ fn body(reader: &mut Reader, kind: u8, term: Term) -> Decoded<Body> {
             last_index: reader.varint()?,
             last_term: reader.varint()?,
             priority: reader.u8()?,
+            commit: commit(reader)?,
         },
         2 => Body::PreVoteReply {
             granted: reader.bool()?,
             recovering: option(reader)?,
+            commit: commit(reader)?,
         },
         3 => Body::Vote {
             last_index: reader.varint()?,
@@ -287,6 +302,15 @@ fn put_candidate(out: &mut Vec<u8>, last_index: Index, last_term: Term, how: u8)
     put_varint(out, last_index);
     put_varint(out, last_term);
     out.put_u8(how);
+}
+
+fn put_commit(out: &mut Vec<u8>, (index, term): (Index, Term)) {
+    put_varint(out, index);
+    put_varint(out, term);
+}
+
+fn commit(reader: &mut Reader) -> Decoded<(Index, Term)> {
+    Ok((reader.varint()?, reader.varint()?))
 }
 
 fn entries(reader: &mut Reader, message_term: Term, prev_index: Index) -> Decoded<Vec<Entry>> {

@@ -137,12 +137,17 @@ fn body() -> impl Strategy<Value = Body> {
     let result = prop_oneof![n().prop_map(Ok), reject.prop_map(Err)];
     let recover = || prop::option::of(any::<u64>());
     prop_oneof![
-        (n(), n(), any::<u8>()).prop_map(|(last_index, last_term, priority)| Body::PreVote {
+        (n(), n(), (n(), n()), any::<u8>()).prop_map(|(last_index, last_term, commit, priority)| Body::PreVote {
             last_index,
             last_term,
+            commit,
             priority
         }),
-        (any::<bool>(), recover()).prop_map(|(granted, recovering)| Body::PreVoteReply { granted, recovering }),
+        (any::<bool>(), (n(), n()), recover()).prop_map(|(granted, commit, recovering)| Body::PreVoteReply {
+            granted,
+            commit,
+            recovering
+        }),
         (n(), n(), any::<bool>()).prop_map(|(last_index, last_term, force)| Body::Vote {
             last_index,
             last_term,

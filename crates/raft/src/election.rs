@@ -61,6 +61,7 @@ impl Raft {
             Body::PreVote {
                 last_index,
                 last_term,
+                commit: self.log.committed(),
                 priority: self.priority(),
             },
         );
@@ -161,8 +162,12 @@ impl Raft {
             Body::PreVote {
                 last_index,
                 last_term,
+                commit,
                 priority,
-            } => (last_index, last_term, false, Some(priority)),
+            } => {
+                self.learn_commit(from, commit);
+                (last_index, last_term, false, Some(priority))
+            }
             Body::Vote {
                 last_index,
                 last_term,
@@ -177,8 +182,7 @@ impl Raft {
         if term < self.term {
             if asked_priority.is_some() {
                 // Tells a candidate that fell behind the term that it has to reach.
-                let granted = false;
-                self.send(from, self.term, Body::PreVoteReply { granted, recovering });
+                self.reply_pre_vote(from, self.term, false);
             }
             return;
         }
@@ -190,8 +194,7 @@ impl Raft {
             let granted = is_up_to_date
                 && (term > self.term || (self.may_vote_for(from) && !has_voted))
                 && !self.campaigns_instead(priority, last_index);
-            let reply_term = if granted { term } else { self.term };
-            return self.send(from, reply_term, Body::PreVoteReply { granted, recovering });
+            return self.reply_pre_vote(from, if granted { term } else { self.term }, granted);
         }
         if term > self.term {
             self.become_follower(term, PeerId::NONE);
@@ -207,6 +210,36 @@ impl Raft {
             self.election_elapsed = 0;
         }
         self.send(from, self.term, Body::VoteReply { granted, recovering });
+    }
+
+    fn reply_pre_vote(&mut self, candidate: PeerId, term: Term, granted: bool) {
+        let body = Body::PreVoteReply {
+            granted,
+            commit: self.log.committed(),
+            recovering: self.recovering_number(),
+        };
+        self.send(candidate, term, body);
+    }
+
+    /// Peer `from` knows that its entry at `commit` is committed. If it is in this log, it is here too, with all before it
+    /// (Raft §5.3, log matching).
+    ///
+    /// Without it a change of membership can leave nobody to lead: of two voters that see different configurations, since
+    /// one does not know yet that the change is committed, the one who may campaign can need the vote of the other, whose
+    /// log is longer and who may not campaign itself. (TiKV's `maybe_commit_by_vote` is for the same.)
+    fn learn_commit(&mut self, from: PeerId, commit: (Index, Term)) {
+        let (index, term) = commit;
+        let is_here = self.log.matches(index, term)
+            || (index <= self.log.last_index() && settle_base::mutant!("learned_commit_of_another_log"));
+        let is_news = index > self.log.commit && is_here;
+        if self.role == Role::Leader || !self.conf.contains(from) || !is_news {
+            return;
+        }
+        self.log.commit_to(index);
+        // Nobody campaigns while a change that it knows to be committed is unapplied.
+        if self.role != Role::Follower && self.has_unapplied_conf_change() {
+            self.become_follower(self.term, PeerId::NONE);
+        }
     }
 
     /// How many of `ticks_max` ticks this peer leaves to those of higher priority.
@@ -258,7 +291,8 @@ impl Raft {
             || (self.role == Role::Follower && settle_base::mutant!("two_votes_in_a_term"))
     }
 
-    pub(crate) fn on_pre_vote_reply(&mut self, from: PeerId, term: Term, ballot: Ballot) {
+    pub(crate) fn on_pre_vote_reply(&mut self, from: PeerId, term: Term, commit: (Index, Term), ballot: Ballot) {
+        self.learn_commit(from, commit);
         // A grant names the term that was asked about: one of an earlier campaign is of no use.
         if self.role != Role::PreCandidate || (ballot.granted && term != self.term + 1) {
             return;

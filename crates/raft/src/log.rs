@@ -251,6 +251,12 @@ impl Log {
         advances
     }
 
+    /// Up to where the log is known to be committed, with the term of the entry there.
+    pub fn committed(&self) -> (Index, Term) {
+        let term = self.term_at(self.commit);
+        (self.commit, term.expect("the commit is never before the log's base"))
+    }
+
     /// Whether all of `rests_on` is on disk.
     pub fn has_durable(&self, rests_on: &Durability) -> bool {
         covers(rests_on, self.durable_term, self.durable_vote, self.durable)

@@ -16,15 +16,19 @@ pub struct Message {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Body {
-    /// "Would you vote for me?" Changes nothing at either side.
+    /// "Would you vote for me?" Promises nothing at either side; both may learn what is committed.
     PreVote {
         last_index: Index,
         last_term: Term,
+        /// Up to where the candidate knows its log to be committed, with the term of the entry there.
+        commit: (Index, Term),
         /// The candidate's [`crate::Config::priority`].
         priority: u8,
     },
     PreVoteReply {
         granted: bool,
+        /// The same of the voter.
+        commit: (Index, Term),
         /// The voter's log was damaged at its start: the grant counts only where every voter's is needed.
         recovering: Option<u64>,
     },

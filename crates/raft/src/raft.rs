@@ -331,9 +331,11 @@ impl Raft {
         }
         match body {
             Body::PreVote { .. } | Body::Vote { .. } => unreachable!("vote requests were taken above"),
-            Body::PreVoteReply { granted, recovering } => {
-                self.on_pre_vote_reply(from, term, Ballot { granted, recovering });
-            }
+            Body::PreVoteReply {
+                granted,
+                commit,
+                recovering,
+            } => self.on_pre_vote_reply(from, term, commit, Ballot { granted, recovering }),
             Body::VoteReply { granted, recovering } => self.on_vote_reply(from, Ballot { granted, recovering }),
             Body::Append {
                 prev_index,

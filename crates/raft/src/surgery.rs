@@ -223,6 +223,7 @@ mod tests {
         raft.campaign();
         let reply = Body::PreVoteReply {
             granted: true,
+            commit: (0, 0),
             recovering: None,
         };
         let message = Message {

@@ -145,6 +145,10 @@ impl Raft {
                 number: term,
             });
         }
+        if let Body::PreVote { commit, .. } | Body::PreVoteReply { commit, .. } = *body {
+            in_range(commit.0)?;
+            in_range(commit.1)?;
+        }
         match *body {
             Body::PreVote {
                 last_index, last_term, ..

@@ -59,6 +59,7 @@ fn pre_grant(id: u64, term: Term, recovering: Option<u64>) -> Message {
         term,
         Body::PreVoteReply {
             granted: true,
+            commit: (0, 0),
             recovering,
         },
     )
@@ -233,11 +234,13 @@ fn who_was_voted_for_in_a_term_is_not_encouraged_to_campaign_in_it_again() {
     let pre_vote = Body::PreVote {
         last_index,
         last_term,
+        commit: (0, 0),
         priority: 100,
     };
     raft.step(from(2, 2, pre_vote.clone())).unwrap();
     let answer = |granted| Body::PreVoteReply {
         granted,
+        commit: (0, 0),
         recovering: None,
     };
     assert_eq!(

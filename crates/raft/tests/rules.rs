@@ -89,6 +89,7 @@ fn leader(term: Term, terms: &[Term]) -> Raft {
         term + 1,
         Body::PreVoteReply {
             granted: true,
+            commit: (0, 0),
             recovering: None,
         },
     ))
@@ -117,6 +118,7 @@ fn a_candidate_counts_its_own_vote_only_once_it_is_durable() {
         1,
         Body::PreVoteReply {
             granted: true,
+            commit: (0, 0),
             recovering: None,
         },
     ))
@@ -249,6 +251,7 @@ fn proposals_are_refused_beyond_the_limit_but_one_large_entry_always_passes() {
         1,
         Body::PreVoteReply {
             granted: true,
+            commit: (0, 0),
             recovering: None,
         },
     ))
@@ -340,6 +343,15 @@ fn a_lie_is_an_error_that_changes_nothing() {
         from(
             2,
             9,
+            Body::PreVoteReply {
+                granted: false,
+                commit: (u64::MAX, 1),
+                recovering: None,
+            },
+        ),
+        from(
+            2,
+            9,
             Body::Vote {
                 last_index: 4,
                 last_term: 9,
@@ -352,6 +364,7 @@ fn a_lie_is_an_error_that_changes_nothing() {
             Body::PreVote {
                 last_index: 4,
                 last_term: 0,
+                commit: (0, 0),
                 priority: 100,
             },
         ),

@@ -65,6 +65,8 @@ scripts! {
     joint_enter_and_leave
     joint_leader_removed
     joint_learner
+    joint_lost_enter
+    joint_lost_leave
     joint_pending
     joint_reads
     joint_unapplied

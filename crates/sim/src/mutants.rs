@@ -48,6 +48,11 @@ pub const MUTANTS: &[Mutant] = &[
         "a follower votes for two candidates of one term",
     ),
     mutant(
+        "learned_commit_of_another_log",
+        "raft",
+        "a voter or candidate takes over what the other knows to be committed without comparing the logs",
+    ),
+    mutant(
         "vote_despite_newer_log",
         "raft",
         "a voter elects a candidate whose log is behind its own",

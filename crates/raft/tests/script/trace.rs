@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use settle_raft::{
-    Body, ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, Message, PRIORITY_MAX, PeerId, Persist, Status,
+    Body, ConfChange, ConfChangeKind, ConfState, Entry, EntryKind, Index, Message, PRIORITY_MAX, PeerId, Persist,
+    Status, Term,
 };
 
 /// `3/7:data`: the entry at 7, of term 3.
@@ -74,6 +75,15 @@ pub fn kind(body: &Body) -> &'static str {
     }
 }
 
+/// What a peer knows to be committed, when it says so.
+fn committed((index, term): (Index, Term)) -> String {
+    if index == 0 {
+        String::new()
+    } else {
+        format!(" commit {term}/{index}")
+    }
+}
+
 fn answer(granted: bool, recovering: Option<u64>) -> String {
     format!("{}{}", if granted { "yes" } else { "no" }, run_number(recovering))
 }
@@ -89,6 +99,7 @@ pub fn message(message: &Message) -> String {
         &Body::PreVote {
             last_index,
             last_term,
+            commit,
             priority,
         } => {
             let priority = if priority == PRIORITY_MAX {
@@ -96,16 +107,19 @@ pub fn message(message: &Message) -> String {
             } else {
                 format!(" priority {priority}")
             };
-            format!("log {last_term}/{last_index}{priority}")
+            format!("log {last_term}/{last_index}{}{priority}", committed(commit))
         }
         &Body::Vote {
             last_index,
             last_term,
             force,
         } => format!("log {last_term}/{last_index}{}", if force { " force" } else { "" }),
-        &Body::PreVoteReply { granted, recovering } | &Body::VoteReply { granted, recovering } => {
-            answer(granted, recovering)
-        }
+        &Body::PreVoteReply {
+            granted,
+            commit,
+            recovering,
+        } => format!("{}{}", answer(granted, recovering), committed(commit)),
+        &Body::VoteReply { granted, recovering } => answer(granted, recovering),
         Body::Append {
             prev_index,
             prev_term,

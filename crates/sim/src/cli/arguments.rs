@@ -9,7 +9,7 @@ pub(crate) const USAGE: &str =
        settle-sim --mutant NAME --ranges N
 
   --scenario     raft, tx, or all (default)
-  --seeds N      run seeds FIRST..FIRST+N (default 20)
+  --seeds N      run seeds FIRST..FIRST+N (default 20), and after those from 0 on, the ones that once failed
   --first N      the first seed (default 0)
   --threads N    default: one per core
   --no-coverage  do not fail when something was not covered

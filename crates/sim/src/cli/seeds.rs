@@ -5,7 +5,7 @@ use std::{
     io::BufWriter,
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -46,8 +46,13 @@ pub(crate) fn one(scenario: Scenario, seed: u64, arguments: &Arguments) -> bool 
 }
 
 pub(crate) fn many(scenario: Scenario, arguments: &Arguments) -> bool {
-    let next = AtomicU64::new(arguments.first);
     let end = arguments.first + arguments.seeds;
+    let again: &[u64] = match (arguments.first, &arguments.mutant) {
+        (0, None) => scenario.once_failed(),
+        _ => &[],
+    };
+    let queue = (arguments.first..end).chain(again.iter().copied().filter(|&seed| seed >= end));
+    let queue = Mutex::new(queue);
     let failed = AtomicBool::new(false);
     let total = Mutex::new((Coverage::default(), 0u64, 0u64));
     let failure = Mutex::new(None);
@@ -55,10 +60,8 @@ pub(crate) fn many(scenario: Scenario, arguments: &Arguments) -> bool {
         for _ in 0..arguments.threads {
             scope.spawn(|| {
                 while !failed.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end {
-                        return;
-                    }
+                    let seed = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
+                    let Some(seed) = seed else { return };
                     let options = Options {
                         shape: arguments.shape,
                         cut: arguments.cut.clone(),
