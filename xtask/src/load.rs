@@ -1,8 +1,10 @@
-//! Commands that build the program with optimisation and let its bench measure three processes.
+//! Commands that build with optimisation and measure: mostly the program's own bench with three processes.
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+
+use crate::conformance;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -29,12 +31,16 @@ pub struct CompareArgs {
 enum Other {
     /// etcd 3.4 (Debian: etcd-server).
     Etcd,
+    /// Java's Hessian libraries, which write and read the messages of the codec's bench; needs a JDK and Maven. With
+    /// arguments: only the libraries of these names.
+    Hessian,
 }
 
-/// Runs the bench that starts both.
+/// Runs the bench that starts both sides.
 pub fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     match args.with {
         Other::Etcd => settle_bench(&["--features", "bench-etcd"], "etcd", &args.args.arguments),
+        Other::Hessian => conformance::hessian::beside_java(&args.args.arguments),
     }
 }
 

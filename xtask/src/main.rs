@@ -34,7 +34,7 @@ enum Command {
     Durability(durability::Args),
     /// Kills the leader of three servers under load, again and again, and measures how long nothing is written.
     Failover(load::Args),
-    /// Puts the same load on Settle's replication and on another system, in turn, and prints the ratio.
+    /// Puts the same load on Settle and on another system, in turn, and prints the ratio.
     Compare(load::CompareArgs),
     /// Sends a snapshot of 1 GiB while three servers serve, and measures what is left for the clients.
     SnapshotUnderLoad(load::Args),

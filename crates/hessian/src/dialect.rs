@@ -85,91 +85,94 @@ pub(crate) enum Code {
     Unknown,
 }
 
-const fn range(table: &mut [Code; 256], from: usize, to: usize, code: Code) {
-    let mut at = from;
-    while at <= to {
-        table[at] = code;
-        at += 1;
+/// The codes of one value: the first and the last.
+type Codes = Option<(u8, u8)>;
+
+const fn one(code: u8) -> Codes {
+    Some((code, code))
+}
+
+const fn from(first: u8, last: u8) -> Codes {
+    Some((first, last))
+}
+
+/// Both tables: what a value's first byte is in SOFAHessian 3.x and in the final 2.0.
+#[rustfmt::skip]
+const TABLE: [(Code, Codes, Codes); 48] = [
+    (Code::Null,              one(b'N'),        one(b'N')),
+    (Code::True,              one(b'T'),        one(b'T')),
+    (Code::False,             one(b'F'),        one(b'F')),
+    (Code::IntDirect,         from(0x80, 0xbf), from(0x80, 0xbf)),
+    (Code::IntByte,           from(0xc0, 0xcf), from(0xc0, 0xcf)),
+    (Code::IntShort,          from(0xd0, 0xd7), from(0xd0, 0xd7)),
+    (Code::Int32,             one(b'I'),        one(b'I')),
+    (Code::LongDirect,        from(0xd8, 0xef), from(0xd8, 0xef)),
+    (Code::LongByte,          from(0xf0, 0xff), from(0xf0, 0xff)),
+    (Code::LongShort,         from(0x38, 0x3f), from(0x38, 0x3f)),
+    (Code::Long32,            one(0x77),        one(0x59)),
+    (Code::Long64,            one(b'L'),        one(b'L')),
+    (Code::DoubleZero,        one(0x67),        one(0x5b)),
+    (Code::DoubleOne,         one(0x68),        one(0x5c)),
+    (Code::DoubleByte,        one(0x69),        one(0x5d)),
+    (Code::DoubleShort,       one(0x6a),        one(0x5e)),
+    (Code::DoubleMills,       None,             one(0x5f)),
+    (Code::DoubleFloat,       one(0x6b),        None),
+    (Code::Double64,          one(b'D'),        one(b'D')),
+    (Code::DateMillis,        one(b'd'),        one(0x4a)),
+    (Code::DateMinutes,       None,             one(0x4b)),
+    (Code::StringDirect,      from(0x00, 0x1f), from(0x00, 0x1f)),
+    (Code::StringShort,       None,             from(0x30, 0x33)),
+    (Code::StringFinal,       one(b'S'),        one(b'S')),
+    (Code::StringChunk,       one(b's'),        one(b'R')),
+    (Code::BinaryDirect,      from(0x20, 0x2f), from(0x20, 0x2f)),
+    (Code::BinaryShort,       None,             from(0x34, 0x37)),
+    (Code::BinaryFinal,       one(b'B'),        one(b'B')),
+    (Code::BinaryChunk,       one(b'b'),        one(b'A')),
+    (Code::ListVariableTyped, None,             one(0x55)),
+    (Code::ListVariable,      None,             one(0x57)),
+    (Code::ListFixedTyped,    None,             one(b'V')),
+    (Code::ListFixed,         None,             one(0x58)),
+    (Code::ListDirectTyped,   None,             from(0x70, 0x77)),
+    (Code::ListDirect,        None,             from(0x78, 0x7f)),
+    (Code::ListSofa,          one(b'V'),        None),
+    (Code::ListSofaRef,       one(b'v'),        None),
+    (Code::MapTyped,          None,             one(b'M')),
+    (Code::Map,               None,             one(b'H')),
+    (Code::MapSofa,           one(b'M'),        None),
+    (Code::ClassDef,          one(b'O'),        one(b'C')),
+    (Code::ObjectDirect,      None,             from(0x60, 0x6f)),
+    (Code::Object,            one(b'o'),        one(b'O')),
+    (Code::Ref,               None,             one(0x51)),
+    (Code::RefByte,           one(0x4a),        None),
+    (Code::RefShort,          one(0x4b),        None),
+    (Code::Ref32,             one(b'R'),        None),
+    (Code::End,               one(b'z'),        one(b'Z')),
+];
+
+const fn column(dialect: Dialect) -> [Code; 256] {
+    let mut codes = [Code::Unknown; 256];
+    let mut row = 0;
+    while row < TABLE.len() {
+        let (code, sofa3, hessian2) = TABLE[row];
+        let meant = match dialect {
+            Dialect::Sofa3 => sofa3,
+            Dialect::Hessian2 => hessian2,
+        };
+        if let Some((first, last)) = meant {
+            let mut at = first as usize;
+            while at <= last as usize {
+                assert!(matches!(codes[at], Code::Unknown), "a byte begins one kind of value");
+                codes[at] = code;
+                at += 1;
+            }
+        }
+        row += 1;
     }
+    codes
 }
 
-/// What both dialects share.
-const fn shared() -> [Code; 256] {
-    let mut table = [Code::Unknown; 256];
-    range(&mut table, 0x00, 0x1f, Code::StringDirect);
-    range(&mut table, 0x20, 0x2f, Code::BinaryDirect);
-    range(&mut table, 0x38, 0x3f, Code::LongShort);
-    range(&mut table, 0x80, 0xbf, Code::IntDirect);
-    range(&mut table, 0xc0, 0xcf, Code::IntByte);
-    range(&mut table, 0xd0, 0xd7, Code::IntShort);
-    range(&mut table, 0xd8, 0xef, Code::LongDirect);
-    range(&mut table, 0xf0, 0xff, Code::LongByte);
-    table[b'N' as usize] = Code::Null;
-    table[b'T' as usize] = Code::True;
-    table[b'F' as usize] = Code::False;
-    table[b'I' as usize] = Code::Int32;
-    table[b'L' as usize] = Code::Long64;
-    table[b'D' as usize] = Code::Double64;
-    table[b'S' as usize] = Code::StringFinal;
-    table[b'B' as usize] = Code::BinaryFinal;
-    table
-}
-
-const fn sofa3() -> [Code; 256] {
-    let mut table = shared();
-    table[0x77] = Code::Long32;
-    table[0x67] = Code::DoubleZero;
-    table[0x68] = Code::DoubleOne;
-    table[0x69] = Code::DoubleByte;
-    table[0x6a] = Code::DoubleShort;
-    table[0x6b] = Code::DoubleFloat;
-    table[b'd' as usize] = Code::DateMillis;
-    table[b's' as usize] = Code::StringChunk;
-    table[b'b' as usize] = Code::BinaryChunk;
-    table[b'V' as usize] = Code::ListSofa;
-    table[b'v' as usize] = Code::ListSofaRef;
-    table[b'M' as usize] = Code::MapSofa;
-    table[b'O' as usize] = Code::ClassDef;
-    table[b'o' as usize] = Code::Object;
-    table[0x4a] = Code::RefByte;
-    table[0x4b] = Code::RefShort;
-    table[b'R' as usize] = Code::Ref32;
-    table[b'z' as usize] = Code::End;
-    table
-}
-
-const fn hessian2() -> [Code; 256] {
-    let mut table = shared();
-    range(&mut table, 0x30, 0x33, Code::StringShort);
-    range(&mut table, 0x34, 0x37, Code::BinaryShort);
-    range(&mut table, 0x60, 0x6f, Code::ObjectDirect);
-    range(&mut table, 0x70, 0x77, Code::ListDirectTyped);
-    range(&mut table, 0x78, 0x7f, Code::ListDirect);
-    table[0x59] = Code::Long32;
-    table[0x5b] = Code::DoubleZero;
-    table[0x5c] = Code::DoubleOne;
-    table[0x5d] = Code::DoubleByte;
-    table[0x5e] = Code::DoubleShort;
-    table[0x5f] = Code::DoubleMills;
-    table[0x4a] = Code::DateMillis;
-    table[0x4b] = Code::DateMinutes;
-    table[b'R' as usize] = Code::StringChunk;
-    table[b'A' as usize] = Code::BinaryChunk;
-    table[0x55] = Code::ListVariableTyped;
-    table[0x57] = Code::ListVariable;
-    table[b'V' as usize] = Code::ListFixedTyped;
-    table[0x58] = Code::ListFixed;
-    table[b'M' as usize] = Code::MapTyped;
-    table[b'H' as usize] = Code::Map;
-    table[b'C' as usize] = Code::ClassDef;
-    table[b'O' as usize] = Code::Object;
-    table[0x51] = Code::Ref;
-    table[b'Z' as usize] = Code::End;
-    table
-}
-
-static SOFA3: [Code; 256] = sofa3();
-static HESSIAN2: [Code; 256] = hessian2();
+static SOFA3: [Code; 256] = column(Dialect::Sofa3);
+static HESSIAN2: [Code; 256] = column(Dialect::Hessian2);
 
 impl Dialect {
     pub(crate) fn codes(self) -> &'static [Code; 256] {

@@ -93,28 +93,46 @@ impl<'b> Writer<'b> {
     /// Java's `int`, `short` and `byte`.
     #[inline]
     pub fn int(&mut self, value: i32) {
-        let [b3, b2, b1, b0] = value.to_be_bytes();
-        match value {
-            -0x10..=0x2f => self.scalar(&[b0.wrapping_add(0x90)]),
-            -0x800..=0x7ff => self.scalar(&[b1.wrapping_add(0xc8), b0]),
-            -0x4_0000..=0x3_ffff => self.scalar(&[b2.wrapping_add(0xd4), b1, b0]),
-            _ => self.scalar(&[b'I', b3, b2, b1, b0]),
+        let (word, width) = packed_int(value);
+        self.packed(word, width);
+    }
+
+    /// Each of `values` as an [`int`](Writer::int).
+    pub(crate) fn ints(&mut self, values: &[i32]) {
+        if self.java.is_some() {
+            return values.iter().for_each(|value| self.int(*value));
+        }
+        // Collected here, since looking for room in the buffer costs more than an int does.
+        const AT_ONCE: usize = 64;
+        let mut block = [0; 5 * AT_ONCE + 8];
+        for values in values.chunks(AT_ONCE) {
+            let mut end = 0;
+            for value in values {
+                let (word, width) = packed_int(*value);
+                block[end..end + 8].copy_from_slice(&word.to_be_bytes());
+                end += width;
+            }
+            self.out.extend_from_slice(&block[..end]);
         }
     }
 
     /// Java's `long`.
     #[inline]
     pub fn long(&mut self, value: i64) {
-        let [b7, b6, b5, b4, b3, b2, b1, b0] = value.to_be_bytes();
+        let bits = u64::from(value as u32);
         match value {
-            -0x8..=0xf => self.scalar(&[b0.wrapping_add(0xe0)]),
-            -0x800..=0x7ff => self.scalar(&[b1.wrapping_add(0xf8), b0]),
-            -0x4_0000..=0x3_ffff => self.scalar(&[b2.wrapping_add(0x3c), b1, b0]),
+            -0x8..=0xf => self.packed((bits + 0xe0) << 56, 1),
+            -0x800..=0x7ff => self.packed((bits + 0xf800) << 48, 2),
+            -0x4_0000..=0x3_ffff => self.packed((bits + 0x3c_0000) << 40, 3),
             -0x8000_0000..=0x7fff_ffff => {
                 let code = if self.is_sofa { 0x77 } else { 0x59 };
-                self.scalar(&[code, b3, b2, b1, b0]);
+                self.packed((code << 32 | bits) << 24, 5);
             }
-            _ => self.scalar(&[b'L', b7, b6, b5, b4, b3, b2, b1, b0]),
+            _ => {
+                let mut all = [b'L'; 9];
+                all[1..].copy_from_slice(&value.to_be_bytes());
+                self.scalar(&all);
+            }
         }
     }
 
@@ -549,6 +567,18 @@ impl<'b> Writer<'b> {
         self.head(if self.is_sofa { b"z" } else { b"Z" });
     }
 
+    /// A scalar in the highest `width` bytes of `word`. Eight bytes are written and the rest taken back, which costs less
+    /// than a copy whose length is not known ahead.
+    #[inline]
+    fn packed(&mut self, word: u64, width: usize) {
+        let end = self.out.len() + width;
+        self.out.put_u64(word);
+        self.out.truncate(end);
+        if let Some(java) = &mut self.java {
+            java.scalar(width);
+        }
+    }
+
     #[inline]
     fn scalar(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
@@ -563,6 +593,18 @@ impl<'b> Writer<'b> {
         if let Some(java) = &mut self.java {
             java.head(bytes.len());
         }
+    }
+}
+
+/// The bytes of an int, the first of them highest, and how many there are.
+#[inline]
+fn packed_int(value: i32) -> (u64, usize) {
+    let bits = u64::from(value as u32);
+    match value {
+        -0x10..=0x2f => ((bits + 0x90) << 56, 1),
+        -0x800..=0x7ff => ((bits + 0xc800) << 48, 2),
+        -0x4_0000..=0x3_ffff => ((bits + 0xd4_0000) << 40, 3),
+        _ => ((u64::from(b'I') << 32 | bits) << 24, 5),
     }
 }
 

@@ -10,7 +10,7 @@ mod bank;
 mod bolt;
 mod cases;
 mod cluster;
-mod hessian;
+pub mod hessian;
 mod mariadb;
 mod maven;
 mod process;

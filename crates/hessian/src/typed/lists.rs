@@ -12,14 +12,16 @@ pub trait EncodeTyped {
     fn encode_typed(&self, java_type: Option<&str>, writer: &mut Writer<'_>) -> Result<(), HessianError>;
 }
 
+/// Writes a list whose items lie in memory in these parts, one behind the other.
 fn write_list<'t, T: HessianEncode + 't>(
-    items: impl ExactSizeIterator<Item = &'t T>,
+    len: usize,
+    parts: impl IntoIterator<Item = &'t [T]>,
     java_type: Option<&str>,
     writer: &mut Writer<'_>,
 ) -> Result<(), HessianError> {
-    let end = writer.begin_list(java_type, Some(items.len()))?;
-    for item in items {
-        item.encode(writer)?;
+    let end = writer.begin_list(java_type, Some(len))?;
+    for items in parts {
+        T::encode_items(items, writer)?;
     }
     writer.end_list(end);
     Ok(())
@@ -74,16 +76,16 @@ fn read_map<'a, K: HessianDecode<'a>, V: HessianDecode<'a>>(
 }
 
 macro_rules! lists {
-    ($($list:ident where $($bound:path)?, $with_capacity:expr, $push:ident;)*) => {$(
+    ($($list:ident where $($bound:path)?, $with_capacity:expr, $push:ident, $parts:expr;)*) => {$(
         impl<T: HessianEncode> EncodeTyped for $list<T> {
             fn encode_typed(&self, java_type: Option<&str>, writer: &mut Writer<'_>) -> Result<(), HessianError> {
-                write_list(self.iter(), java_type, writer)
+                write_list(self.len(), $parts(self), java_type, writer)
             }
         }
 
         impl<T: HessianEncode> HessianEncode for $list<T> {
             fn encode(&self, writer: &mut Writer<'_>) -> Result<(), HessianError> {
-                write_list(self.iter(), None, writer)
+                self.encode_typed(None, writer)
             }
         }
 
@@ -98,9 +100,9 @@ macro_rules! lists {
 }
 
 lists! {
-    Vec where, Vec::with_capacity, push;
-    VecDeque where, VecDeque::with_capacity, push_back;
-    BTreeSet where Ord, |_| BTreeSet::new(), insert;
+    Vec where, Vec::with_capacity, push, |list| [Vec::as_slice(list)];
+    VecDeque where, VecDeque::with_capacity, push_back, |list| <[&[T]; 2]>::from(VecDeque::as_slices(list));
+    BTreeSet where Ord, |_| BTreeSet::new(), insert, |set| BTreeSet::iter(set).map(std::slice::from_ref);
 }
 
 impl<K: HessianEncode, V: HessianEncode> EncodeTyped for BTreeMap<K, V> {
@@ -117,11 +119,8 @@ impl<K: HessianEncode, V: HessianEncode> HessianEncode for BTreeMap<K, V> {
 
 impl<'a, K: HessianDecode<'a> + Ord, V: HessianDecode<'a>> HessianDecode<'a> for BTreeMap<K, V> {
     fn from_token(token: Token<'a>, reader: &mut Reader<'a, '_>) -> Result<BTreeMap<K, V>, HessianError> {
-        let mut map = BTreeMap::new();
-        read_map(token, reader, |key, value| {
-            map.insert(key, value);
-        })?;
-        Ok(map)
+        // Sorted once and built from its leaves, not searched for each key.
+        <Vec<(K, V)>>::from_token(token, reader).map(BTreeMap::from_iter)
     }
 }
 

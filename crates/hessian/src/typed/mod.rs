@@ -26,6 +26,15 @@ use crate::{DecodeOptions, Dialect, HessianError, Reader, Token, Writer};
 pub trait HessianEncode {
     /// Writes one value.
     fn encode(&self, writer: &mut Writer<'_>) -> Result<(), HessianError>;
+
+    /// Writes one value after the other: the items of a list, for types that know a shorter way.
+    #[doc(hidden)]
+    fn encode_items(items: &[Self], writer: &mut Writer<'_>) -> Result<(), HessianError>
+    where
+        Self: Sized,
+    {
+        items.iter().try_for_each(|item| item.encode(writer))
+    }
 }
 
 /// A type that can be read. `#[derive(HessianDecode)]` does it for structs and enums.

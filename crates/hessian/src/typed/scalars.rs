@@ -40,12 +40,20 @@ fn slowly<'a, T: HessianDecode<'a>>(reader: &mut Reader<'a, '_>) -> Result<T, He
 
 /// Java widens and narrows between its number types when it sets a field; here a value has to fit.
 macro_rules! whole_numbers {
-    ($($rust:ty: $write:ident as $wide:ty, $name:literal;)*) => {$(
+    ($($rust:ty: $write:ident as $wide:ty, $name:literal $(, all at once by $write_all:ident)?;)*) => {$(
         impl HessianEncode for $rust {
+            #[inline]
             fn encode(&self, writer: &mut Writer<'_>) -> Result<(), HessianError> {
                 writer.$write(<$wide>::from(*self));
                 Ok(())
             }
+
+            $(
+                fn encode_items(items: &[$rust], writer: &mut Writer<'_>) -> Result<(), HessianError> {
+                    writer.$write_all(items);
+                    Ok(())
+                }
+            )?
         }
 
         impl<'a> HessianDecode<'a> for $rust {
@@ -77,7 +85,7 @@ macro_rules! whole_numbers {
 whole_numbers! {
     i8: int as i32, "a byte";
     i16: int as i32, "a short";
-    i32: int as i32, "an int";
+    i32: int as i32, "an int", all at once by ints;
     i64: long as i64, "a long";
 }
 

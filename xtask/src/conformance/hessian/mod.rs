@@ -112,6 +112,43 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed > 0)))
 }
 
+/// `cargo xtask compare hessian`: builds the Java side and runs the bench that measures both.
+pub fn beside_java(names: &[String]) -> Result<ExitCode> {
+    let root = &crate::root().canonicalize().context("find the repository")?;
+    let pins = versions::read(&root.join("conformance/versions.toml"))?.hessian;
+    let mut told = pins.open.join("\t");
+    for peer in &pins.peer {
+        if !names.is_empty() && !names.contains(&peer.name) {
+            continue;
+        }
+        let dialect = match peer.dialect {
+            HessianDialect::Sofa3 => "sofa3",
+            HessianDialect::Hessian2 | HessianDialect::Hessian2Caucho => "hessian2",
+        };
+        let out = target_dir(root)?.join("conformance/hessian");
+        let class_path = maven::build_hessian_peer(&root.join("conformance/hessian/java"), &out, &pins, peer)?;
+        told += &format!("\n{}\t{dialect}\t{class_path}", peer.name);
+    }
+    let status = crate::cargo()
+        .args([
+            "bench",
+            "--quiet",
+            "--package",
+            "xtask",
+            "--bench",
+            "hessian_beside_java",
+        ])
+        .env("SETTLE_HESSIAN_JAVA", told)
+        // Freed memory stays with the process, as Java's heap does; else the half of a large message's time is the
+        // kernel's, which takes the pages back and gives them again for each.
+        .env("MALLOC_TRIM_THRESHOLD_", "1073741824")
+        .env("MALLOC_MMAP_THRESHOLD_", "1073741824")
+        .current_dir(root)
+        .status()
+        .context("start cargo to run the bench")?;
+    Ok(ExitCode::from(u8::from(!status.success())))
+}
+
 struct Case {
     name: String,
     bytes: Vec<u8>,

@@ -1,11 +1,14 @@
 package settle.hessian;
 
+import java.io.BufferedReader;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
+import java.io.InputStreamReader;
 import java.io.Serializable;
+import java.lang.management.ManagementFactory;
+import java.lang.management.ThreadMXBean;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -18,12 +21,11 @@ import ${hessian.package}.io.Hessian2Output;
 import ${hessian.package}.io.SerializerFactory;
 
 /**
- * {@code Bench <seconds>}: how fast the library writes and reads what {@code cargo bench -p xtask --bench hessian} does,
- * with one factory for all messages and warmed up. Prints {@code case TAB direction TAB bytes TAB nanoseconds}, the
- * median of the rounds.
+ * The Java side of {@code cargo xtask compare hessian}: how fast the library writes and reads the messages of
+ * {@code xtask/benches/hessian/cases.rs}, with one factory for all. Takes orders, one a line: {@code encode order 300}
+ * writes for 300 ms and answers with the nanoseconds of one message, {@code decode} reads, {@code bytes} tells the bytes.
  */
 public final class Bench {
-    private static final int ROUNDS = 5;
     private static final SerializerFactory FACTORY = new SerializerFactory();
 
     private Bench() {
@@ -110,16 +112,35 @@ public final class Bench {
     }
 
     public static void main(String[] args) throws IOException {
-        double seconds = Double.parseDouble(args[0]);
-        Map<String, Object> cases = new java.util.LinkedHashMap<>();
+        Map<String, Object> cases = new HashMap<>();
         cases.put("order", new Order());
         cases.put("map", map(8192, at -> String.format("key-%060d", at), at -> String.format("value-%058d", at)));
         cases.put("ints", range(10_000).map(at -> at % 256).boxed().collect(Collectors.toCollection(ArrayList::new)));
-        for (Map.Entry<String, Object> each : cases.entrySet()) {
-            byte[] bytes = write(each.getValue());
-            measure(each.getKey(), "encode", bytes.length, seconds, () -> write(each.getValue()).length);
-            measure(each.getKey(), "decode", bytes.length, seconds, () -> read(bytes).hashCode() & 1);
+        BufferedReader orders = new BufferedReader(new InputStreamReader(System.in));
+        for (String order = orders.readLine(); order != null; order = orders.readLine()) {
+            String[] words = order.split(" ");
+            Object value = cases.get(words[1]);
+            byte[] bytes = write(value);
+            long millis = Long.parseLong(words[2]);
+            switch (words[0]) {
+                case "bytes":
+                    System.out.println(hex(bytes));
+                    break;
+                case "encode":
+                    System.out.println(measure(millis, () -> write(value).length));
+                    break;
+                default:
+                    System.out.println(measure(millis, () -> read(bytes)));
+            }
         }
+    }
+
+    private static String hex(byte[] bytes) {
+        StringBuilder hex = new StringBuilder(2 * bytes.length);
+        for (byte each : bytes) {
+            hex.append(String.format("%02x", each));
+        }
+        return hex.toString();
     }
 
     private static byte[] write(Object value) throws IOException {
@@ -131,33 +152,30 @@ public final class Bench {
         return bytes.toByteArray();
     }
 
-    private static Object read(byte[] bytes) throws IOException {
+    private static int read(byte[] bytes) throws IOException {
         Hessian2Input input = new Hessian2Input(new ByteArrayInputStream(bytes));
         input.setSerializerFactory(FACTORY);
         Object value = input.readObject();
-        return value instanceof Order ? ((Order) value).lines.size() : ((Object) (value instanceof Map ? ((Map<?, ?>) value).size() : ((List<?>) value).size()));
+        if (value instanceof Order) {
+            return ((Order) value).lines.size();
+        }
+        return value instanceof Map ? ((Map<?, ?>) value).size() : ((List<?>) value).size();
     }
 
     private static volatile int sink;
 
-    private static void measure(String name, String direction, int bytes, double seconds, Work work) throws IOException {
-        long[] rounds = new long[ROUNDS];
-        // The first rounds warm up.
-        for (int round = -3; round < ROUNDS; round++) {
-            long start = System.nanoTime();
-            long end = start + (long) (seconds * 1e9);
-            long count = 0;
-            long now = start;
-            while (now < end) {
+    /** Nanoseconds of this thread's CPU that one turn of {@code work} takes, over {@code millis}. */
+    private static double measure(long millis, Work work) throws IOException {
+        ThreadMXBean threads = ManagementFactory.getThreadMXBean();
+        long end = System.nanoTime() + millis * 1_000_000;
+        long cpu = threads.getCurrentThreadCpuTime();
+        long count = 0;
+        while (System.nanoTime() < end) {
+            for (int turn = 0; turn < 8; turn++) {
                 sink += work.run();
-                count++;
-                now = System.nanoTime();
             }
-            if (round >= 0) {
-                rounds[round] = (now - start) / count;
-            }
+            count += 8;
         }
-        Arrays.sort(rounds);
-        System.out.println(name + "\t" + direction + "\t" + bytes + "\t" + rounds[ROUNDS / 2]);
+        return (double) (threads.getCurrentThreadCpuTime() - cpu) / count;
     }
 }

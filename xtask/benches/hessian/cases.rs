@@ -1,0 +1,95 @@
+//! The messages that are measured; `settle.hessian.Bench` on the Java side makes the same.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use settle_hessian::{HessianDecode, HessianEncode};
+
+macro_rules! order {
+    ($($field:ident: $of:ty = $value:expr,)*) => {
+        /// The 40 fields of `settle.hessian.Bench$Order` on the Java side, with equal contents.
+        #[derive(Serialize, Deserialize, HessianEncode, HessianDecode)]
+        #[hessian(class = "settle.hessian.Bench$Order")]
+        pub struct Order { $($field: $of,)* }
+
+        pub fn order() -> Order { Order { $($field: $value,)* } }
+    };
+}
+
+order! {
+    order_id: i64 = 7_203_685_477_580,
+    customer_id: i64 = 4_711,
+    version: i32 = 3,
+    status: i32 = 200,
+    priority: i32 = -1,
+    channel: i32 = 12,
+    shop_id: i32 = 1_000_001,
+    warehouse_id: i32 = 77,
+    is_paid: bool = true,
+    is_gift: bool = false,
+    is_express: bool = true,
+    is_test: bool = false,
+    total: f64 = 1_234.56,
+    discount: f64 = 0.15,
+    tax: f64 = 98.0,
+    weight: f64 = 2.375,
+    currency: String = "CNY".to_owned(),
+    country: String = "China".to_owned(),
+    city: String = "杭州市".to_owned(),
+    street: String = "Xixi Road 556".to_owned(),
+    zip: String = "310013".to_owned(),
+    name: String = "Zhang San".to_owned(),
+    phone: String = "+86 571 0000 0000".to_owned(),
+    mail: String = "zhang.san@example.com".to_owned(),
+    carrier: String = "express".to_owned(),
+    tracking: String = "SF1234567890123".to_owned(),
+    invoice: String = "INV-2026-0000815".to_owned(),
+    coupon: Option<String> = None,
+    comment: Option<String> = Some("please ring twice".to_owned()),
+    trace_id: String = "0a0fe91f1600000000000100112345".to_owned(),
+    created_by: String = "system".to_owned(),
+    changed_by: Option<String> = None,
+    created_at: i64 = 1_764_000_000_123,
+    changed_at: i64 = 1_764_000_360_123,
+    paid_at: i64 = 1_764_000_060_000,
+    lines: Vec<Line> = lines(),
+    tags: Vec<String> = (0..8).map(|tag| format!("tag-{tag}")).collect(),
+    quantities: Vec<i32> = (0..20).collect(),
+    attributes: BTreeMap<String, String> = (0..10).map(|at| (format!("attribute{at}"), format!("value {at}"))).collect(),
+    limits: BTreeMap<String, i64> = (0..5).map(|at| (format!("limit{at}"), at * 1_000)).collect(),
+}
+
+#[derive(Serialize, Deserialize, HessianEncode, HessianDecode)]
+#[hessian(class = "settle.hessian.Bench$Line")]
+pub struct Line {
+    sku: String,
+    title: String,
+    quantity: i32,
+    price: f64,
+    weight: f64,
+    returnable: bool,
+}
+
+fn lines() -> Vec<Line> {
+    (0..10)
+        .map(|index| Line {
+            sku: format!("SKU-{index:08}"),
+            title: format!("An article with a title of some length, number {index}"),
+            quantity: index + 1,
+            price: f64::from(index) * 19.99,
+            weight: 0.25,
+            returnable: index % 2 == 0,
+        })
+        .collect()
+}
+
+/// Keys and values of 1 MiB in all.
+pub fn map() -> BTreeMap<String, String> {
+    (0..8192)
+        .map(|index| (format!("key-{index:060}"), format!("value-{index:058}")))
+        .collect()
+}
+
+pub fn ints() -> Vec<i32> {
+    (0..10_000).map(|index| index % 256).collect()
+}
