@@ -41,6 +41,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             remove_files(&mut host.disk, |file| *file != identity_file())?;
             return Ok(host);
         };
+        // No log names them, and the log may need their space.
+        let is_unfinished = |file: &FileName| is_snapshot_file(file) && file.as_str().ends_with(".tmp");
+        remove_files(&mut host.disk, is_unfinished)?;
         let log_identity = log_identity(&host.identity, cluster);
         let present = host.disk.list().map_err(|source| OpenError::Disk { source })?;
         // A group has a file from before its creation is in the log.
@@ -66,7 +69,6 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let file_of = |g: &Group<S::Machine>| g.snapshot_file.clone().unwrap_or_else(|| birth_file(g.id, 0));
         let files: BTreeSet<FileName> = host.groups.values().map(file_of).collect();
         let is_left = |file: &FileName| is_snapshot_file(file) && !files.contains(file);
-        remove_files(&mut host.disk, |file| is_left(file) && file.as_str().ends_with(".tmp"))?;
         // What the log no longer names was perhaps replaced by its last batch.
         let durable = host.wal.as_ref().map_or(Lsn::default(), Wal::durable);
         let present = host.disk.list().map_err(|source| OpenError::Disk { source })?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use harness::{Cluster, GROUP, config, open};
 use settle_base::Prng;
 use settle_host::{HostEvent, HostNote};
-use settle_storage::{Latency, MemDisk};
+use settle_storage::{DiskRead, FileName, Latency, MemDisk, Op};
 
 /// More than one sector, so that it may be torn.
 const LINE: &str = match str::from_utf8(&[b'x'; 700]) {
@@ -101,4 +101,37 @@ fn torn_replicas_elect_nobody_while_one_of_the_voters_is_missing() {
     cluster.start(2).expect("its directory opens");
     cluster.connect_all();
     cluster.until("a leader", |c| c.leader().is_some());
+}
+
+#[test]
+fn a_full_disk_puts_no_group_in_doubt_for_a_snapshot_that_was_never_finished() {
+    let mut cluster = Cluster::tuned(1, |config| config.wal.segment_bytes = 4 << 10);
+    cluster.until("a leader", |c| c.leader().is_some());
+    let in_use = |disk: &MemDisk| {
+        let files = disk.clone().list().expect("listable");
+        let mut segments = files.into_iter().filter(|(name, _)| name.as_str().ends_with(".seg"));
+        let (segment, len) = segments.next_back().expect("there is a log");
+        let bytes = disk.clone().read(&segment, 0, len as usize).expect("readable");
+        bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+    };
+    while in_use(&cluster.disks[&1]) < 3 << 10 {
+        cluster.propose(1, LINE);
+        cluster.ticks(2);
+    }
+    let lines = cluster.lines(1);
+    cluster.stop(1);
+    // More than half of the log's last segment is in use, and nothing else could go but what is not finished.
+    let mut disk = cluster.disks[&1].clone();
+    let files = disk.list().expect("listable");
+    let spares = files
+        .into_iter()
+        .filter(|(name, _)| name.as_str().starts_with("spare-"));
+    spares.for_each(|(file, _)| disk.run(Op::Remove { file }).expect("healthy"));
+    let (file, reserve) = (FileName::new("snap-1-taking.tmp").expect("valid"), 4 << 10);
+    disk.run(Op::Create { file, reserve }).expect("healthy");
+    disk.set_capacity(Some(disk.used()));
+    cluster.start(1).expect("its directory opens");
+    assert_eq!(cluster.hosts[&1].recovering_groups(), []);
+    disk.set_capacity(None);
+    cluster.until("what was written", |c| c.lines(1) == lines);
 }

@@ -1,6 +1,6 @@
 //! One node's turn: its host takes what came, and what it wants is done and judged.
 
-use settle_base::{GroupId, Mono};
+use settle_base::{GroupId, Mono, PeerId};
 use settle_host::{HostAction, HostError, HostEvent, HostNote, OperatorDone, OperatorError, OperatorRequest};
 use settle_machine::StateMachine;
 
@@ -102,6 +102,24 @@ impl<W: Workload> World<W> {
         }
     }
 
+    /// A child has the members that its parent had at the split: among them perhaps a directory that was lost, and that
+    /// has been replaced in the parent by now. The operator has to do it there too.
+    fn born_with(&mut self, voters: &[PeerId]) {
+        let directories = voters.iter().filter_map(|peer| self.invariants.directory_of(*peer));
+        for (id, generation) in directories.collect::<Vec<_>>() {
+            let node = (id.0 - 1) as usize;
+            let n = &mut self.nodes[node];
+            if generation == n.generation {
+                continue;
+            }
+            n.is_impaired = true;
+            n.is_voter = false;
+            if !self.auto_replace && !self.operator_replaces.contains(&node) {
+                self.operator_replaces.push(node);
+            }
+        }
+    }
+
     /// That it waits, and for what, is in no log: a process that ends now has to find out again.
     fn machine_waits(&mut self, node: usize) {
         if !self.are_faults_off && !self.cut.hunts_nobody && self.prng.percent(10) {
@@ -150,6 +168,7 @@ impl<W: Workload> World<W> {
                     self.groups.push(*group);
                 }
                 self.invariants.may_vote(*group, &conf.voters);
+                self.born_with(&conf.voters);
                 Ok(())
             }
             HostNote::GroupDestroyed { group } => {

@@ -392,8 +392,10 @@ impl State {
                         .saturating_sub(*offset)
                         .min(data.len() as u64);
                     let part = self.prng.below(fits + 1) as usize;
-                    let data = data.slice(..part);
-                    f.change(Change::Write { offset: *offset, data });
+                    if part > 0 {
+                        let data = data.slice(..part);
+                        f.change(Change::Write { offset: *offset, data });
+                    }
                     return failed(DiskErrorKind::NoSpace);
                 }
                 let data = data.clone();

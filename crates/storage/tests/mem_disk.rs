@@ -167,6 +167,31 @@ fn a_full_disk_refuses_growth_and_allows_overwriting() {
 }
 
 #[test]
+fn a_power_failure_leaves_no_more_on_a_full_disk_than_it_has_space_for() {
+    for seed in 0..50 {
+        let mut disk = created(seed);
+        disk.set_capacity(Some(1000));
+        disk.run(write(0, b'x', 1000)).expect("it fits");
+        disk.run(sync()).expect("healthy");
+        let file = name("b");
+        let create = Op::Create {
+            file: file.clone(),
+            reserve: 0,
+        };
+        disk.run(create).expect("a name takes no space");
+        let data = Bytes::from_static(b"behind what did not fit either");
+        let behind = Op::Write {
+            file,
+            offset: 400,
+            data,
+        };
+        disk.run(behind).expect_err("full");
+        disk.crash(&mut Prng::new(seed));
+        assert!(disk.used() <= 1000, "seed {seed}");
+    }
+}
+
+#[test]
 fn operations_complete_when_their_time_has_come_and_not_before() {
     let mut disk = created(1);
     disk.set_latency(Latency {

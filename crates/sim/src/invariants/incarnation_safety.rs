@@ -32,6 +32,10 @@ impl IncarnationSafety {
         Ok(())
     }
 
+    pub(super) fn directory_of(&self, peer: PeerId) -> Option<(NodeId, u32)> {
+        self.directories.get(&peer).copied()
+    }
+
     pub(super) fn is_born(&mut self, group: GroupId, peer: PeerId, committed: Index) {
         self.born_at.insert((group, peer), committed);
     }

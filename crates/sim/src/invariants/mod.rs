@@ -165,6 +165,11 @@ impl Invariants {
         self.incarnations.is_named(peer, node, generation)
     }
 
+    /// Whose directory `peer` is, and how many that node had before it.
+    pub(crate) fn directory_of(&self, peer: PeerId) -> Option<(NodeId, u32)> {
+        self.incarnations.directory_of(peer)
+    }
+
     /// A replica begins with an empty disk, in every group.
     pub(crate) fn is_born(&mut self, peer: PeerId) {
         for (group, g) in &self.groups {
