@@ -13,6 +13,7 @@ mod cluster;
 pub mod hessian;
 mod mariadb;
 mod maven;
+mod npm;
 mod process;
 mod record;
 mod report;

@@ -36,6 +36,16 @@ pub struct Hessian {
     /// Packages of the JDK that are opened to the libraries.
     pub open: Vec<String>,
     pub peer: Vec<HessianPeer>,
+    pub npm: HessianNpm,
+}
+
+/// Packages of npm.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HessianNpm {
+    #[serde(rename = "hessian.js")]
+    pub hessian_js: String,
+    pub sofa_hessian_node: String,
 }
 
 /// One library on the other side.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use settle_bolt::{Codec, Config, HeartbeatConfig, Outcome, Status, Switch, Version};
 use settle_hessian::{DecodeOptions, Dialect};
 use settle_sofarpc_wire::{Answer, Request, Response, read_server_exception};
@@ -19,7 +19,7 @@ use super::{
     link::Link,
     sofarpc_client::{SERVICE, provide},
 };
-use crate::conformance::process;
+use crate::conformance::{npm, process};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -38,26 +38,9 @@ pub const SPOKEN: [(&str, Version, Switch, [&str; 3]); 3] = [
 
 /// Brings the package and the script to `out`; gives the script.
 pub fn install(root: &Path, out: &Path, version: &str) -> Result<PathBuf> {
-    std::fs::create_dir_all(out)?;
+    npm::install(out, &[("sofa-bolt-node", version)])?;
     let script = out.join("peer.js");
     std::fs::copy(root.join("conformance/bolt/node/peer.js"), &script)?;
-    let installed = out.join("node_modules/sofa-bolt-node/package.json");
-    let is_there =
-        std::fs::read_to_string(&installed).is_ok_and(|text| text.contains(&format!("\"version\": \"{version}\"")));
-    if !is_there {
-        std::fs::write(out.join("package.json"), "{\"private\": true}\n")?;
-        let run = Command::new("npm")
-            .args(["install", "--no-audit", "--no-fund", "--no-package-lock"])
-            .arg(format!("sofa-bolt-node@{version}"))
-            .current_dir(out)
-            .output()
-            .context("run npm")?;
-        ensure!(
-            run.status.success(),
-            "npm failed:\n{}",
-            String::from_utf8_lossy(&run.stderr)
-        );
-    }
     Ok(script)
 }
 

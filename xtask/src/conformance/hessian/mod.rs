@@ -1,10 +1,12 @@
-//! `cargo xtask conformance hessian`: the Java libraries and ours read what the other wrote.
+//! `cargo xtask conformance hessian`: the Java libraries, npm's and ours read what the other wrote.
 //!
 //! The Java side makes the cases from a seed. Each case goes both ways: the library's bytes must be read here as the
 //! values that it was asked to write, and what is written here for those values, which must be the same bytes, must be
 //! read by the library as its own are.
 
 mod calls;
+mod node;
+mod random;
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -27,10 +29,13 @@ pub struct Args {
     /// How often each kind of case is made, each time with other content.
     #[arg(long, default_value_t = 4)]
     rounds: u32,
+    /// How many values from the seed npm's libraries and ours let each other read.
+    #[arg(long, default_value_t = 500)]
+    values: u64,
     /// Only these libraries, by the names in conformance/versions.toml; may be repeated.
     #[arg(long)]
     peer: Vec<String>,
-    /// Only cases whose name begins so.
+    /// Only cases of Java's libraries whose name begins so.
     #[arg(long)]
     case: Option<String>,
     /// Write the short cases to conformance/hessian/vectors, so that tests need no JVM.
@@ -44,7 +49,7 @@ pub struct Args {
 /// Longer cases are not kept as vectors.
 const VECTOR_BYTES: usize = 900;
 
-pub const NEEDED: [&str; 2] = ["java", "mvn"];
+pub const NEEDED: [&str; 4] = ["java", "mvn", "node", "npm"];
 
 /// What a Java library cannot do with values of its own language on the JDK of this suite, by library and kind of case.
 /// The bytes are compared all the same. COMPAT.md says why; a row that is no longer true fails the suite.
@@ -80,11 +85,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let pins = versions::read(&root.join("conformance/versions.toml"))?.hessian;
     let out = target_dir(root)?.join("conformance/hessian");
     let java = root.join("conformance/hessian/java");
+    let is_wanted = |name: &str| args.peer.is_empty() || args.peer.iter().any(|wanted| wanted == name);
     let (mut passed, mut failed) = (0, 0);
-    for peer in &pins.peer {
-        if !args.peer.is_empty() && !args.peer.contains(&peer.name) {
-            continue;
-        }
+    for peer in pins.peer.iter().filter(|peer| is_wanted(&peer.name)) {
         let class_path = maven::build_hessian_peer(&java, &out, &pins, peer)?;
         if args.prepare {
             println!("ready: {}:{}:{}", peer.group, peer.artifact, peer.version);
@@ -105,7 +108,19 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         passed += tally.read + tally.written;
         failed += tally.failed;
     }
-    if !args.prepare {
+    let npm = target_dir(root)?.join("conformance/hessian-node");
+    node::install(root, &npm, &pins.npm)?;
+    if args.prepare {
+        println!(
+            "ready: npm hessian.js {}, sofa-hessian-node {}",
+            pins.npm.hessian_js, pins.npm.sofa_hessian_node
+        );
+    } else {
+        if args.case.is_none() {
+            let tally = node::play(&npm, args.seed, args.values, is_wanted)?;
+            passed += tally.passed;
+            failed += tally.failed;
+        }
         ensure!(passed + failed > 0, "no case fits the filters");
         println!("{passed} passed, {failed} failed");
     }
