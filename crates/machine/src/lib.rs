@@ -83,11 +83,13 @@
 mod commands;
 mod once;
 mod service;
+mod shared_map;
 mod state_machine;
 mod surgery;
 
 pub use commands::{CommandOptions, CommandRequest, CommandResponse, Commands, Look};
 pub use once::{Applied, Once, Ticket};
 pub use service::{Action, Context, Event, GroupRole, GroupView, Service};
+pub use shared_map::SharedMap;
 pub use state_machine::{ApplyError, EntryMeta, LoadError, SnapshotChunks, StateMachine};
 pub use surgery::{Birth, CreateOutcome, GroupLog, HandedEntries, LogEntry, LogMarks, Members, NewGroup};

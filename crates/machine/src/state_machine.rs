@@ -96,7 +96,8 @@ pub trait StateMachine: Send + 'static {
     }
 
     /// Freezes the state as of the last applied entry. The chunks must not change while later entries are applied, and
-    /// this call must not copy the state: share what is large (copy on write) and encode it as the chunks are asked for.
+    /// this call must not copy the state: share what is large (copy on write, as [`SharedMap`](crate::SharedMap) does) and
+    /// encode it as the chunks are asked for.
     fn begin_snapshot(&self) -> SnapshotChunks;
 
     /// Takes the next chunk of a snapshot, cut in any way, as it arrives. The first one clears what was there before:

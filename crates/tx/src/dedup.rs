@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use settle_base::{GroupTime, fingerprint};
+use settle_machine::SharedMap;
 
 use crate::{Reply, ReqId, TxError, dedup_codec::put_result, encoding::put_u64};
 
@@ -20,16 +21,17 @@ pub(crate) struct Dedup {
     buffer: Vec<u8>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Origin {
     pub last_used: GroupTime,
     /// Requests below are settled: one that still arrives is a late copy and must not be done.
     pub floor: u64,
-    results: BTreeMap<u64, Kept>,
+    results: SharedMap<u64, Kept>,
     /// The sum of the results' digests.
     digest: u64,
 }
 
+#[derive(Clone)]
 struct Kept {
     result: Result<Reply, TxError>,
     digest: u64,
@@ -128,8 +130,12 @@ impl Dedup {
 
 impl Origin {
     /// Oldest first.
-    pub fn results(&self) -> impl ExactSizeIterator<Item = (u64, &Result<Reply, TxError>)> {
+    pub fn results(&self) -> impl Iterator<Item = (u64, &Result<Reply, TxError>)> {
         self.results.iter().map(|(seq, kept)| (*seq, &kept.result))
+    }
+
+    pub fn result_count(&self) -> u64 {
+        self.results.len() as u64
     }
 
     /// `buffer` is for encoding.

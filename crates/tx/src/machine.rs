@@ -1,8 +1,8 @@
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use settle_base::{GroupTime, Index, fingerprint};
-use settle_machine::{ApplyError, EntryMeta, LoadError, SnapshotChunks, StateMachine};
+use settle_machine::{ApplyError, EntryMeta, LoadError, SharedMap, SnapshotChunks, StateMachine};
 
 use crate::{
     Command, Direction, Global, GlobalStatus, Outcome, Tid, TxEffect, TxError, decode_batch,
@@ -103,7 +103,7 @@ pub struct TxMachine {
     pub(crate) time: GroupTime,
     pub(crate) next_tid: u64,
     pub(crate) next_branch: u64,
-    pub(crate) globals: BTreeMap<Tid, Box<Global>>,
+    pub(crate) globals: SharedMap<Tid, Arc<Global>>,
     pub(crate) open_branches: u64,
     pub(crate) branch_bytes: u64,
     pub(crate) open_digest: OpenDigest,
@@ -126,7 +126,7 @@ impl TxMachine {
             time: GroupTime::ZERO,
             next_tid: config.first_sequence,
             next_branch: config.first_sequence,
-            globals: BTreeMap::new(),
+            globals: SharedMap::default(),
             open_branches: 0,
             branch_bytes: 0,
             open_digest: OpenDigest::default(),

@@ -26,35 +26,50 @@ const OUTCOMES: u8 = 4;
 const END: u8 = 5;
 
 /// Frames are gathered into chunks of about this size.
-const CHUNK_BYTES: usize = 256 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 
-/// Encodes what changes fast now; the outcomes are shared and encoded as they are asked for.
+/// All parts are shared with the machine, and encoded as they are asked for.
 pub(crate) fn chunks(machine: &TxMachine) -> SnapshotChunks {
-    let mut resident = Vec::new();
-    let mut chunk = Vec::new();
-    for_each_resident_frame(machine, |frame| {
-        put_frame(&mut chunk, frame);
-        if chunk.len() >= CHUNK_BYTES {
-            resident.push(Bytes::from(std::mem::take(&mut chunk)));
-        }
-    });
-    resident.push(Bytes::from(chunk));
-    let outcomes: Vec<(u64, OutcomeChunk)> = machine
-        .outcomes
-        .chunks()
-        .map(|(index, chunk)| (index, chunk.clone()))
-        .collect();
-    let outcomes = outcomes.into_iter().map(|(index, chunk)| {
-        let mut out = Vec::with_capacity(CHUNK_LEN + 32);
-        put_frame(&mut out, &outcome_frame(index, &chunk));
-        Bytes::from(out)
-    });
-    let end = std::iter::once_with(|| {
+    let mut header = Vec::new();
+    put_header(&mut header, machine);
+    let globals = machine.globals.clone().into_entries().map(|(_, global)| {
         let mut out = Vec::new();
-        put_frame(&mut out, &[END]);
-        Bytes::from(out)
+        put_global(&mut out, &global);
+        out
     });
-    Box::new(resident.into_iter().chain(outcomes).chain(end))
+    let origins = machine.dedup.origins.clone().into_iter().map(|(id, origin)| {
+        let mut out = Vec::new();
+        put_origin(&mut out, id, &origin);
+        out
+    });
+    let outcomes = machine.outcomes.chunks().map(|(index, chunk)| (index, chunk.clone()));
+    let outcomes = outcomes.collect::<Vec<_>>().into_iter();
+    let outcomes = outcomes.map(|(index, chunk)| outcome_frame(index, &chunk));
+    let frames = std::iter::once(header)
+        .chain(globals)
+        .chain(origins)
+        .chain(outcomes)
+        .chain(std::iter::once(vec![END]));
+    Box::new(Gathered { frames })
+}
+
+/// Frames, gathered into chunks.
+struct Gathered<I> {
+    frames: I,
+}
+
+impl<I: Iterator<Item = Vec<u8>>> Iterator for Gathered<I> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let mut chunk = Vec::new();
+        while chunk.len() < CHUNK_BYTES
+            && let Some(frame) = self.frames.next()
+        {
+            put_frame(&mut chunk, &frame);
+        }
+        (!chunk.is_empty()).then(|| Bytes::from(chunk))
+    }
 }
 
 /// What changes with each entry is read here; each part keeps its own digest as it changes.
@@ -111,8 +126,11 @@ impl Loader {
         if !self.has_ended {
             return Err(broken("it has no end"));
         }
-        let mut open = machine.globals.keys();
-        if open.any(|tid| machine.outcomes.get(tid.seq()).is_some()) {
+        if machine
+            .globals
+            .keys()
+            .any(|tid| machine.outcomes.get(tid.seq()).is_some())
+        {
             return Err(broken("a transaction is open and has ended"));
         }
         Ok(machine)
@@ -182,23 +200,6 @@ fn read<'a, T>(
 fn put_frame(out: &mut Vec<u8>, frame: &[u8]) {
     out.extend_from_slice(&(frame.len() as u64).to_le_bytes());
     out.extend_from_slice(frame);
-}
-
-/// Gives every frame but the outcomes' and the end, in order. The slice is reused.
-fn for_each_resident_frame(machine: &TxMachine, mut frame: impl FnMut(&[u8])) {
-    let mut out = Vec::new();
-    put_header(&mut out, machine);
-    frame(&out);
-    for global in machine.globals.values() {
-        out.clear();
-        put_global(&mut out, global);
-        frame(&out);
-    }
-    for (id, origin) in &machine.dedup.origins {
-        out.clear();
-        put_origin(&mut out, *id, origin);
-        frame(&out);
-    }
 }
 
 fn outcome_frame(index: u64, chunk: &OutcomeChunk) -> Vec<u8> {
@@ -363,7 +364,7 @@ fn get_global(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
 fn add_global(machine: &mut TxMachine, mut global: Global) -> Result<(), LoadError> {
     let tid = global.tid;
     let of_group = |group: settle_base::GroupId| group.0 == u64::from(machine.config.group);
-    let is_next = machine.globals.last_key_value().is_none_or(|(last, _)| *last < tid);
+    let is_next = machine.globals.last().is_none_or(|(last, _)| *last < tid);
     let first = machine.config.first_sequence;
     if !is_next || !of_group(tid.group()) || !(first..machine.next_tid).contains(&tid.seq()) {
         return Err(LoadError {
@@ -403,7 +404,7 @@ fn add_global(machine: &mut TxMachine, mut global: Global) -> Result<(), LoadErr
     }
     machine.open_branches += u64::from(global.open_branches);
     machine.open_digest.add(&mut global);
-    machine.globals.insert(tid, Box::new(global));
+    machine.globals.insert(tid, Arc::new(global));
     Ok(())
 }
 
@@ -412,7 +413,7 @@ fn put_origin(out: &mut Vec<u8>, id: u64, origin: &Origin) {
     put_u64(out, id);
     put_u64(out, origin.last_used.0);
     put_u64(out, origin.floor);
-    put_u64(out, origin.results().len() as u64);
+    put_u64(out, origin.result_count());
     for (seq, result) in origin.results() {
         put_u64(out, seq);
         put_result(out, result);

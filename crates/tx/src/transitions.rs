@@ -92,7 +92,7 @@ impl TxMachine {
             counted: 0,
         };
         self.open_digest.count(&mut global);
-        let earlier = self.globals.insert(tid, Box::new(global));
+        let earlier = self.globals.insert(tid, Arc::new(global));
         assert!(earlier.is_none(), "transaction id {tid} was given twice");
         effects.push(TxEffect::Begun { tid });
         Ok(Reply::Begun { tid, xid })
@@ -152,6 +152,7 @@ impl TxMachine {
         let resource_number = self.names.number(&resource).expect("it was just taken");
         self.locks.take(resource_number, lock_keys, tid);
         let global = self.globals.get_mut(&tid).expect("it was just looked up");
+        let global = Arc::make_mut(global);
         assert!(
             global.branches.last().is_none_or(|last| last.id < id),
             "branch ids rise"
@@ -193,7 +194,7 @@ impl TxMachine {
                 status,
             });
         }
-        let Some(global) = self.globals.get_mut(&tid) else {
+        let Some(global) = self.globals.get_mut(&tid).map(Arc::make_mut) else {
             let status = self.standing(tid)?;
             return Err(TxError::NotActive { tid, status });
         };
@@ -228,7 +229,7 @@ impl TxMachine {
 
     /// The linearisation point of a global transaction. Gives the standing status.
     fn decide(&mut self, tid: Tid, decision: Decision, effects: &mut Vec<TxEffect>) -> Result<GlobalStatus, TxError> {
-        let Some(global) = self.globals.get_mut(&tid) else {
+        let Some(global) = self.globals.get_mut(&tid).map(Arc::make_mut) else {
             return self.standing(tid);
         };
         if global.status != GlobalStatus::Begin && !settle_base::mutant!("decide_ignores_expect") {
@@ -281,7 +282,7 @@ impl TxMachine {
                 status: fact,
             });
         };
-        let Some(global) = self.globals.get_mut(&tid) else {
+        let Some(global) = self.globals.get_mut(&tid).map(Arc::make_mut) else {
             let status = self.standing(tid)?;
             return if status.direction() == Some(direction) {
                 Ok(Reply::Done)
@@ -347,7 +348,7 @@ impl TxMachine {
         to: GlobalStatus,
         effects: &mut Vec<TxEffect>,
     ) -> Result<GlobalStatus, TxError> {
-        let Some(global) = self.globals.get_mut(&tid) else {
+        let Some(global) = self.globals.get_mut(&tid).map(Arc::make_mut) else {
             return self.standing(tid);
         };
         let from = global.status;
@@ -386,7 +387,8 @@ impl TxMachine {
 
     /// Forgets an open transaction and keeps its outcome.
     fn end(&mut self, tid: Tid, status: GlobalStatus, effects: &mut Vec<TxEffect>) {
-        let mut global = self.globals.remove(&tid).expect("only an open transaction can end");
+        let global = self.globals.remove(&tid).expect("only an open transaction can end");
+        let mut global = Arc::unwrap_or_clone(global);
         self.open_digest.take_away(&global);
         for branch in &mut global.branches {
             if branch.is_open {

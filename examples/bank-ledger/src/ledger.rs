@@ -2,11 +2,13 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use settle_machine::{ApplyError, EntryMeta, LoadError, SnapshotChunks, StateMachine};
 
 use crate::{
+    accounts::Accounts,
     command::{Command, Refusal},
-    shards::Shards,
 };
 
 const LINE_BYTES: usize = 16;
+/// Accounts in each chunk of a snapshot.
+const CHUNK_LINES: usize = 4_096;
 
 /// An account and what is on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,7 +19,7 @@ pub struct Balance {
 
 #[derive(Default)]
 pub struct Ledger {
-    accounts: Shards,
+    accounts: Accounts,
     /// All money that ever came in.
     brought_in: u64,
     loading: Option<Loading>,
@@ -25,7 +27,7 @@ pub struct Ledger {
 
 #[derive(Default)]
 struct Loading {
-    accounts: Shards,
+    accounts: Accounts,
     total: u64,
     /// The beginning of an account whose rest has not arrived.
     rest: BytesMut,
@@ -38,7 +40,7 @@ impl Ledger {
 
     /// Reads every account: for checks, not for clients.
     pub fn sum_of_balances(&self) -> u64 {
-        self.accounts.iter().map(|(_, cents)| cents).sum()
+        self.accounts.balances().values().sum()
     }
 
     pub fn brought_in(&self) -> u64 {
@@ -89,14 +91,14 @@ impl StateMachine for Ledger {
     }
 
     fn begin_snapshot(&self) -> SnapshotChunks {
-        let parts = self.accounts.clone().into_parts();
-        Box::new(parts.filter(|part| !part.is_empty()).map(|part| {
-            let mut chunk = BytesMut::with_capacity(part.len() * LINE_BYTES);
-            for (account, cents) in part.iter() {
-                chunk.put_u64_le(*account);
-                chunk.put_u64_le(*cents);
+        let mut balances = self.accounts.balances().clone().into_entries();
+        Box::new(std::iter::from_fn(move || {
+            let mut chunk = BytesMut::new();
+            for (account, cents) in balances.by_ref().take(CHUNK_LINES) {
+                chunk.put_u64_le(account);
+                chunk.put_u64_le(cents);
             }
-            chunk.freeze()
+            (!chunk.is_empty()).then(|| chunk.freeze())
         }))
     }
 
