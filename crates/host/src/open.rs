@@ -15,7 +15,7 @@ use crate::{
     join::{log_identity, raft_config},
     members::{Book, decode_conf},
     raft_codec::kind_from_u8,
-    snapshot_file::{self, birth_file, group_of, is_snapshot_file},
+    snapshot_file::{self, birth_file, group_of, is_snapshot_file, unborn_file},
     versions::is_new_enough,
 };
 
@@ -46,7 +46,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         remove_files(&mut host.disk, is_unfinished)?;
         let log_identity = log_identity(&host.identity, cluster);
         let present = host.disk.list().map_err(|source| OpenError::Disk { source })?;
-        // A group has a file from before its creation is in the log.
+        // A group that was created later has a named file from before it spoke.
         let traced: BTreeSet<GroupId> = present.iter().filter_map(|(file, _)| group_of(file)).collect();
         let traced: Vec<GroupId> = traced.into_iter().collect();
         let (wal, groups) = (host.config.wal.clone(), &host.config.groups);
@@ -63,6 +63,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             if group.destroyed && !settle_base::mutant!("destroyed_group_returns") {
                 host.theatre.found_destroyed(group.group);
             } else {
+                name_birth(&mut host.disk, &present, &group)?;
                 host.restore(cluster, group)?;
             }
         }
@@ -235,6 +236,26 @@ fn load<M: StateMachine>(
     // A damaged file is the cause even when the machine was the first to stumble.
     chunks.verify_end().map_err(broken)?;
     loaded.map_err(|source| OpenError::Load { group, index, source })
+}
+
+/// Ends a creation that had come as far as the log.
+fn name_birth(
+    disk: &mut impl DiskRead,
+    present: &[(FileName, u64)],
+    recovered: &RecoveredGroup,
+) -> Result<(), OpenError> {
+    let group = recovered.group;
+    let snapshot = recovered.snapshot.as_ref().filter(|snapshot| snapshot.index > 0);
+    let from = unborn_file(group);
+    let to = birth_file(group, snapshot.map_or(0, |snapshot| snapshot.index));
+    let is_its_own = snapshot.is_none_or(|snapshot| snapshot.file.as_ref() == Some(&to));
+    let is_there = |name: &FileName| present.binary_search_by(|(file, _)| file.cmp(name)).is_ok();
+    // With both there, an earlier life of the group left the one with the name: it is the same beginning.
+    if is_its_own && is_there(&from) && !is_there(&to) {
+        disk.run(Op::Rename { from, to })
+            .map_err(|source| OpenError::Disk { source })?;
+    }
+    Ok(())
 }
 
 fn remove_files(disk: &mut impl DiskRead, is_leftover: impl Fn(&FileName) -> bool) -> Result<(), OpenError> {

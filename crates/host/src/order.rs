@@ -168,7 +168,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 Then::Compact { meta, file, bytes } => self.compact(id, &meta, file, bytes, out),
                 Then::Cut { meta } => self.was_cut(id, &meta),
                 Then::Rebuild { meta } => self.rebuild(id, meta, now, out)?,
-                Then::Created => self.created(id, now, out)?,
+                Then::Created => self.name_file(id),
                 Then::Ended { file } => {
                     let records = vec![Record::Destroy { group: id }];
                     self.stage(id, records, Then::Destroyed { file }, now)?;

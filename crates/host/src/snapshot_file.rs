@@ -28,10 +28,17 @@ pub(crate) fn file_name(group: GroupId, index: Index, suffix: &str) -> FileName 
 }
 
 /// What a group begins with that is created while the node runs. Also an empty one has it, at index 0: that it was here is
-/// then not in the log alone.
+/// then not in the log alone. It has this name from when the log has the group durably, and before the group speaks.
 pub(crate) fn birth_file(group: GroupId, index: Index) -> FileName {
     file_name(group, index, "-born")
 }
+
+/// Its name until then, from when it is whole. It says nothing of the group.
+pub(crate) fn unborn_file(group: GroupId) -> FileName {
+    FileName::new(&format!("snap-{:x}{UNBORN}", group.0)).expect("a number and a word fit a name")
+}
+
+const UNBORN: &str = "-unborn";
 
 /// What the names of files begin with that are written in bulk and that nobody waits for: a disk with several lanes keeps
 /// them apart from the log.
@@ -41,11 +48,12 @@ pub(crate) fn is_snapshot_file(file: &FileName) -> bool {
     file.as_str().starts_with("snap-")
 }
 
-/// Of which group a durable snapshot file is.
+/// Of which group a file is that says that the log had it.
 pub(crate) fn group_of(file: &FileName) -> Option<GroupId> {
-    let (group, rest) = file.as_str().strip_prefix("snap-")?.split_once('-')?;
+    let name = file.as_str();
+    let (group, _) = name.strip_prefix("snap-")?.split_once('-')?;
     let group = u64::from_str_radix(group, 16).ok()?;
-    (!rest.ends_with(".tmp")).then_some(GroupId(group))
+    (!name.ends_with(".tmp") && !name.ends_with(UNBORN)).then_some(GroupId(group))
 }
 
 /// Hands out the host's disk tokens.

@@ -111,7 +111,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         out: &mut Vec<HostAction<S::Response>>,
     ) -> Result<(), HostError> {
         let (token, result) = (completion.token, &completion.result);
-        if self.creation_written(token, result, now)? {
+        if self.creation_written(token, result, now, out)? {
             return Ok(());
         }
         let mut taken = None;

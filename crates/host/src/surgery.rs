@@ -12,8 +12,8 @@
 //! 2. The service answers the effect, before anything else can happen, with `Hold` on the parent's log from that entry on,
 //!    and with `Create`: the parent's members as the machine was told them ([`Members::encoded`]), the log beginning
 //!    behind entry 5 of term 5, the part as its state. The state is durable as a file before the log says that the group
-//!    is there, and the group speaks only after that. A crash before it replays the parent's log and does all of it
-//!    again; a group that is there is left as it is, and one that was destroyed stays so.
+//!    is there; the file gets its name after that, and the group speaks only then. A crash before it replays the parent's
+//!    log and does all of it again; a group that is there is left as it is, and one that was destroyed stays so.
 //! 3. The hold ends when the child has committed an entry of its own: that rests on a quorum which holds its beginning.
 //!    Ended when this replica's own file is durable, it would be too early: a follower that lacks the entry is sent a
 //!    snapshot from behind it, and the child's beginning would be on one disk alone.
@@ -21,8 +21,9 @@
 //!    It knows no configuration, so it cannot campaign, and its leader sends it a snapshot. Messages for a group that is
 //!    not here are dropped and create nothing; consensus sends again.
 //! 5. Damage of the log may take a group with all that it promised, and nothing in the log tells it from one that never
-//!    was. But its file is there, from before it spoke. So a group with a file, that the log may have lost, is created
-//!    *recovering*, with the beginning that it is given, until it has healed ([`settle_wal::Wal::may_have_held`]).
+//!    was. But its file has its name, from before it spoke, and not from before the log had the group. So a group with a
+//!    file, that the log may have lost, is created *recovering*, with the beginning that it is given, until it has healed
+//!    ([`settle_wal::Wal::may_have_held`]); and one that is on its way when the power fails is as new as ever.
 //!
 //! # Merge of a source into its neighbour
 //! 1. *Prepare*, in the source's log, names the target at an epoch (version and members). From its apply on the source
@@ -63,7 +64,7 @@ use crate::{
     members::{self, Book, decode_conf, encode_conf},
     order::Then,
     raft_codec::{kind_from_u8, kind_to_u8},
-    snapshot_file::{Cut, Writer, Written, birth_file},
+    snapshot_file::{Cut, Writer, Written, birth_file, unborn_file},
     stopped::StopReason,
 };
 
@@ -105,19 +106,27 @@ enum Told {
     Paused { group: GroupId, index: Index, needs: Bytes },
 }
 
-/// A group on its way to the disk: first its state as a file, then the log's records, and only then it is there.
+/// A group on its way to the disk: first its state as a file, then the log's records, then the file's name, and only then
+/// it is there.
 struct Creating<M> {
     meta: SnapshotMeta,
     book: Book,
     machine: M,
     chunks: Vec<Bytes>,
     campaigns: bool,
-    /// `None` while a full disk is waited for, and once the file is done.
-    writing: Option<Writing>,
-    file: Option<FileName>,
-    is_staged: bool,
+    step: Step,
     /// It was perhaps here before, and damage took it.
     in_doubt: bool,
+}
+
+enum Step {
+    /// For a full disk.
+    Waiting,
+    Writing(Writing),
+    /// The file is whole and durable under another name, the log is being told.
+    Staged,
+    /// The log has it. `None` while a full disk is waited for.
+    Naming(Option<Token>),
 }
 
 struct Writing {
@@ -198,15 +207,14 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     /// A full disk may have space again.
     pub(crate) fn tick_surgery(&mut self) {
-        let waits = |c: &Creating<S::Machine>| c.writing.is_none() && c.file.is_none() && !c.is_staged;
-        let waiting = self
-            .theatre
-            .creating
-            .iter()
-            .filter(|(_, c)| waits(c))
-            .map(|(id, _)| *id);
-        for id in waiting.collect::<Vec<_>>() {
-            self.begin_writing(id);
+        let waits = |c: &Creating<S::Machine>| matches!(c.step, Step::Waiting | Step::Naming(None));
+        let creating = self.theatre.creating.iter();
+        let waiting: Vec<_> = creating.filter(|(_, c)| waits(c)).map(|(id, _)| *id).collect();
+        for id in waiting {
+            match self.theatre.creating[&id].step {
+                Step::Waiting => self.begin_writing(id),
+                _ => self.name_file(id),
+            }
         }
     }
 
@@ -242,7 +250,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let (mut meta, mut book) = (SnapshotMeta::default(), Book::default());
         let (mut chunks, mut campaigns) = (Vec::new(), false);
         if let Some(birth) = birth {
-            (meta, book) = begin(&birth, self.identity.incarnation).ok_or(CreateOutcome::Refused)?;
+            (meta, book) = born_as(&birth, self.identity.incarnation).ok_or(CreateOutcome::Refused)?;
             let loaded = machine.load(&mut birth.chunks.iter().cloned());
             loaded.map_err(|_| CreateOutcome::Refused)?;
             (chunks, campaigns) = (birth.chunks, birth.campaigns);
@@ -253,9 +261,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             machine,
             chunks,
             campaigns,
-            writing: None,
-            file: None,
-            is_staged: false,
+            step: Step::Waiting,
             in_doubt: self.wal.as_ref().is_some_and(|wal| wal.may_have_held(group)),
         })
     }
@@ -264,13 +270,13 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let Some(creating) = self.theatre.creating.get_mut(&id) else {
             return;
         };
-        let target = birth_file(id, creating.meta.index);
-        // It is this one's name again.
-        self.obsolete.retain(|(_, file)| *file != target);
+        // They are this one's names again.
+        let (target, name) = (unborn_file(id), birth_file(id, creating.meta.index));
+        self.obsolete.retain(|(_, file)| *file != target && *file != name);
         let temporary = format!("snap-{:x}-creating.tmp", id.0);
         let writer = Writer::create(&mut self.disk, &mut self.tokens, id, &creating.meta, &temporary, target);
         let chunks = Box::new(creating.chunks.clone().into_iter());
-        creating.writing = Some(Writing {
+        creating.step = Step::Writing(Writing {
             chunks: Cut::new(chunks, self.config.snapshot_chunk_bytes),
             writer,
             is_finished: false,
@@ -280,7 +286,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     fn pump_creation(&mut self, id: GroupId) {
         let creating = self.theatre.creating.get_mut(&id);
-        let Some(writing) = creating.and_then(|c| c.writing.as_mut()) else {
+        let Some(Step::Writing(writing)) = creating.map(|c| &mut c.step) else {
             return;
         };
         while !writing.is_finished && writing.writer.in_flight() < WINDOW {
@@ -300,31 +306,30 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         token: Token,
         result: &Result<(), DiskError>,
         now: Mono,
+        out: &mut Vec<HostAction<S::Response>>,
     ) -> Result<bool, HostError> {
-        let mut found = None;
-        for (&id, creating) in &mut self.theatre.creating {
-            let Some(writing) = &mut creating.writing else { continue };
-            match writing.writer.complete(&mut self.disk, &mut self.tokens, token, result) {
-                Ok(Written::NotMine) => {}
-                outcome => {
-                    found = Some((id, outcome));
-                    break;
-                }
-            }
-        }
+        let (disk, tokens) = (&mut self.disk, &mut self.tokens);
+        let mut creating = self.theatre.creating.iter_mut();
+        let found = creating.find_map(|(&id, creating)| match &mut creating.step {
+            Step::Writing(writing) => match writing.writer.complete(disk, tokens, token, result) {
+                Ok(Written::NotMine) => None,
+                outcome => Some((id, outcome)),
+            },
+            Step::Naming(naming) if *naming == Some(token) => Some((id, result.clone().map(|()| Written::Done))),
+            _ => None,
+        });
         let Some((id, outcome)) = found else { return Ok(false) };
+        let creating = self.theatre.creating.get_mut(&id).expect("it was just found");
+        let is_named = matches!(creating.step, Step::Naming(_));
         match outcome {
-            Ok(Written::Done) => {
-                let creating = self.theatre.creating.get_mut(&id).expect("it was just found");
-                let writing = creating.writing.take().expect("it was just found");
-                creating.file = Some(writing.writer.target().clone());
-                self.stage_creation(id, now)?;
-            }
+            Ok(Written::Done) if is_named => self.begin(id, now, out)?,
+            Ok(Written::Done) => self.stage_creation(id, now)?,
             Ok(_) => self.pump_creation(id),
             Err(error) => {
-                let creating = self.theatre.creating.get_mut(&id).expect("it was just found");
-                let writing = creating.writing.take().expect("it was just found");
-                writing.writer.discard(&mut self.disk, &mut self.tokens);
+                let waits = if is_named { Step::Naming(None) } else { Step::Waiting };
+                if let Step::Writing(writing) = std::mem::replace(&mut creating.step, waits) {
+                    writing.writer.discard(&mut self.disk, &mut self.tokens);
+                }
                 if !is_full(&error) {
                     return Err(HostError::Disk { source: error });
                 }
@@ -336,28 +341,32 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     /// The state is durable as a file, so the log may say that the group begins with it.
     fn stage_creation(&mut self, id: GroupId, now: Mono) -> Result<(), HostError> {
         let creating = self.theatre.creating.get_mut(&id).expect("its creation goes on");
-        creating.is_staged = true;
-        let records = birth_records(id, &creating.meta, creating.file.clone());
+        creating.step = Step::Staged;
+        let file = birth_file(id, creating.meta.index);
+        let records = birth_records(id, &creating.meta, Some(file));
         self.stage(id, records, Then::Created, now)
     }
 
-    /// The log says durably that the group is here: now it may speak.
-    pub(crate) fn created(
-        &mut self,
-        id: GroupId,
-        now: Mono,
-        out: &mut Vec<HostAction<S::Response>>,
-    ) -> Result<(), HostError> {
-        let Some(creating) = self.theatre.creating.remove(&id) else {
+    /// The log says durably that the group is here: so its file may say that, too. A start finds the name given, or gives it.
+    pub(crate) fn name_file(&mut self, id: GroupId) {
+        let Some(creating) = self.theatre.creating.get_mut(&id) else {
             // Destroyed while it was on its way; its file goes with it.
-            return Ok(());
+            return;
         };
+        let (from, to) = (unborn_file(id), birth_file(id, creating.meta.index));
+        let token = self.tokens.next();
+        creating.step = Step::Naming(Some(token));
+        self.disk.submit(token, Op::Rename { from, to });
+    }
+
+    /// Log and file say durably that the group is here, and no damage can take both: now it may speak.
+    fn begin(&mut self, id: GroupId, now: Mono, out: &mut Vec<HostAction<S::Response>>) -> Result<(), HostError> {
+        let creating = self.theatre.creating.remove(&id).expect("its creation goes on");
         let Creating {
             meta,
             book,
             machine,
             campaigns,
-            file,
             in_doubt,
             ..
         } = creating;
@@ -376,7 +385,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             .map_err(|source| HostError::Start { group: id, source })?;
         self.checker.restored(id, hard_state, meta.index);
         // An empty group's says that it was here, and nothing else.
-        let file = file.filter(|_| meta.index > 0);
+        let file = (meta.index > 0).then(|| birth_file(id, meta.index));
         let book = self.groups.share(book);
         self.groups
             .insert(Group::new(raft, id, Some(machine), book, &meta, file));
@@ -408,9 +417,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.theatre.destroying.insert(id);
         let mut file = None;
         if let Some(creating) = self.theatre.creating.remove(&id) {
-            file = creating.file;
-            if let Some(writing) = creating.writing {
-                writing.writer.discard(&mut self.disk, &mut self.tokens);
+            match creating.step {
+                Step::Writing(writing) => writing.writer.discard(&mut self.disk, &mut self.tokens),
+                Step::Waiting => {}
+                Step::Staged | Step::Naming(None) => file = Some(unborn_file(id)),
+                Step::Naming(Some(_)) => file = Some(birth_file(id, creating.meta.index)),
             }
         }
         self.forget_transfers(id);
@@ -617,7 +628,7 @@ pub(crate) fn members_of(conf: &ConfState, book: &Book) -> Members {
 }
 
 /// What a birth says, when it makes sense on the node of `us`.
-fn begin(birth: &Birth, us: PeerId) -> Option<(SnapshotMeta, Book)> {
+fn born_as(birth: &Birth, us: PeerId) -> Option<(SnapshotMeta, Book)> {
     let (conf, context) = decode_conf(birth.members.clone()).ok()?;
     let book = Book::decode(context.clone()).ok()?;
     let is_sound = conf.is_valid() && members::is_in(&conf, us) && birth.index > 0 && birth.term > 0;

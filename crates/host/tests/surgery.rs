@@ -3,11 +3,11 @@
 mod harness;
 
 use bytes::Bytes;
-use harness::{Ask, Cluster, GROUP, Told};
-use settle_base::{GroupId, GroupTime};
+use harness::{Ask, Cluster, GROUP, Told, config, open};
+use settle_base::{GroupId, GroupTime, Mono, Prng};
 use settle_host::{HostEvent, HostNote, OperatorRequest};
 use settle_machine::{Action, Birth, CreateOutcome, HandedEntries, LogEntry, NewGroup};
-use settle_storage::DiskRead;
+use settle_storage::{DiskRead, Latency, MemDisk};
 
 const CHILD: GroupId = GroupId(7);
 
@@ -93,8 +93,8 @@ fn a_replica_that_missed_the_beginning_waits_empty_for_a_snapshot() {
     });
 }
 
-fn damage_last_batch(cluster: &Cluster, node: u32) {
-    let mut disk = cluster.disks[&node].clone();
+fn damage_last_batch(disk: &MemDisk) {
+    let mut disk = disk.clone();
     let files = disk.list().expect("readable");
     let mut logs = files.iter().filter(|(name, _)| name.as_str().ends_with(".seg"));
     let (log, len) = logs.next_back().expect("there is a log");
@@ -114,7 +114,7 @@ fn a_group_that_damage_took_whole_is_created_again_as_one_that_is_recovering() {
         act(&mut cluster, 1, Action::Create(Box::new(new.clone())));
         cluster.until("its creation", |c| outcomes(c, 1) == [CreateOutcome::Created]);
         cluster.stop(1);
-        damage_last_batch(&cluster, 1);
+        damage_last_batch(&cluster.disks[&1]);
         // A start that ends before it is created again knows it as well as the next one.
         for _ in 0..2 {
             restart(&mut cluster, 1);
@@ -142,11 +142,63 @@ fn a_group_that_damage_took_whole_is_created_again_as_one_that_is_recovering() {
 }
 
 #[test]
+fn a_group_whose_creation_was_never_told_is_not_taken_for_one_that_damage_took() {
+    for is_empty in [false, true] {
+        let (mut untold, mut told) = (0, 0);
+        let mut cluster = Cluster::founded(3);
+        cluster.ticks(5);
+        let mut new = child(&cluster);
+        new.birth = new.birth.filter(|_| !is_empty);
+        let us = |us| us..us + 1;
+        cluster.disks[&1].set_latency(Latency {
+            write_us: us(10),
+            sync_us: us(10),
+            other_us: us(10),
+            ..Latency::NONE
+        });
+        cluster.give(1, HostEvent::Request(Ask::Act(Action::Create(Box::new(new.clone())))));
+        for seed in 0.. {
+            let disk = cluster.disks[&1].fork();
+            let is_idle = disk.next_due().is_none();
+            disk.crash(&mut Prng::new(seed));
+            disk.set_latency(Latency::NONE);
+            let after = |disk: &MemDisk| open(config(1, 3), disk, 1).expect("a damaged tail is no reason to refuse");
+            let is_in_log = after(&disk.fork()).raft(CHILD).is_some();
+            damage_last_batch(&disk);
+            let mut host = after(&disk);
+            let is_traced = host.recovering_groups().contains(&CHILD);
+            if !is_in_log {
+                untold += 1;
+                assert!(!is_traced, "moment {seed}: it never was");
+            }
+            if !outcomes(&cluster, 1).is_empty() {
+                told += 1;
+                assert!(is_traced, "moment {seed}: it may have voted");
+            }
+            // Either way it can be there.
+            for _ in 0..20 {
+                let create = Action::Create(Box::new(new.clone()));
+                host.step(HostEvent::Request(Ask::Act(create)), Mono(0), &mut Vec::new());
+                host.flush(Mono(0), &mut Vec::new());
+            }
+            let raft = host.raft(CHILD).expect("it was created");
+            assert_eq!(raft.is_recovering(), is_traced, "moment {seed}");
+            if is_idle {
+                break;
+            }
+            cluster.now.0 += 5;
+            cluster.give(1, HostEvent::DiskReady);
+        }
+        assert!(untold > 5 && told > 0, "{untold} {told}");
+    }
+}
+
+#[test]
 fn a_group_that_is_new_is_created_whole_although_the_log_was_damaged() {
     let mut cluster = Cluster::founded(3);
     cluster.ticks(5);
     cluster.stop(1);
-    damage_last_batch(&cluster, 1);
+    damage_last_batch(&cluster.disks[&1]);
     restart(&mut cluster, 1);
     let new = child(&cluster);
     act(&mut cluster, 1, Action::Create(Box::new(new)));
@@ -166,7 +218,7 @@ fn a_group_that_is_told_to_be_destroyed_stays_so_when_the_last_batch_of_an_idle_
     act(&mut cluster, 1, Action::Destroy { group: CHILD });
     cluster.until("its end", |c| c.told.contains(&(1, Told::Destroyed(CHILD))));
     cluster.stop(1);
-    damage_last_batch(&cluster, 1);
+    damage_last_batch(&cluster.disks[&1]);
     cluster.start(1).expect("a damaged tail is no reason to refuse");
     assert!(cluster.hosts[&1].is_tombstoned(CHILD));
 }
