@@ -11,7 +11,7 @@ pub struct Members {
     pub voters: Vec<PeerId>,
     pub learners: Vec<PeerId>,
     pub is_joint: bool,
-    /// What [`NewGroup::members`] takes; opaque, and empty while this replica knows no configuration.
+    /// What [`Birth::members`] takes; opaque, and empty while this replica knows no configuration.
     pub encoded: Bytes,
 }
 

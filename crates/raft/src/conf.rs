@@ -22,7 +22,7 @@ pub struct ConfState {
     pub learners_next: Vec<PeerId>,
     /// Those voters, of either half, that keep the log but no machine. They are fewer than a majority of the voters.
     pub witnesses: Vec<PeerId>,
-    /// The leader proposes the leave by itself. Always set by [`ConfState::enter_joint`].
+    /// The leader proposes the leave by itself. Always set where a joint configuration is entered.
     pub auto_leave: bool,
 }
 

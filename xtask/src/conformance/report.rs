@@ -50,7 +50,7 @@ pub fn line(row: &Row) -> String {
     }
 }
 
-/// The heading that fits [`line`].
+/// The heading that fits [`line()`].
 pub fn heading() -> String {
     format!(
         "{:<7} {:<18} {:<14} {:<9} {:<5} {:<28} {:<13} {:>8} {:>8} {:>5}  note",

@@ -26,7 +26,7 @@ pub struct Link {
     ended: BTreeMap<CallId, Outcome>,
     /// Texts that were asked or told, in order.
     pub heard: Vec<String>,
-    /// Requests that [`Link::holds`] answers later, or nobody.
+    /// Requests that are answered later, or never.
     pub held: Vec<(ServedId, String)>,
     /// Requests whose text begins so are held.
     pub hold: &'static str,
