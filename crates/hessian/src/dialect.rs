@@ -6,7 +6,7 @@
 pub enum Dialect {
     /// SOFAHessian 3.x (`com.alipay.sofa:hessian` 3.5.5), from a draft of the specification: bolt, SOFARPC, SOFARegistry.
     Sofa3,
-    /// The final Hessian 2.0: Caucho 4, Dubbo's `hessian-lite`.
+    /// The final Hessian 2.0: Caucho 4, SOFAHessian 4.x, Dubbo's `hessian-lite`.
     Hessian2,
 }
 
@@ -17,8 +17,8 @@ pub enum Library {
     /// `com.alibaba:hessian-lite` 3.2, which Dubbo uses: chunks of 4,093 bytes.
     #[default]
     HessianLite,
-    /// `com.caucho:hessian` 4.0: chunks of what still fits in its output buffer of 8 KiB, so that a cut depends on all
-    /// that was written since the last flush.
+    /// `com.caucho:hessian` 4.0 and `com.alipay.sofa:hessian` 4.0, which is made from it: chunks of what still fits in its
+    /// output buffer of 8 KiB, so that a cut depends on all that was written since the last flush.
     Caucho,
 }
 

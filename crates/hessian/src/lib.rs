@@ -10,7 +10,8 @@
 //! - [`HessianError`]: everything that can be wrong, each with a stable code.
 //!
 //! What is written is, byte for byte, what Java's encoders write for the same values. The rules were taken from the
-//! Java libraries `com.alipay.sofa:hessian` 3.5.5, `com.caucho:hessian` 4.0.66 and `com.alibaba:hessian-lite` 3.2.13.
+//! Java libraries `com.alipay.sofa:hessian` 3.5.5 and 4.0.4, `com.caucho:hessian` 4.0.66 and `com.alibaba:hessian-lite`
+//! 3.2.13.
 
 // Derived code names this crate by its name, here too.
 extern crate self as settle_hessian;

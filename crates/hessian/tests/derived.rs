@@ -7,7 +7,7 @@ mod samples;
 use std::{borrow::Cow, collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use bytes::BytesMut;
-use samples::{CAUCHO, LITE, SOFA, vector};
+use samples::{CAUCHO, LITE, SOFA, SOFA4, vector};
 use settle_hessian::{
     DecodeOptions, Dialect, Document, HessianDecode, HessianEncode, HessianError, Library, Limits, Reader, Text, Value,
     Writer, from_bytes, java, to_bytes,
@@ -62,7 +62,7 @@ struct Parent<'a> {
 fn read<T: for<'a> HessianDecode<'a> + HessianEncode>(text: &str, name: &str) -> Vec<T> {
     let (dialect, library) = match text {
         SOFA => (Dialect::Sofa3, None),
-        CAUCHO => (Dialect::Hessian2, Some(Library::Caucho)),
+        CAUCHO | SOFA4 => (Dialect::Hessian2, Some(Library::Caucho)),
         _ => (Dialect::Hessian2, Some(Library::HessianLite)),
     };
     let bytes = vector(text, name);
@@ -92,11 +92,12 @@ fn read<T: for<'a> HessianDecode<'a> + HessianEncode>(text: &str, name: &str) ->
     values
 }
 
-/// Read alike from what all three libraries wrote for equal values, and written as the bytes of two of them.
+/// Read alike from what all four libraries wrote for equal values, and written as the bytes of three of them.
 fn read_all<T: for<'a> HessianDecode<'a> + HessianEncode + PartialEq + Debug>(name: &str) -> Vec<T> {
     let sofa = read(SOFA, name);
-    assert_eq!(read::<T>(CAUCHO, name), sofa, "{name}");
-    assert_eq!(read::<T>(LITE, name), sofa, "{name}");
+    for other in [SOFA4, CAUCHO, LITE] {
+        assert_eq!(read::<T>(other, name), sofa, "{name}");
+    }
     sofa
 }
 
@@ -169,7 +170,9 @@ fn dates_and_times_of_java() {
     // Caucho writes no java.time on a new JDK.
     fn both<T: for<'a> HessianDecode<'a> + HessianEncode + PartialEq + Debug>(name: &str) -> T {
         let sofa = read(SOFA, name);
-        assert_eq!(read::<T>(LITE, name), sofa, "{name}");
+        for other in [SOFA4, LITE] {
+            assert_eq!(read::<T>(other, name), sofa, "{name}");
+        }
         sofa.into_iter().next().unwrap()
     }
     let day: java::LocalDate = both("local-date-0");

@@ -5,7 +5,7 @@
 
 mod samples;
 
-use samples::{CAUCHO, LITE, SOFA, vectors};
+use samples::{CAUCHO, LITE, SOFA, SOFA4, vectors};
 use settle_hessian::{ClassNames, DecodeOptions, Dialect, Document, Library, Reader};
 
 fn check(dialect: Dialect, library: Library, text: &str) {
@@ -27,6 +27,11 @@ fn check(dialect: Dialect, library: Library, text: &str) {
 #[test]
 fn what_sofa_hessian_wrote_is_written_alike() {
     check(Dialect::Sofa3, Library::default(), SOFA);
+}
+
+#[test]
+fn what_sofa_hessian_4_wrote_is_written_as_by_caucho() {
+    check(Dialect::Hessian2, Library::Caucho, SOFA4);
 }
 
 #[test]

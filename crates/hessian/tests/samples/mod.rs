@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses some of them")]
 
 pub const SOFA: &str = include_str!("../../../../conformance/hessian/vectors/sofa.txt");
+pub const SOFA4: &str = include_str!("../../../../conformance/hessian/vectors/sofa4.txt");
 pub const CAUCHO: &str = include_str!("../../../../conformance/hessian/vectors/caucho.txt");
 pub const LITE: &str = include_str!("../../../../conformance/hessian/vectors/hessian-lite.txt");
 

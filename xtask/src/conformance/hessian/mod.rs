@@ -57,6 +57,8 @@ const JAVA_CANNOT: &[(&str, &str, Cannot)] = &[
     ("sofa", "map-true-first", Cannot::Read),
     ("sofa", "enum-with-a-body", Cannot::Read),
     ("sofa", "url", Cannot::Read),
+    ("sofa4", "list-of", Cannot::Read),
+    ("sofa4", "url", Cannot::Read),
     ("caucho", "local-date", Cannot::Write),
     ("caucho", "local-time", Cannot::Write),
     ("caucho", "local-date-time", Cannot::Write),
