@@ -89,6 +89,10 @@ impl DurabilityChecker {
         }
         if let Some(last) = change.last {
             cuts.pop_front();
+            if cuts.is_empty() {
+                // Most groups are at rest.
+                *cuts = VecDeque::new();
+            }
             // A later write may be replacing a part of it already.
             durable.index = cuts.iter().copied().fold(last, Index::min);
         }

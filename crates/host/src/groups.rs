@@ -212,6 +212,12 @@ impl<M: StateMachine> Groups<M> {
         self.books.in_use()
     }
 
+    /// Queues keep room for so many.
+    pub(crate) fn release_memory(&mut self, kept: usize) {
+        self.undrained.shrink_to(kept);
+        self.unfiled.shrink_to(kept);
+    }
+
     fn file(&mut self) {
         for id in std::mem::take(&mut self.unfiled) {
             let Some(group) = self.all.get_mut(&id) else { continue };

@@ -330,6 +330,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         if self.ticks.is_multiple_of(u64::from(self.config.election_ticks)) {
             self.remind_of_cluster(out);
             self.drop_old_reads(now);
+            self.release_memory();
         }
         // Not once per election timeout: consensus forgets then who was active, and both would always coincide.
         self.replace_lost_members(now, out);

@@ -24,6 +24,9 @@ use crate::{
     versions::is_new_enough,
 };
 
+/// What a queue of the host has room for at rest.
+const QUEUE_KEPT: usize = 256;
+
 /// A batch of one group's records in the log, and what may happen once it is durable.
 #[derive(Debug)]
 pub(crate) struct Staged {
@@ -424,6 +427,16 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 send(out, node, PeerMessage::Raft(batch));
             }
         }
+    }
+
+    /// A burst leaves room behind that is as good as never needed again.
+    pub(crate) fn release_memory(&mut self) {
+        for messages in self.outbox.values_mut() {
+            messages.shrink_to(QUEUE_KEPT);
+        }
+        self.staged.shrink_to(QUEUE_KEPT);
+        self.unstaged.shrink_to(QUEUE_KEPT);
+        self.groups.release_memory(QUEUE_KEPT);
     }
 
     pub(crate) fn step_raft(

@@ -336,6 +336,11 @@ impl Raft {
             held.extract_if(.., |(awaited, _)| *awaited <= seq)
                 .map(|(_, message)| message),
         );
+        if self.log.inflight.is_empty() {
+            // Now, not at rest: room that thousands of groups give back all at once leaves a heap full of holes.
+            self.log.inflight = VecDeque::new();
+            self.out.held.shrink_to_fit();
+        }
         match self.role {
             Role::Leader => self.advance_commit(),
             Role::Candidate => self.count_own_vote(),

@@ -112,20 +112,54 @@ impl RecoveredGroup {
 /// The segment of records that are staged and have none yet.
 const STAGED: u64 = u64::MAX;
 
-/// The live state of every group, without entry data.
+/// The live state of every group, without entry data. A node has thousands of groups in which nothing happens, so each
+/// byte of it counts.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct GroupIndex {
-    groups: BTreeMap<GroupId, GroupState>,
+    /// Boxed: the leaves of a tree that grows at its end are half empty.
+    groups: BTreeMap<GroupId, Box<GroupState>>,
+    confs: Confs,
 }
 
 #[derive(Clone, Default, Debug)]
 struct GroupState {
     create: Bytes,
     hard_state: Option<HardState>,
-    snapshot: Option<Snapshot>,
+    snapshot: Option<Box<Snapshot>>,
     destroyed: bool,
     /// Where live entries are; segments rise, indices are consecutive from run to run.
-    runs: VecDeque<Run>,
+    runs: Vec<Run>,
+}
+
+/// Groups with the same members share one copy of that, which is a copy of its own: what a recovery read is a slice of
+/// a whole segment.
+#[derive(Clone, Default, Debug)]
+struct Confs {
+    /// Those met last, oldest first.
+    known: VecDeque<Bytes>,
+}
+
+const CONFS_KNOWN: usize = 16;
+
+impl Confs {
+    fn boxed(&mut self, snapshot: &Snapshot) -> Box<Snapshot> {
+        Box::new(Snapshot {
+            conf: self.share(&snapshot.conf),
+            ..snapshot.clone()
+        })
+    }
+
+    fn share(&mut self, conf: &Bytes) -> Bytes {
+        if let Some(known) = self.known.iter().find(|known| *known == conf) {
+            return known.clone();
+        }
+        if self.known.len() == CONFS_KNOWN {
+            self.known.pop_front();
+        }
+        let conf = Bytes::copy_from_slice(conf);
+        self.known.push_back(conf.clone());
+        conf
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -174,46 +208,50 @@ impl GroupIndex {
         match record {
             Record::Entries { entries, .. } => {
                 let (first, last) = (entries[0].index, entries[entries.len() - 1].index);
-                while let Some(run) = state.runs.back_mut() {
+                while let Some(run) = state.runs.last_mut() {
                     if run.first < first {
                         if run.last >= first {
                             run.cut(0, first - 1);
                         }
                         break;
                     }
-                    state.runs.pop_back();
+                    state.runs.pop();
                 }
                 let bytes = entries.iter().map(|e| (ENTRY_PREFIX_LEN + e.data.len()) as u64).sum();
-                match state.runs.back_mut() {
+                match state.runs.last_mut() {
                     Some(run) if run.segment == segment && run.last + 1 == first => {
                         run.last = last;
                         run.bytes += bytes;
                     }
-                    _ => state.runs.push_back(Run {
-                        segment,
-                        first,
-                        last,
-                        bytes,
-                    }),
+                    _ => {
+                        // Most groups have one.
+                        state.runs.reserve_exact(usize::from(state.runs.is_empty()));
+                        state.runs.push(Run {
+                            segment,
+                            first,
+                            last,
+                            bytes,
+                        });
+                    }
                 }
             }
             Record::HardState { state: hard_state, .. } => state.hard_state = Some(*hard_state),
             Record::Snapshot { snapshot, reset, .. } => {
                 let index = snapshot.index;
                 state.runs.retain(|run| !*reset && run.last > index);
-                if let Some(run) = state.runs.front_mut().filter(|run| run.first <= index) {
+                if let Some(run) = state.runs.first_mut().filter(|run| run.first <= index) {
                     run.cut(index + 1, Index::MAX);
                 }
-                state.snapshot = Some(snapshot.clone());
+                state.snapshot = Some(self.confs.boxed(snapshot));
             }
             Record::Create { data, .. } => {
                 if state.destroyed {
-                    *state = GroupState::default();
+                    **state = GroupState::default();
                 }
                 state.create = data.clone();
             }
             Record::Destroy { .. } => {
-                *state = GroupState {
+                **state = GroupState {
                     destroyed: true,
                     ..GroupState::default()
                 }
@@ -223,12 +261,12 @@ impl GroupIndex {
     }
 
     /// Where the live entries of `group` are.
-    pub(crate) fn runs(&self, group: GroupId) -> VecDeque<Run> {
+    pub(crate) fn runs(&self, group: GroupId) -> Vec<Run> {
         self.groups.get(&group).map(|g| g.runs.clone()).unwrap_or_default()
     }
 
     /// Puts back where the live entries of `group` are: those of `runs` in `first..=last`.
-    pub(crate) fn set_runs(&mut self, group: GroupId, mut runs: VecDeque<Run>, first: Index, last: Index) {
+    pub(crate) fn set_runs(&mut self, group: GroupId, mut runs: Vec<Run>, first: Index, last: Index) {
         runs.retain_mut(|run| {
             let is_there = run.last >= first && run.first <= last;
             if is_there {
@@ -240,9 +278,10 @@ impl GroupIndex {
     }
 
     /// What is said of `group` beside its entries.
-    pub(crate) fn set_state(&mut self, group: GroupId, hard_state: Option<HardState>, snapshot: Option<Snapshot>) {
+    pub(crate) fn set_state(&mut self, group: GroupId, hard_state: Option<HardState>, snapshot: Option<&Snapshot>) {
         let state = self.groups.entry(group).or_default();
-        (state.hard_state, state.snapshot) = (hard_state, snapshot);
+        state.hard_state = hard_state;
+        state.snapshot = snapshot.map(|snapshot| self.confs.boxed(snapshot));
     }
 
     /// The staged records of `group` are in `segment` now.
@@ -256,7 +295,7 @@ impl GroupIndex {
 
     /// Each live entry is in this segment or a later one; `None` without live entries.
     pub(crate) fn oldest_segment(&self) -> Option<u64> {
-        let fronts = self.groups.values().filter_map(|g| g.runs.front());
+        let fronts = self.groups.values().filter_map(|g| g.runs.first());
         fronts.map(|run| run.segment).min()
     }
 
@@ -268,8 +307,8 @@ impl GroupIndex {
     /// The groups with live entries in `segment` or before it.
     pub(crate) fn living_up_to(&self, segment: u64) -> impl Iterator<Item = LiveEntries> {
         self.groups.iter().filter_map(move |(&group, state)| {
-            let front = state.runs.front().filter(|run| run.segment <= segment)?;
-            let last = state.runs.back()?.last;
+            let front = state.runs.first().filter(|run| run.segment <= segment)?;
+            let last = state.runs.last()?.last;
             Some(LiveEntries {
                 group,
                 first: front.first,
@@ -294,7 +333,7 @@ impl GroupIndex {
                     state: hard_state,
                 });
             }
-            if let Some(snapshot) = state.snapshot.clone() {
+            if let Some(snapshot) = state.snapshot.as_deref().cloned() {
                 let reset = false;
                 emit(Record::Snapshot { group, snapshot, reset });
             }

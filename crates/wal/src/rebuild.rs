@@ -9,8 +9,6 @@
 //!
 //! When the group's creation, its hard state and its entries are certain again, nothing was lost.
 
-use std::collections::VecDeque;
-
 use settle_base::{GroupId, Index, PeerId, Term};
 
 use crate::{
@@ -42,7 +40,7 @@ struct Unsure {
     /// Written since, up to the log's end: which entries were before them is not known.
     suffix: Vec<WalEntry>,
     /// Where the entries of `known` are.
-    runs: VecDeque<Run>,
+    runs: Vec<Run>,
 }
 
 impl Rebuild {
@@ -160,12 +158,12 @@ impl Rebuild {
             .map_or((1, 0), |first| (first.index, known.last_index()));
         index.set_runs(known.group, runs, first, last);
         known.settle_hard_state();
-        index.set_state(known.group, known.hard_state, known.snapshot.clone());
+        index.set_state(known.group, known.hard_state, known.snapshot.as_ref());
     }
 }
 
 impl Gap {
-    fn new(at: Mark, commit: Index, runs: VecDeque<Run>) -> Gap {
+    fn new(at: Mark, commit: Index, runs: Vec<Run>) -> Gap {
         Gap {
             at,
             commit,

@@ -439,6 +439,10 @@ impl Wal {
         if self.durable == before {
             return Ok(WalProgress::Pending);
         }
+        if self.is_idle() {
+            // Whatever room a burst has taken, or the birth of thousands of groups.
+            self.staging = BytesMut::new();
+        }
         self.allow_purge();
         self.remove_next(disk);
         Ok(WalProgress::Durable(self.durable))
