@@ -4,13 +4,14 @@
 //! happen, and it is filed anew. So nobody has to remember to, and a group that nobody touched costs nothing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::{Bound, Index},
     sync::Arc,
 };
 
 use settle_base::{GroupId, PeerId};
 use settle_machine::StateMachine;
+use settle_raft::{ConfState, Raft};
 
 use crate::{group::Group, members::Book, stages::Line};
 
@@ -30,6 +31,7 @@ pub(crate) struct Groups<M: StateMachine> {
     /// Led here, but what is committed is not applied in time.
     lagging: BTreeSet<GroupId>,
     books: Books,
+    confs: Confs,
     snapshot_after_bytes: u64,
     apply_lag_max: u64,
 }
@@ -70,13 +72,15 @@ impl<M: StateMachine> Groups<M> {
             moving: BTreeSet::new(),
             lagging: BTreeSet::new(),
             books: Books::default(),
+            confs: Confs::default(),
             snapshot_after_bytes,
             apply_lag_max,
         }
     }
 
-    pub(crate) fn insert(&mut self, group: Group<M>) {
+    pub(crate) fn insert(&mut self, mut group: Group<M>) {
         let id = group.id;
+        self.confs.share(&mut group.raft);
         let old = self.all.insert(id, Box::new(group));
         assert!(old.is_none(), "group {id} is here once");
         self.led_by.entry(PeerId::NONE).or_default().insert(id);
@@ -232,6 +236,9 @@ impl<M: StateMachine> Groups<M> {
                 leader: group.raft.leader(),
             };
             group.filed = new;
+            if old.is_awake && !new.is_awake {
+                self.confs.share(&mut group.raft);
+            }
             set(&mut self.awake, id, old.is_awake, new.is_awake);
             set(&mut self.reading, id, old.is_reading, new.is_reading);
             set(&mut self.moving, id, old.is_moving, new.is_moving);
@@ -294,5 +301,28 @@ impl Books {
     fn in_use(&mut self) -> impl Iterator<Item = &Book> {
         self.known.retain(|book| Arc::strong_count(book) > 1);
         self.known.iter().map(|book| &**book)
+    }
+}
+
+/// And one configuration: that of groups at rest.
+#[derive(Default)]
+struct Confs {
+    /// Those met last, oldest first.
+    known: VecDeque<Arc<ConfState>>,
+}
+
+const CONFS_KNOWN: usize = 64;
+
+impl Confs {
+    fn share(&mut self, raft: &mut Raft) {
+        let own = raft.conf_to_share();
+        let is_same = |known: &&Arc<ConfState>| Arc::ptr_eq(known, own) || *known == own;
+        if let Some(known) = self.known.iter().find(is_same) {
+            return raft.share_conf(known);
+        }
+        if self.known.len() == CONFS_KNOWN {
+            self.known.pop_front();
+        }
+        self.known.push_back(Arc::clone(raft.conf_to_share()));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use settle_base::{GroupId, Mono, NodeId, PeerId, Prng, Term};
 use settle_machine::{Action, Context, Event, GroupView, Service, StateMachine};
-use settle_raft::{Entry, Message, ProposeError, ReadError, Role};
+use settle_raft::{Entry, ProposeError, ReadError, Role};
 use settle_storage::{Disk, DiskRead, FileName};
 use settle_wal::{Lsn, Wal};
 
@@ -16,6 +16,7 @@ use crate::{
     group::PendingRead,
     groups::Groups,
     leaders::Leads,
+    message::Outbox,
     order::{Staged, Unstaged},
     peer_codec::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN},
     snapshot_file::Tokens,
@@ -79,7 +80,7 @@ pub struct Host<S: Service, D> {
     pub(crate) balanced_to: GroupId,
     /// And the one that was looked at last for giving it away.
     pub(crate) handed_over_to: GroupId,
-    pub(crate) outbox: BTreeMap<NodeId, Vec<Message>>,
+    pub(crate) outbox: BTreeMap<NodeId, Outbox>,
     pub(crate) tokens: Tokens,
     pub(crate) theatre: Theatre<S::Machine>,
     pub(crate) prng: Prng,

@@ -30,6 +30,10 @@ pub(crate) const FOUNDED: (u64, u64) = (1, 1);
 /// Groups whose members are looked at in one tick, so that a node with thousands to replace does nothing else meanwhile.
 const MISFITS_PER_TICK: usize = 256;
 
+/// Of thousands of groups created at once: so many bytes in one batch of the log, more or less. In one piece, the memory
+/// for all of it would stay a hole in the heap.
+const CREATE_BATCH_BYTES: usize = 256 << 10;
+
 /// Syncs that creating a group may take before the disk is called broken.
 const CREATE_SYNCS_MAX: u32 = 1_000;
 
@@ -471,6 +475,9 @@ fn create_log(
     let mut end = wal.durable();
     for _ in 0..CREATE_SYNCS_MAX {
         while let Some(&&group) = groups.peek() {
+            if wal.staged_bytes() >= CREATE_BATCH_BYTES {
+                break;
+            }
             match wal.append(&birth_records(group, meta, None)) {
                 Ok(lsn) => end = lsn,
                 Err(WalError::Backlog { .. }) => break,

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use settle_base::{GroupId, Index, NodeId, PeerId, Term};
 use settle_raft::Message;
 
-use crate::{ClusterId, Leads, Member};
+use crate::{
+    ClusterId, Leads, Member,
+    raft_codec::{BATCH_MESSAGES_MAX, message_bytes},
+};
 
 /// The first thing both sides of a connection say; carried by the transport.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,6 +112,39 @@ pub enum ChunkContent {
     End {
         bytes: u64,
     },
+}
+
+/// What goes to one node at the end of a flush, cut into batches as it comes: a burst of thousands of groups in one piece
+/// of memory would be copied whenever it grows, and leave a hole as large as itself.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    full: Vec<Vec<Message>>,
+    open: Vec<Message>,
+    open_bytes: usize,
+}
+
+/// Messages of one batch.
+const BATCH_MESSAGES: usize = 512;
+const _: () = assert!(BATCH_MESSAGES <= BATCH_MESSAGES_MAX);
+
+impl Outbox {
+    /// `bytes_max` is of one batch, which always holds one message.
+    pub(crate) fn push(&mut self, message: Message, bytes_max: usize) {
+        let bytes = message_bytes(&message);
+        let is_full = self.open_bytes + bytes > bytes_max && !self.open.is_empty();
+        if is_full || self.open.len() == BATCH_MESSAGES {
+            self.full.push(std::mem::take(&mut self.open));
+            self.open_bytes = 0;
+        }
+        self.open.push(message);
+        self.open_bytes += bytes;
+    }
+
+    /// All batches in order; it is empty then.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Vec<Message>> {
+        let Outbox { full, open, .. } = std::mem::take(self);
+        full.into_iter().chain((!open.is_empty()).then_some(open))
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

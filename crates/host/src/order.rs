@@ -17,7 +17,7 @@ use crate::{
     groups::Groups,
     host::send,
     members::{self, Book, encode_conf},
-    raft_codec::{BATCH_MESSAGES_MAX, kind_to_u8, message_bytes},
+    raft_codec::kind_to_u8,
     stages::{Boundary, Stages},
     surgery::members_of,
     transfer_queue::Cause,
@@ -403,27 +403,18 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             return Ok(());
         }
         match self.node_of(message.to) {
-            Some(node) => self.outbox.entry(node).or_default().push(message),
+            Some(node) => {
+                let bytes_max = self.config.limits.peer_batch_bytes;
+                self.outbox.entry(node).or_default().push(message, bytes_max);
+            }
             None => self.counters.messages_undeliverable += 1,
         }
         Ok(())
     }
 
     pub(crate) fn send_outbox(&mut self, out: &mut Vec<HostAction<S::Response>>) {
-        let limit = self.config.limits.peer_batch_bytes;
-        for (&node, messages) in &mut self.outbox {
-            let mut batch = Vec::new();
-            let mut bytes = 0;
-            for message in messages.drain(..) {
-                let size = message_bytes(&message);
-                if (bytes + size > limit && !batch.is_empty()) || batch.len() == BATCH_MESSAGES_MAX {
-                    send(out, node, PeerMessage::Raft(std::mem::take(&mut batch)));
-                    bytes = 0;
-                }
-                bytes += size;
-                batch.push(message);
-            }
-            if !batch.is_empty() {
+        for (&node, outbox) in &mut self.outbox {
+            for batch in outbox.take() {
                 send(out, node, PeerMessage::Raft(batch));
             }
         }
@@ -431,9 +422,6 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     /// A burst leaves room behind that is as good as never needed again.
     pub(crate) fn release_memory(&mut self) {
-        for messages in self.outbox.values_mut() {
-            messages.shrink_to(QUEUE_KEPT);
-        }
         self.staged.shrink_to(QUEUE_KEPT);
         self.unstaged.shrink_to(QUEUE_KEPT);
         self.groups.release_memory(QUEUE_KEPT);

@@ -1,5 +1,7 @@
 //! Membership changes and leadership transfer at one peer. The rules of configurations themselves are in `conf.rs`.
 
+use std::sync::Arc;
+
 use settle_base::{GroupTime, Index, PeerId, Term};
 
 use crate::{
@@ -52,15 +54,15 @@ impl Raft {
             return self.apply_under_force(change);
         }
         if settle_base::mutant!("conf_change_applied_when_appended") && self.conf.changed(change).is_err() {
-            return Ok(self.conf.clone());
+            return Ok(ConfState::clone(&self.conf));
         }
-        self.conf = self.conf.changed(change)?;
+        self.conf = Arc::new(self.conf.changed(change)?);
         self.wake();
         if self.role == Role::Leader {
             self.adopt_conf_as_leader();
         }
         self.assert_invariants();
-        Ok(self.conf.clone())
+        Ok(ConfState::clone(&self.conf))
     }
 
     /// A deliberate bug: what takes effect before it is committed has to be undone when it is truncated, and is not.
@@ -68,7 +70,7 @@ impl Raft {
         for entry in entries.iter().filter(|entry| entry.kind == EntryKind::ConfChange) {
             let changed = ConfChange::decode(&entry.data).map(|change| self.conf.changed(&change));
             if let Ok(Ok(conf)) = changed {
-                self.conf = conf;
+                self.conf = Arc::new(conf);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The state of one group at one peer: how it is restored, how its terms and roles change, what can be seen of it.
 
+use std::sync::Arc;
+
 use settle_base::{GroupId, GroupTime, Index, PeerId, Prng, Term};
 
 use crate::{
@@ -131,7 +133,8 @@ pub struct Raft {
     pub(crate) role: Role,
     pub(crate) leader: PeerId,
     pub(crate) log: Log,
-    pub(crate) conf: ConfState,
+    /// Thousands of groups with the same members share one, see [`Raft::share_conf`].
+    pub(crate) conf: Arc<ConfState>,
     /// The configuration of a received snapshot: in force once the host reports the snapshot's index as applied, since
     /// changes of earlier entries may still be on their way through the host.
     pub(crate) installing: Option<Box<(Index, ConfState)>>,
@@ -227,7 +230,7 @@ impl Raft {
             role: Role::Follower,
             leader: PeerId::NONE,
             log: Log::new(base, entries, hard_state.term, hard_state.vote, commit),
-            conf: snapshot.conf,
+            conf: Arc::new(snapshot.conf),
             installing: None,
             snapshot_index: snapshot.index,
             recovering: recovering.map(|number| Recovering::new(number, &config)),
@@ -567,6 +570,20 @@ impl Raft {
         &self.conf
     }
 
+    /// The same, for [`Raft::share_conf`] of other groups.
+    pub fn conf_to_share(&self) -> &Arc<ConfState> {
+        &self.conf
+    }
+
+    /// Gives its own copy of the configuration up for an equal one.
+    ///
+    /// # Panics
+    /// When `same` is not the same.
+    pub fn share_conf(&mut self, same: &Arc<ConfState>) {
+        assert_eq!(self.conf, *same, "a configuration changes by changes of it");
+        self.conf = Arc::clone(same);
+    }
+
     /// Those entries of the range that are in memory.
     pub fn entries(&self, range: std::ops::RangeInclusive<Index>) -> impl Iterator<Item = &Entry> {
         self.log.range(*range.start(), *range.end())
@@ -605,7 +622,7 @@ impl Raft {
             last_index: self.log.last_index(),
             durable_index: self.log.durable,
             durable_term: self.log.durable_term,
-            conf: self.conf.clone(),
+            conf: ConfState::clone(&self.conf),
             recovering: self.is_recovering(),
             transferee: self.transferee,
             resting: self.is_resting(),

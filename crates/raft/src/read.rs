@@ -38,19 +38,29 @@ struct PendingRead {
 
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
-    /// At a leader: waiting for a quorum's answers, in the order of their rounds.
-    pending: VecDeque<PendingRead>,
-    /// At a leader that has not committed in its own term yet: its commit index may be behind the truth.
-    waiting: Vec<(PeerId, u64)>,
-    /// At a follower: asked of the leader.
-    forwarded: Vec<u64>,
+    /// Absent while nobody reads.
+    queues: Option<Box<Queues>>,
     forwarded_elapsed: u32,
     round: u64,
     /// The heartbeats of `round` have not left, so another read may join it.
     round_is_open: bool,
 }
 
+#[derive(Debug, Default)]
+struct Queues {
+    /// At a leader: waiting for a quorum's answers, in the order of their rounds.
+    pending: VecDeque<PendingRead>,
+    /// At a leader that has not committed in its own term yet: its commit index may be behind the truth.
+    waiting: Vec<(PeerId, u64)>,
+    /// At a follower: asked of the leader.
+    forwarded: Vec<u64>,
+}
+
 impl Reads {
+    fn queues(&mut self) -> &mut Queues {
+        self.queues.get_or_insert_default()
+    }
+
     pub fn newest_round(&self) -> u64 {
         self.round
     }
@@ -69,9 +79,9 @@ impl Reads {
     }
 
     pub fn release_memory(&mut self) {
-        self.pending.shrink_to_fit();
-        self.waiting.shrink_to_fit();
-        self.forwarded.shrink_to_fit();
+        if self.is_empty() {
+            self.queues = None;
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -79,7 +89,8 @@ impl Reads {
     }
 
     fn len(&self) -> usize {
-        self.pending.len() + self.waiting.len() + self.forwarded.len()
+        let of = |queues: &Queues| queues.pending.len() + queues.waiting.len() + queues.forwarded.len();
+        self.queues.as_deref().map_or(0, of)
     }
 }
 
@@ -108,7 +119,7 @@ impl Raft {
         } else if self.leader.is_none() {
             return Err(ReadError::NoLeader);
         } else {
-            self.reads.forwarded.push(ctx);
+            self.reads.queues().forwarded.push(ctx);
             self.send(self.leader, self.term, Body::ReadIndex { ctx });
         }
         Ok(())
@@ -117,18 +128,20 @@ impl Raft {
     /// The host gave this read up: it takes no room any more, and nothing more is heard of it.
     pub fn withdraw_read(&mut self, ctx: u64) {
         let id = self.config.id;
-        self.reads.pending.retain(|read| (read.from, read.ctx) != (id, ctx));
-        self.reads.waiting.retain(|waiting| *waiting != (id, ctx));
-        self.reads.forwarded.retain(|asked| *asked != ctx);
-        self.out.reads.retain(|read| read.ctx != ctx);
-        self.out.reads_dropped.retain(|dropped| *dropped != ctx);
-        self.out.reads_behind.retain(|read| read.ctx != ctx);
+        let queues = self.reads.queues();
+        queues.pending.retain(|read| (read.from, read.ctx) != (id, ctx));
+        queues.waiting.retain(|waiting| *waiting != (id, ctx));
+        queues.forwarded.retain(|asked| *asked != ctx);
+        let out = self.out.seldom();
+        out.reads.retain(|read| read.ctx != ctx);
+        out.reads_dropped.retain(|dropped| *dropped != ctx);
+        out.reads_behind.retain(|read| read.ctx != ctx);
     }
 
     fn accept_read(&mut self, from: PeerId, ctx: u64) {
         let knows_commit = self.log.term_at(self.log.commit) == Some(self.term);
         if !knows_commit && !settle_base::mutant!("stale_read_after_transfer") {
-            return self.reads.waiting.push((from, ctx));
+            return self.reads.queues().waiting.push((from, ctx));
         }
         let round = self.reads.open_round();
         self.out.heartbeat = true;
@@ -138,19 +151,21 @@ impl Raft {
             from,
             ctx,
         };
-        self.reads.pending.push_back(read);
+        self.reads.queues().pending.push_back(read);
         // A group of one needs nobody's answer.
         self.release_reads();
     }
 
     pub(crate) fn start_waiting_reads(&mut self) {
-        for (from, ctx) in std::mem::take(&mut self.reads.waiting) {
+        let Some(queues) = &mut self.reads.queues else { return };
+        for (from, ctx) in std::mem::take(&mut queues.waiting) {
             self.accept_read(from, ctx);
         }
     }
 
     pub(crate) fn release_reads(&mut self) {
-        if self.reads.pending.is_empty() {
+        let is_pending = |queues: &Queues| !queues.pending.is_empty();
+        if !self.reads.queues.as_deref().is_some_and(is_pending) {
             return;
         }
         let (id, round) = (self.config.id, self.reads.round);
@@ -169,13 +184,11 @@ impl Raft {
         if settle_base::mutant!("read_without_quorum_round") {
             confirmed = round;
         }
-        while let Some(&read) = self.reads.pending.front()
-            && read.round <= confirmed
-        {
-            self.reads.pending.pop_front();
+        let is_confirmed = |read: &mut PendingRead| read.round <= confirmed;
+        while let Some(read) = self.reads.queues().pending.pop_front_if(is_confirmed) {
             assert!(read.index <= self.log.commit, "a read index is committed");
             if read.from == id {
-                self.out.reads.push(ReadReady {
+                self.out.seldom().reads.push(ReadReady {
                     ctx: read.ctx,
                     index: read.index,
                 });
@@ -201,50 +214,51 @@ impl Raft {
 
     pub(crate) fn on_read_index_reply(&mut self, from: PeerId, ctx: u64, index: Index) {
         if self.leader == from
-            && let Some(at) = self.reads.forwarded.iter().position(|&asked| asked == ctx)
+            && let Some(queues) = &mut self.reads.queues
+            && let Some(at) = queues.forwarded.iter().position(|&asked| asked == ctx)
         {
-            self.reads.forwarded.swap_remove(at);
+            queues.forwarded.swap_remove(at);
             // Only now it is known how far the leader is.
             if index.saturating_sub(self.log.applied) > self.config.max_read_lag {
                 let applied = self.log.applied;
-                self.out.reads_behind.push(ReadBehind { ctx, index, applied });
+                self.out.seldom().reads_behind.push(ReadBehind { ctx, index, applied });
             } else {
-                self.out.reads.push(ReadReady { ctx, index });
+                self.out.seldom().reads.push(ReadReady { ctx, index });
             }
         }
     }
 
     /// Either message may have been lost: ask again.
     pub(crate) fn tick_forwarded_reads(&mut self) {
-        if self.reads.forwarded.is_empty() || self.leader.is_none() {
+        let has_asked = |queues: &Queues| !queues.forwarded.is_empty();
+        if !self.reads.queues.as_deref().is_some_and(has_asked) || self.leader.is_none() {
             self.reads.forwarded_elapsed = 0;
             return;
         }
         self.reads.forwarded_elapsed += 1;
         if self.reads.forwarded_elapsed >= self.config.election_ticks {
             self.reads.forwarded_elapsed = 0;
-            let asked = std::mem::take(&mut self.reads.forwarded);
+            let asked = std::mem::take(&mut self.reads.queues().forwarded);
             for &ctx in &asked {
                 self.send(self.leader, self.term, Body::ReadIndex { ctx });
             }
-            self.reads.forwarded = asked;
+            self.reads.queues().forwarded = asked;
         }
     }
 
     /// The leader that would have answered is gone.
     pub(crate) fn drop_reads(&mut self) {
         let id = self.config.id;
-        let Reads {
-            pending,
-            waiting,
-            forwarded,
-            ..
-        } = &mut self.reads;
+        self.reads.round_is_open = false;
+        let Some(queues) = self.reads.queues.take() else { return };
+        let Queues {
+            mut pending,
+            mut waiting,
+            mut forwarded,
+        } = *queues;
         let own_pending = pending.drain(..).filter(|read| read.from == id).map(|read| read.ctx);
         let own_waiting = waiting.drain(..).filter(|(from, _)| *from == id).map(|(_, ctx)| ctx);
-        self.out
-            .reads_dropped
-            .extend(own_pending.chain(own_waiting).chain(forwarded.drain(..)));
-        self.reads.round_is_open = false;
+        let own = own_pending.chain(own_waiting).chain(forwarded.drain(..));
+        self.out.seldom().reads_dropped.extend(own);
     }
 }

@@ -1,6 +1,6 @@
 //! The way out: what the host has to write, send, apply and answer, and what it reports back.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use settle_base::{Index, PeerId, Term};
 
@@ -85,10 +85,7 @@ pub(crate) struct Outbox {
     after: Vec<Message>,
     /// Wait for a persist that is under way.
     held: Vec<(PersistSeq, Message)>,
-    pub need_snapshot: Vec<PeerId>,
-    pub reads: Vec<ReadReady>,
-    pub reads_dropped: Vec<u64>,
-    pub reads_behind: Vec<ReadBehind>,
+    seldom: Option<Box<Seldom>>,
     /// A received snapshot that no persist carries yet.
     pub snapshot: Option<Box<SnapshotMeta>>,
     /// Some peer may have something to be sent.
@@ -100,16 +97,35 @@ pub(crate) struct Outbox {
     told_role: Option<RoleChange>,
 }
 
+/// What most groups have nothing of most of the time, in a place of its own: a replica at rest is to be small.
+#[derive(Debug, Default)]
+pub(crate) struct Seldom {
+    pub need_snapshot: Vec<PeerId>,
+    pub reads: Vec<ReadReady>,
+    pub reads_dropped: Vec<u64>,
+    pub reads_behind: Vec<ReadBehind>,
+}
+
+impl Seldom {
+    fn is_empty(&self) -> bool {
+        self.need_snapshot.is_empty()
+            && self.reads.is_empty()
+            && self.reads_dropped.is_empty()
+            && self.reads_behind.is_empty()
+    }
+}
+
 impl Outbox {
+    pub fn seldom(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_default()
+    }
+
     pub fn new(hard_state: HardState) -> Outbox {
         Outbox {
             messages: Vec::new(),
             after: Vec::new(),
             held: Vec::new(),
-            need_snapshot: Vec::new(),
-            reads: Vec::new(),
-            reads_dropped: Vec::new(),
-            reads_behind: Vec::new(),
+            seldom: None,
             snapshot: None,
             replicate: false,
             heartbeat: false,
@@ -139,7 +155,9 @@ impl Outbox {
     }
 
     pub fn leave_leadership(&mut self) {
-        self.need_snapshot.clear();
+        if let Some(seldom) = &mut self.seldom {
+            seldom.need_snapshot.clear();
+        }
         self.replicate = false;
         self.heartbeat = false;
     }
@@ -235,10 +253,7 @@ impl Raft {
         !out.messages.is_empty()
             || out.replicate
             || out.heartbeat
-            || !out.need_snapshot.is_empty()
-            || !out.reads.is_empty()
-            || !out.reads_dropped.is_empty()
-            || !out.reads_behind.is_empty()
+            || out.seldom.as_ref().is_some_and(|seldom| !seldom.is_empty())
             || self.needs_persist()
             || self.log.apply_handed < self.appliable()
             || out.told_role != Some(self.role_view())
@@ -268,16 +283,17 @@ impl Raft {
         let role = self.role_view();
         let role_change = (self.out.told_role != Some(role)).then_some(role);
         self.out.told_role = Some(role);
+        let seldom = self.out.seldom.take().map_or_else(Seldom::default, |seldom| *seldom);
         self.assert_invariants();
         Ready {
             persist,
             messages: std::mem::take(&mut self.out.messages),
             snapshot,
             committed,
-            need_snapshot: std::mem::take(&mut self.out.need_snapshot),
-            reads: std::mem::take(&mut self.out.reads),
-            reads_dropped: std::mem::take(&mut self.out.reads_dropped),
-            reads_behind: std::mem::take(&mut self.out.reads_behind),
+            need_snapshot: seldom.need_snapshot,
+            reads: seldom.reads,
+            reads_dropped: seldom.reads_dropped,
+            reads_behind: seldom.reads_behind,
             role_change,
         }
     }
@@ -357,7 +373,7 @@ impl Raft {
         );
         self.log.applied = self.log.applied.max(index);
         if let Some(installed) = self.installing.take_if(|installing| installing.0 <= index) {
-            self.conf = installed.1;
+            self.conf = Arc::new(installed.1);
         }
         if self.role == Role::Leader {
             self.leave_joint_if_due();

@@ -186,7 +186,7 @@ impl Raft {
         );
         progress.become_snapshot(self.snapshot_index);
         progress.nudge = false;
-        self.out.need_snapshot.push(peer);
+        self.out.seldom().need_snapshot.push(peer);
     }
 
     /// Whether `to` gets nothing before [`Raft::report_snapshot`] of it, or its own word that it has one.
@@ -372,7 +372,7 @@ impl Raft {
                     progress.wait_for_answer();
                 } else if !matches!(progress.state, ProgressState::Snapshot { .. }) && progress.matched == 0 {
                     progress.become_snapshot(self.snapshot_index);
-                    self.out.need_snapshot.push(from);
+                    self.out.seldom().need_snapshot.push(from);
                 }
             }
             Err(reject) => {

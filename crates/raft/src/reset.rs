@@ -12,6 +12,8 @@
 //! membership that were under way are applied before that entry, as everywhere, but nobody of them is counted. A survivor
 //! that restarts before that entry is applied has forgotten the reset: it has to be asked for again.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use settle_base::{Index, PeerId, Term};
 
@@ -83,9 +85,9 @@ impl Raft {
         self.become_follower(self.term + TERMS_SKIPPED, PeerId::NONE);
         let by_log = match self.forced.take() {
             Some(earlier) => earlier.by_log,
-            None => self.conf.clone(),
+            None => ConfState::clone(&self.conf),
         };
-        self.conf = conf;
+        self.conf = Arc::new(conf);
         self.forced = Some(Box::new(Forced { by_log, context }));
         self.campaign();
         Ok(LossWindow {
@@ -117,7 +119,7 @@ impl Raft {
             .expect("it is called while a configuration is forced");
         forced.by_log = forced.by_log.changed(change)?;
         let by_log = forced.by_log.clone();
-        if change.is_reset() && by_log == self.conf {
+        if change.is_reset() && by_log == *self.conf {
             self.forced = None;
         }
         Ok(by_log)
@@ -126,7 +128,7 @@ impl Raft {
     /// Somebody else leads: a majority was there after all, or another survivor was reset later.
     pub(crate) fn give_up_force(&mut self) {
         if let Some(forced) = self.forced.take() {
-            self.conf = forced.by_log;
+            self.conf = Arc::new(forced.by_log);
         }
     }
 }
