@@ -392,7 +392,7 @@ impl<'b> Writer<'b> {
 
     fn begin_sofa_list(&mut self, type_name: Option<&str>, len: Option<i32>) -> Result<ListEnd, HessianError> {
         if let (Some(name), Some(len)) = (type_name, len)
-            && let Some(index) = self.types.find(self.out, name.as_bytes())
+            && let Some(index) = self.sofa_type(name)
         {
             self.head(b"v");
             self.int(index as i32);
@@ -533,7 +533,7 @@ impl<'b> Writer<'b> {
             }
             return Ok(());
         }
-        if let Some(index) = self.types.find(self.out, name.as_bytes()) {
+        if let Some(index) = self.sofa_type(name) {
             self.out.put_u8(0x75);
             self.int(index as i32);
             return Ok(());
@@ -551,6 +551,19 @@ impl<'b> Writer<'b> {
         self.name(name);
         self.types.find_or_add(self.out, start..self.out.len());
         Ok(())
+    }
+
+    /// The index of a type that SOFA's form was told before. Names are known by their bytes on the wire, which beyond the
+    /// basic plane are not those of UTF-8.
+    fn sofa_type(&self, name: &str) -> Option<u32> {
+        if is_written_as_is(name) {
+            return self.types.find(self.out, name.as_bytes());
+        }
+        let mut written = Vec::with_capacity(2 * name.len());
+        for unit in name.encode_utf16() {
+            written.extend_from_slice(unit_bytes(unit, &mut [0; 3]));
+        }
+        self.types.find(self.out, &written)
     }
 
     /// The characters of a name whose length was written.

@@ -367,3 +367,25 @@ fn binaries_are_cut_by_the_buffer_of_the_library_that_is_written_as() {
     assert_eq!(cuts(Library::HessianLite, 8000, 300), [300]);
     assert_eq!(cuts(Library::HessianLite, 1500, 4094), [4093, 1]);
 }
+
+#[test]
+fn type_names_beyond_the_basic_plane_are_referred_to_like_others() {
+    let mut document = Document::new();
+    for name in ["a😀", "a😀", "b", "a😀", "b"] {
+        let list = document.add_typed_list(name, Vec::new());
+        let map = document.add_typed_map(name, Vec::new());
+        document.push(list);
+        document.push(map);
+    }
+    for dialect in [Dialect::Sofa3, Dialect::Hessian2] {
+        let written = document.encode(dialect).unwrap();
+        let again = decode(dialect, &written);
+        assert_eq!(again.encode(dialect).unwrap(), written, "{dialect:?}");
+        let names: Vec<_> = again.roots().iter().filter_map(|root| again.list(root)).collect();
+        let names: Vec<_> = names.iter().map(|list| list.type_name.as_deref().unwrap()).collect();
+        assert_eq!(names, ["a😀", "a😀", "b", "a😀", "b"], "{dialect:?}");
+        let surrogates = bytes("ed a0 bd ed b8 80");
+        let told = written.windows(6).filter(|part| **part == surrogates);
+        assert_eq!(told.count(), 1, "{dialect:?} tells the name once");
+    }
+}
