@@ -73,7 +73,7 @@ pub struct HostConfig {
     /// case). Beyond it the few live entries that keep its oldest segment are written again at its end.
     pub log_space_factor: u64,
     /// Of one group, in bytes; a group with more live entries takes a snapshot instead. Also the most that is written
-    /// again in one tick.
+    /// again in one tick, but for a group that was stopped: up to a batch of the log.
     pub log_rewrite_bytes_max: u64,
     /// The whole way of one proposal in so many is kept ([`Host::timelines`](crate::Host::timelines)); 0 keeps none.
     pub stage_sample_every: u64,

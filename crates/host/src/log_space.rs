@@ -3,6 +3,9 @@
 //! A segment stays as long as one entry in it lives. A group that sleeps takes no snapshot, so its last few entries would
 //! keep the log for ever. They are written again, all live ones of the group in one record, from the memory of its
 //! consensus, which is not asked and hears nothing of it: same entries, another place.
+//!
+//! A group with much that lives takes a snapshot instead. One that was stopped takes none, so all of it is written again, as
+//! long as one batch holds it: in pieces it could not be, since the first of them would cut off what it does not repeat.
 
 use settle_base::Mono;
 use settle_machine::Service;
@@ -32,12 +35,16 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         if !is_wasteful || self.disk_is_full || !self.unstaged.is_empty() {
             return Ok(());
         }
-        let mut budget = self.config.log_rewrite_bytes_max;
+        let whole = self.config.log_rewrite_bytes_max;
+        let mut budget = whole;
         for live in wal.pins(GROUPS_MAX) {
-            if live.bytes > self.config.log_rewrite_bytes_max {
+            let is_stopped = self.stopped.contains_key(&live.group);
+            // One that is too large for a tick has a tick of its own.
+            let has_tick = is_stopped && budget == whole;
+            if live.bytes > whole && !is_stopped {
                 self.begin_snapshot(live.group, now);
-            } else if let Some(left) = budget.checked_sub(live.bytes) {
-                budget = left;
+            } else if live.bytes <= budget || has_tick {
+                budget = budget.saturating_sub(live.bytes);
                 self.write_again(live, now)?;
             }
         }
@@ -46,6 +53,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     fn write_again(&mut self, live: LiveEntries, now: Mono) -> Result<(), HostError> {
         let id = live.group;
+        if live.bytes > self.config.wal.max_batch_bytes as u64 {
+            return Ok(());
+        }
         let stopped = || self.stopped.get(&id).map(|stopped| &stopped.group);
         let Some(group) = self.groups.get(&id).or_else(stopped) else {
             return Ok(());
@@ -61,7 +71,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             live.last - live.first + 1,
             "every live entry is in memory"
         );
+        let record = Record::Entries { group: id, entries };
+        // What was said of its size was perhaps an estimate. What no batch holds would wait for ever, with all behind it.
+        if record.encoded_len() > self.config.wal.max_batch_bytes {
+            return Ok(());
+        }
         self.counters.groups_rewritten += 1;
-        self.stage(id, vec![Record::Entries { group: id, entries }], Then::Nothing, now)
+        self.stage(id, vec![record], Then::Nothing, now)
     }
 }

@@ -4,9 +4,9 @@ mod harness;
 
 use bytes::Bytes;
 use harness::Journal;
-use settle_base::{GroupId, Mono, NodeId, PeerId};
+use settle_base::{GroupId, GroupTime, Mono, NodeId, PeerId};
 use settle_host::{Host, HostAction, HostConfig, HostEvent};
-use settle_machine::{Action, Context, Event, Service};
+use settle_machine::{Action, Context, Event, HandedEntries, LogEntry, Service};
 use settle_raft::Role;
 use settle_storage::{DiskRead, MemDisk};
 
@@ -18,16 +18,12 @@ struct Many;
 
 impl Service for Many {
     type Machine = Journal;
-    type Request = (GroupId, Bytes);
+    type Request = Action<()>;
     type Response = ();
 
-    fn step(&mut self, event: Event<'_, Bytes, (GroupId, Bytes)>, context: &mut Context<'_, Journal, ()>) {
+    fn step(&mut self, event: Event<'_, Bytes, Action<()>>, context: &mut Context<'_, Journal, ()>) {
         match event {
-            Event::Request((group, command)) => context.act(Action::Propose {
-                group,
-                command,
-                expected_term: None,
-            }),
+            Event::Request(action) => context.act(action),
             Event::Applied { effects, .. } => effects.clear(),
             _ => {}
         }
@@ -42,16 +38,16 @@ struct Node {
 
 impl Node {
     fn start(disk: &MemDisk) -> Node {
-        Node::start_with(disk, 1 << 20)
+        Node::start_with(disk, |_| {})
     }
 
-    fn start_with(disk: &MemDisk, log_rewrite_bytes_max: u64) -> Node {
+    fn start_with(disk: &MemDisk, tune: fn(&mut HostConfig)) -> Node {
         let mut config = HostConfig::new(NodeId(1), vec![(NodeId(1), "node-1:7070".to_owned())], 7);
         config.groups = (1..=GROUPS).map(GroupId).collect();
         config.wal.segment_bytes = SEGMENT;
         config.snapshot_after_bytes = 2 << 10;
         config.keep_tail_entries = 0;
-        config.log_rewrite_bytes_max = log_rewrite_bytes_max;
+        tune(&mut config);
         let machine = |_, _| Journal::default();
         let now = Mono::from_millis(1_000);
         let host = Host::open(config, disk.clone(), Many, machine, PeerId(1), now).expect("the directory opens");
@@ -69,7 +65,7 @@ impl Node {
             .is_some_and(|raft| raft.role() == Role::Leader && raft.applied() == raft.last_index())
     }
 
-    fn give(&mut self, event: HostEvent<(GroupId, Bytes)>) {
+    fn give(&mut self, event: HostEvent<Action<()>>) {
         let mut out = Vec::new();
         self.host.step(event, self.now, &mut out);
         self.host.flush(self.now, &mut out);
@@ -85,7 +81,19 @@ impl Node {
     }
 
     fn propose(&mut self, group: GroupId, line: &[u8]) {
-        self.give(HostEvent::Request((group, Bytes::copy_from_slice(line))));
+        self.give(HostEvent::Request(Action::Propose {
+            group,
+            command: Bytes::copy_from_slice(line),
+            expected_term: None,
+        }));
+    }
+
+    /// All but one group write.
+    fn round(&mut self, round: u32) {
+        for group in (1..=GROUPS).map(GroupId).filter(|group| *group != ASLEEP) {
+            self.propose(group, &[b'a' + (round % 26) as u8; 200]);
+        }
+        self.tick();
     }
 
     fn log_bytes(&self) -> u64 {
@@ -108,10 +116,7 @@ fn one_of_a_hundred_groups_asleep_does_not_keep_the_log_and_is_not_woken() {
     let (term, last, commit) = (raft.term(), raft.last_index(), raft.commit());
     let mut largest = 0;
     for round in 0..100u32 {
-        for group in (1..=GROUPS).map(GroupId).filter(|group| *group != ASLEEP) {
-            node.propose(group, &[b'a' + (round % 26) as u8; 200]);
-        }
-        node.tick();
+        node.round(round);
         largest = largest.max(node.log_bytes());
     }
     assert!(
@@ -143,13 +148,10 @@ fn one_of_a_hundred_groups_asleep_does_not_keep_the_log_and_is_not_woken() {
 #[test]
 fn a_large_sleeper_takes_a_snapshot_instead() {
     let disk = MemDisk::new(1);
-    let mut node = Node::start_with(&disk, 1_000);
+    let mut node = Node::start_with(&disk, |config| config.log_rewrite_bytes_max = 1_000);
     node.propose(ASLEEP, &[b'z'; 1_500]);
     for round in 0..60u32 {
-        for group in (1..=GROUPS).map(GroupId).filter(|group| *group != ASLEEP) {
-            node.propose(group, &[b'a' + (round % 26) as u8; 200]);
-        }
-        node.tick();
+        node.round(round);
     }
     let files = disk.clone().list().expect("listable");
     let of_sleeper = format!("snap-{:x}-", ASLEEP.0);
@@ -157,6 +159,39 @@ fn a_large_sleeper_takes_a_snapshot_instead() {
         files.iter().any(|(name, _)| name.as_str().starts_with(&of_sleeper)),
         "{files:?}"
     );
+    drop(node);
+    disk.kill();
+    assert_eq!(Node::start(&disk).lines(ASLEEP), [[b'z'; 1_500].as_slice()]);
+}
+
+#[test]
+fn a_large_group_that_was_stopped_does_not_keep_the_log() {
+    let disk = MemDisk::new(1);
+    let mut node = Node::start_with(&disk, |config| config.log_rewrite_bytes_max = 1_000);
+    node.propose(ASLEEP, &[b'z'; 1_500]);
+    let raft = node.host.raft(ASLEEP).expect("it is here");
+    let (last, term) = (raft.last_index(), raft.term());
+    let (kind, time, data) = (0, GroupTime(0), Bytes::new());
+    let entry = LogEntry {
+        index: last,
+        term: term + 1,
+        kind,
+        time,
+        data,
+    };
+    node.give(HostEvent::Request(Action::HandEntries(HandedEntries {
+        group: ASLEEP,
+        prev_index: last - 1,
+        prev_term: term,
+        entries: vec![entry],
+    })));
+    assert_eq!(node.host.stopped_groups().count(), 1);
+    for round in 0..100 {
+        node.round(round);
+    }
+    let stats = node.host.wal_stats();
+    assert!(stats.segments_removed > 20, "{stats:?}");
+    assert!(node.host.counters().groups_rewritten > 0);
     drop(node);
     disk.kill();
     assert_eq!(Node::start(&disk).lines(ASLEEP), [[b'z'; 1_500].as_slice()]);

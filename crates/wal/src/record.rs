@@ -101,7 +101,7 @@ impl Record {
     }
 
     /// In the log, in bytes.
-    pub(crate) fn encoded_len(&self) -> usize {
+    pub fn encoded_len(&self) -> usize {
         RECORD_PREFIX_LEN
             + match self {
                 Record::Entries { entries, .. } => {
