@@ -269,7 +269,10 @@ impl Directory {
 
     fn create(&self, name: &FileName, reserve: u64) -> io::Result<()> {
         if self.is_poisoned(name) {
-            self.unlink(name)?;
+            match self.unlink(name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => drop(lock_of(&self.poisoned).remove(name)),
+                done => done?,
+            }
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);

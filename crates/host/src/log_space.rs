@@ -43,27 +43,27 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             let has_tick = is_stopped && budget == whole;
             if live.bytes > whole && !is_stopped {
                 self.begin_snapshot(live.group, now);
-            } else if live.bytes <= budget || has_tick {
+            } else if (live.bytes <= budget || has_tick) && self.write_again(live, now)? {
                 budget = budget.saturating_sub(live.bytes);
-                self.write_again(live, now)?;
             }
         }
         Ok(())
     }
 
-    fn write_again(&mut self, live: LiveEntries, now: Mono) -> Result<(), HostError> {
+    /// False when that cannot be, or not now.
+    fn write_again(&mut self, live: LiveEntries, now: Mono) -> Result<bool, HostError> {
         let id = live.group;
         if live.bytes > self.config.wal.max_batch_bytes as u64 {
-            return Ok(());
+            return Ok(false);
         }
         let stopped = || self.stopped.get(&id).map(|stopped| &stopped.group);
         let Some(group) = self.groups.get(&id).or_else(stopped) else {
-            return Ok(());
+            return Ok(false);
         };
         let (first, last) = (group.raft.first_index(), group.raft.last_index());
         // With nothing left to hand over, what consensus has in memory is what it has given to the log.
         if group.raft.has_ready() || first > live.first || last != live.last {
-            return Ok(());
+            return Ok(false);
         }
         let entries: Vec<_> = group.raft.entries(live.first..=live.last).map(wal_entry).collect();
         assert_eq!(
@@ -74,9 +74,10 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let record = Record::Entries { group: id, entries };
         // What was said of its size was perhaps an estimate. What no batch holds would wait for ever, with all behind it.
         if record.encoded_len() > self.config.wal.max_batch_bytes {
-            return Ok(());
+            return Ok(false);
         }
         self.counters.groups_rewritten += 1;
-        self.stage(id, vec![record], Then::Nothing, now)
+        self.stage(id, vec![record], Then::Nothing, now)?;
+        Ok(true)
     }
 }

@@ -164,12 +164,9 @@ fn a_large_sleeper_takes_a_snapshot_instead() {
     assert_eq!(Node::start(&disk).lines(ASLEEP), [[b'z'; 1_500].as_slice()]);
 }
 
-#[test]
-fn a_large_group_that_was_stopped_does_not_keep_the_log() {
-    let disk = MemDisk::new(1);
-    let mut node = Node::start_with(&disk, |config| config.log_rewrite_bytes_max = 1_000);
-    node.propose(ASLEEP, &[b'z'; 1_500]);
-    let raft = node.host.raft(ASLEEP).expect("it is here");
+/// Tells it of another history.
+fn stop(node: &mut Node, group: GroupId) {
+    let raft = node.host.raft(group).expect("it is here");
     let (last, term) = (raft.last_index(), raft.term());
     let (kind, time, data) = (0, GroupTime(0), Bytes::new());
     let entry = LogEntry {
@@ -180,19 +177,50 @@ fn a_large_group_that_was_stopped_does_not_keep_the_log() {
         data,
     };
     node.give(HostEvent::Request(Action::HandEntries(HandedEntries {
-        group: ASLEEP,
+        group,
         prev_index: last - 1,
         prev_term: term,
         entries: vec![entry],
     })));
-    assert_eq!(node.host.stopped_groups().count(), 1);
+    assert!(node.host.stopped_groups().any(|(stopped, _)| stopped == group));
+}
+
+#[test]
+fn a_large_group_that_was_stopped_does_not_keep_the_log() {
+    let disk = MemDisk::new(1);
+    let mut node = Node::start_with(&disk, |config| config.log_rewrite_bytes_max = 1_000);
+    node.propose(ASLEEP, &[b'z'; 1_500]);
+    stop(&mut node, ASLEEP);
     for round in 0..100 {
         node.round(round);
     }
     let stats = node.host.wal_stats();
     assert!(stats.segments_removed > 20, "{stats:?}");
-    assert!(node.host.counters().groups_rewritten > 0);
     drop(node);
     disk.kill();
     assert_eq!(Node::start(&disk).lines(ASLEEP), [[b'z'; 1_500].as_slice()]);
+}
+
+#[test]
+fn a_stopped_group_that_no_batch_holds_does_not_keep_others_from_being_written_again() {
+    let disk = MemDisk::new(1);
+    let mut node = Node::start_with(&disk, |config| {
+        config.log_rewrite_bytes_max = 1_000;
+        config.wal.max_batch_bytes = 16 << 10;
+        config.snapshot_after_bytes = 64 << 10;
+    });
+    let huge = GroupId(1);
+    (0..3).for_each(|_| node.propose(huge, &[b'z'; 7_000]));
+    node.propose(ASLEEP, &[b'z'; 1_500]);
+    stop(&mut node, huge);
+    stop(&mut node, ASLEEP);
+    for round in 0..20 {
+        node.round(round);
+    }
+    assert!(node.host.wal_stats().segments_begun > 5);
+    for _ in 0..3 {
+        node.propose(GroupId(2), b"one more tick");
+        node.tick();
+    }
+    assert!(node.host.counters().groups_rewritten > 0);
 }
