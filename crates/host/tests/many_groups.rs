@@ -16,8 +16,9 @@ use settle_storage::MemDisk;
 const GROUPS: u64 = 10_000;
 const NODES: u32 = 3;
 const TICK_MS: u64 = 50;
-/// What a replica in which nothing happens may cost, its machine and the log's index of it included.
-const REPLICA_BYTES_MAX: usize = 4 << 10;
+/// What a replica in which nothing happens may allocate, its machine and the log's index of it included. The promise is 4 KiB
+/// of resident memory, which the allocator's overhead and the holes in its heap share (`cargo xtask many-groups`).
+const REPLICA_BYTES_MAX: usize = 2 << 10;
 
 thread_local! {
     /// Of this test: others run beside it.
