@@ -169,7 +169,8 @@ impl<M: StateMachine> Group<M> {
     pub(crate) fn snapshot_wanted_from(&self) -> Index {
         match self.is_quarantined() {
             true => self.applied.index,
-            false => self.raft.commit() + 1,
+            // To a machine that waits one that stands for the entry before which it does.
+            false => self.paused_before().unwrap_or(self.raft.commit() + 1),
         }
     }
 
@@ -315,17 +316,20 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         };
         // At a leader: who can take over may be there now.
         group.raft.set_machine_lost(true);
+        self.ask_for_state(id, out);
+    }
+
+    /// Asks the leader for a snapshot that consensus does not need, unless one is on its way.
+    pub(crate) fn ask_for_state(&mut self, id: GroupId, out: &mut Vec<HostAction<S::Response>>) {
+        let Some(group) = self.groups.get(&id) else { return };
         let is_coming = group.receiving.is_some() || group.received.is_some();
-        let leader = group.raft.leader();
-        if let Some(node) = self
-            .node_of(leader)
-            .filter(|node| *node != self.config.node && !is_coming)
-        {
+        let leader = self.node_of(group.raft.leader());
+        if let Some(node) = leader.filter(|node| *node != self.config.node && !is_coming) {
             send(out, node, PeerMessage::WantSnapshot { group: id });
         }
     }
 
-    /// A replica in quarantine asks for a snapshot.
+    /// A replica asks for a snapshot whose machine is wrong, or waits for what never comes.
     pub(crate) fn on_want_snapshot(&mut self, id: GroupId, peer: PeerId) {
         let Some(group) = self.groups.get(&id) else { return };
         if group.gives_state_to(peer) && !group.sending.contains_key(&peer) {

@@ -88,7 +88,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     }
 
     /// To whoever has the most of the log.
-    fn hand_over(&mut self, id: GroupId, waited: Duration, out: &mut Vec<HostAction<S::Response>>) {
+    pub(crate) fn hand_over(&mut self, id: GroupId, waited: Duration, out: &mut Vec<HostAction<S::Response>>) {
         let Some(group) = self.groups.get(&id).filter(|g| g.raft.is_leader()) else {
             return;
         };

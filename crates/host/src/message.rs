@@ -75,7 +75,8 @@ pub enum PeerMessage {
         index: Index,
         hash: u64,
     },
-    /// To the group's leader: the sender's machine is wrong, and it needs a snapshot although its log is whole.
+    /// To the group's leader: the sender's machine is wrong or waits for what never comes, and it needs a snapshot although
+    /// its log is whole.
     WantSnapshot {
         group: GroupId,
     },

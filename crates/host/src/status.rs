@@ -52,6 +52,8 @@ pub struct HostCounters {
     pub applies_paused: u64,
     /// Ends of another group's history that a log took, or had.
     pub handed_entries: u64,
+    /// Machines that waited before an entry and took the leader's state instead.
+    pub states_taken: u64,
     pub snapshots_taken: u64,
     pub snapshots_given_up: u64,
     pub snapshots_sent: u64,

@@ -34,7 +34,9 @@
 //!    applying it the machine [`needs`](settle_machine::StateMachine::needs) the source: the host stops there, tells
 //!    `ApplyPaused`, and goes on with `Resume` once the service has seen the local source applied up to its prepare. What
 //!    is given is therefore the same on every replica. A source that lags is brought there by `HandEntries`, if need be
-//!    without any leader of its own.
+//!    without any leader of its own. Who came to the target later, or came back to it, has no replica of the source that
+//!    anybody brings there, since the source takes no members: with `TakeState` it goes on from the target's state of
+//!    behind the commit instead. That is the same state, and the commit is not applied to it again.
 //! 3. *Rollback*, in the source's log, is proposed once the target has been seen at a later epoch without the source: then
 //!    the commit can never take effect. Since the target's log alone decides, no quorum has to agree on it (TiKV's has).
 //! 4. *Finish*, in the target's log, follows when each of its replicas reports a durable snapshot behind the commit. Until
@@ -44,7 +46,10 @@
 //! Everything but the first step of each is found in the machines' state at every tick anew, never remembered: so there
 //! is nothing that a crash could forget.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use settle_base::{GroupId, Index, Mono, PeerId, Term};
@@ -98,6 +103,7 @@ enum Order {
     Destroy(GroupId),
     Hand(HandedEntries),
     Resume { group: GroupId, index: Index, given: Bytes },
+    TakeState { group: GroupId, index: Index },
 }
 
 enum Told {
@@ -169,6 +175,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             Action::Destroy { group } => Order::Destroy(group),
             Action::HandEntries(handed) => Order::Hand(handed),
             Action::Resume { group, index, given } => Order::Resume { group, index, given },
+            Action::TakeState { group, index } => Order::TakeState { group, index },
             Action::Propose { .. }
             | Action::Read { .. }
             | Action::Peer { .. }
@@ -192,6 +199,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 Order::Destroy(group) => self.destroy_group(group, now)?,
                 Order::Hand(handed) => self.hand_over_entries(handed, now, out)?,
                 Order::Resume { group, index, given } => self.resume(group, index, given),
+                Order::TakeState { group, index } => self.take_state(group, index, out),
             }
         }
         for told in std::mem::take(&mut self.theatre.told) {
@@ -458,6 +466,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.theatre.tombstones.contains(&group)
     }
 
+    /// Groups whose machine waits here before an entry.
+    pub fn waiting_groups(&self) -> impl Iterator<Item = GroupId> {
+        self.groups.values().filter(|g| g.is_paused()).map(|g| g.id)
+    }
+
     /// Who the members of a group are, as its machine was told.
     pub fn members(&self, group: GroupId) -> Option<Members> {
         self.groups.get(&group).map(|g| members_of(g.raft.conf(), &g.book))
@@ -529,17 +542,36 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
 
     fn resume(&mut self, id: GroupId, index: Index, given: Bytes) {
         let Some(group) = self.groups.get_mut(&id) else { return };
+        // The log says already that this replica goes on behind the entry: applied now, it would go back to that.
+        if group.received.as_ref().is_some_and(|received| received.is_staged) {
+            return;
+        }
         let Some(surgery) = group.surgery.as_mut().filter(|s| s.paused == Some(index)) else {
             return;
         };
         (surgery.paused, surgery.given) = (None, Some(given));
         group.raft.hold_apply(false);
     }
+
+    fn take_state(&mut self, id: GroupId, index: Index, out: &mut Vec<HostAction<S::Response>>) {
+        let Some(group) = self.groups.get(&id).filter(|g| g.paused_before() == Some(index)) else {
+            return;
+        };
+        if group.raft.is_leader() {
+            return self.hand_over(id, Duration::ZERO, out);
+        }
+        self.ask_for_state(id, out);
+    }
 }
 
 impl<M: StateMachine> Group<M> {
     pub(crate) fn is_paused(&self) -> bool {
-        self.surgery.as_ref().is_some_and(|surgery| surgery.paused.is_some())
+        self.paused_before().is_some()
+    }
+
+    /// The entry that the machine cannot apply yet.
+    pub(crate) fn paused_before(&self) -> Option<Index> {
+        self.surgery.as_ref()?.paused
     }
 
     /// What the next entry to be applied needed.

@@ -24,7 +24,7 @@ use crate::{Host, HostAction};
 pub(crate) enum Cause {
     /// The peer needs entries that are not in the log any more.
     Behind,
-    /// The peer's machine has to be rebuilt.
+    /// The peer's machine has to be rebuilt, or waits for what never comes.
     Wrong,
 }
 

@@ -486,13 +486,14 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.take_or_forget(id, meta, now)
     }
 
-    /// What consensus has no need of is for a machine that has to be rebuilt, or for nobody.
+    /// What consensus has no need of is for a machine that has to be rebuilt, or that waits before an entry which it stands
+    /// for, or for nobody.
     fn take_or_forget(&mut self, id: GroupId, meta: SnapshotMeta, now: Mono) -> Result<(), HostError> {
         let Some(group) = self.groups.get_mut(&id) else {
             return Ok(());
         };
-        let range = group.applied.index..=group.raft.commit();
-        let rebuilds = group.is_quarantined() && range.contains(&meta.index);
+        let is_paused = group.is_paused();
+        let rebuilds = (group.snapshot_wanted_from()..=group.raft.commit()).contains(&meta.index);
         let Some(received) = group.received.as_mut().filter(|r| !r.is_staged) else {
             return Ok(());
         };
@@ -508,6 +509,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             conf: encode_conf(&meta.conf, &meta.context),
             file: received.file.clone(),
         };
+        // One of an earlier index must not follow in the log.
+        self.abandon_taking(id);
+        self.counters.states_taken += u64::from(is_paused);
         let (group, reset) = (id, false);
         let record = Record::Snapshot { group, snapshot, reset };
         self.stage(id, vec![record], Then::Rebuild { meta }, now)

@@ -2,6 +2,8 @@
 
 mod harness;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use harness::{Ask, Cluster, GROUP, Told, config, open};
 use settle_base::{GroupId, GroupTime, Mono, Prng};
@@ -477,4 +479,102 @@ fn a_replica_that_is_cut_off_is_brought_to_the_end_by_entries_from_elsewhere() {
     act(&mut cluster, lagging, Action::HandEntries(handed));
     cluster.ticks(2);
     assert_eq!(cluster.lines(lagging), ["first", "second"]);
+}
+
+/// Each of `nodes` goes on with what it waits for.
+fn resume(cluster: &mut Cluster, nodes: &[u32]) {
+    let given = Bytes::from_static(b"given");
+    for &node in nodes {
+        let (index, _) = paused(cluster, node).expect("it waits");
+        let (group, given) = (GROUP, given.clone());
+        act(cluster, node, Action::Resume { group, index, given });
+    }
+}
+
+/// All three wait, and `lines` come behind it. Also who leads, and a follower.
+fn waiting(lines: &[&'static str]) -> (Cluster, u32, u32) {
+    let mut cluster = Cluster::founded(3);
+    cluster.until("all members", |c| (1..=3).all(|node| c.is_voter(node)));
+    let leader = cluster.leader().expect("it was founded");
+    cluster.propose(leader, "before");
+    cluster.propose(leader, "needs help");
+    lines.iter().for_each(|line| cluster.propose(leader, line));
+    cluster.until("pauses", |c| (1..=3).all(|n| paused(c, n).is_some()));
+    (cluster, leader, leader % 3 + 1)
+}
+
+fn take_state(cluster: &mut Cluster, node: u32) {
+    let (index, _) = paused(cluster, node).expect("it waits");
+    act(cluster, node, Action::TakeState { group: GROUP, index });
+}
+
+#[test]
+fn a_machine_that_waits_for_what_never_comes_goes_on_from_the_leaders_state() {
+    let (mut cluster, leader, waits) = waiting(&["after"]);
+    let other = 6 - leader - waits;
+    // As long as the leader waits itself, it has nothing to give.
+    take_state(&mut cluster, waits);
+    cluster.ticks(20);
+    assert_eq!(cluster.lines(waits), ["before"]);
+    resume(&mut cluster, &[leader, other]);
+    take_state(&mut cluster, waits);
+    cluster.until("the state", |c| c.lines(waits) == ["before", "given", "after"]);
+    assert_eq!(cluster.hosts[&waits].counters().states_taken, 1);
+    assert_eq!(cluster.hosts[&waits].waiting_groups().count(), 0);
+    // What comes too late is for an entry that is behind it.
+    resume(&mut cluster, &[waits]);
+    cluster.propose(leader, "and on");
+    let all = ["before", "given", "after", "and on"];
+    cluster.until("every line", |c| (1..=3).all(|n| c.lines(n) == all));
+    cluster.ticks(5);
+    restart(&mut cluster, waits);
+    cluster.until("every line again", |c| c.lines(waits) == all);
+}
+
+#[test]
+fn what_is_given_while_the_leaders_state_is_on_its_way_is_applied_once() {
+    for steps in 0..60 {
+        let (mut cluster, leader, waits) = waiting(&["after"]);
+        let other = 6 - leader - waits;
+        resume(&mut cluster, &[leader, other]);
+        let slow = Latency {
+            write_us: 400..401,
+            sync_us: 400..401,
+            other_us: 400..401,
+            ..Latency::NONE
+        };
+        cluster.disks[&waits].set_latency(slow);
+        take_state(&mut cluster, waits);
+        // Behind the state that is on its way; the second tells that the first is committed.
+        for _ in 0..2 {
+            cluster.propose(leader, "and on");
+            cluster.deliver();
+        }
+        for _ in 0..steps {
+            cluster.now = cluster.now + Duration::from_micros(100);
+            cluster.give(waits, HostEvent::DiskReady);
+            cluster.deliver();
+        }
+        resume(&mut cluster, &[waits]);
+        let all = ["before", "given", "after", "and on", "and on"];
+        cluster.until("every line", |c| (1..=3).all(|n| c.lines(n) == all));
+        cluster.ticks(2);
+        assert!(cluster.fatal.is_empty(), "{:?}", cluster.fatal);
+        assert_eq!(cluster.lines(waits), all);
+    }
+}
+
+#[test]
+fn a_leader_that_waits_for_what_never_comes_hands_over_and_takes_the_state_of_the_next() {
+    let (mut cluster, leader, other) = waiting(&[]);
+    let third = 6 - leader - other;
+    resume(&mut cluster, &[other, third]);
+    let is_whole = |c: &Cluster| c.lines(leader) == ["before", "given"];
+    for _ in 0..100 {
+        if !is_whole(&cluster) {
+            take_state(&mut cluster, leader);
+            cluster.ticks(2);
+        }
+    }
+    assert!(is_whole(&cluster), "{:?}", cluster.lines(leader));
 }

@@ -51,7 +51,8 @@ pub enum Event<'a, E, R> {
     Destroyed {
         group: GroupId,
     },
-    /// The replica met an entry that [`StateMachine::needs`] something: it applies no further until [`Action::Resume`].
+    /// The replica met an entry that [`StateMachine::needs`] something: it applies no further until [`Action::Resume`],
+    /// or until [`Action::TakeState`] has come to its end.
     ApplyPaused {
         group: GroupId,
         index: Index,
@@ -175,6 +176,13 @@ pub enum Action<Response> {
         group: GroupId,
         index: Index,
         given: Bytes,
+    },
+    /// What the entry at `index` needed will not come here: take the leader's state of that entry or later instead, which
+    /// stands for the entry then. Until it is durable here `Resume` still goes on. Asked of the leader once, so ask again
+    /// while the group waits; a leader that waits itself hands over first. Ends with [`Event::Reloaded`].
+    TakeState {
+        group: GroupId,
+        index: Index,
     },
     TakeSnapshot {
         group: GroupId,

@@ -12,6 +12,7 @@
 
 mod clients;
 mod coverage;
+mod drains;
 mod failure;
 mod health;
 mod invariants;
@@ -110,7 +111,15 @@ impl Scenario {
 
 /// Only groups that come and go move these.
 fn is_of_ranges(counter: &str) -> bool {
-    let others = ["groups_created", "groups_destroyed", "applies_paused", "entries_handed"];
+    let others = [
+        "groups_created",
+        "groups_destroyed",
+        "applies_paused",
+        "entries_handed",
+        "states_taken",
+        "joins_while_merging",
+        "nodes_drained",
+    ];
     counter.starts_with("range_") || counter.starts_with("restarts_while_") || others.contains(&counter)
 }
 

@@ -272,6 +272,7 @@ impl<W: Workload> World<W> {
         coverage.groups_destroyed += c.groups_destroyed;
         coverage.applies_paused += c.applies_paused;
         coverage.entries_handed += c.handed_entries;
+        coverage.states_taken += c.states_taken;
         coverage.disks_full += c.disk_full;
         coverage.snapshots_taken += c.snapshots_taken;
         coverage.snapshots_sent += c.snapshots_sent;

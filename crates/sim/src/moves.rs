@@ -101,10 +101,16 @@ impl<W: Workload> World<W> {
         if !self.moves_groups || self.are_faults_off || !conf.is_joint() || self.leader(group) != Some(node) {
             return;
         }
-        if self.prng.percent(60) {
-            let most = [1, 300, 10_000][self.prng.below(3) as usize];
-            let after = self.prng.below(most);
-            self.schedule(after, Happening::CutChange { group });
+        if self.prng.percent(80) {
+            match self.prng.below(4) {
+                // Before anybody else can hear that the change is committed: the others go by the members of before.
+                0..2 => self.cut_change(group),
+                2 => self.schedule(0, Happening::CutChange { group }),
+                _ => {
+                    let after = self.prng.below(2_000);
+                    self.schedule(after, Happening::CutChange { group });
+                }
+            }
         }
     }
 
@@ -131,7 +137,7 @@ impl<W: Workload> World<W> {
         ));
         let crosses = |a: usize, b: usize| side.contains(&a) != side.contains(&b);
         self.block_pairs(crosses);
-        if self.prng.percent(60) {
+        if self.prng.percent(85) {
             // They notice at once.
             for a in 0..self.nodes.len() {
                 (a + 1..self.nodes.len())

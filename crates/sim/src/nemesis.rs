@@ -394,8 +394,12 @@ impl<W: Workload> World<W> {
         })
     }
 
-    /// An operator adds, demotes, promotes or removes a replica of one group.
+    /// An operator wants a node out of all groups, or adds, demotes, promotes or removes a replica of one.
     fn churn_members(&mut self, node: usize) {
+        let drains = self.workload.as_ref().is_some_and(Workload::drains_nodes);
+        if drains && self.churns_members && self.prng.percent(60) {
+            return self.drain(node);
+        }
         let group = self.some_group();
         let Some(leader) = self.leader(group).filter(|_| self.churns_members) else {
             return;

@@ -127,6 +127,7 @@ impl<W: Workload> World<W> {
             let (after, boot) = (self.prng.below(most), self.nodes[node].boot);
             self.schedule(after, Happening::PowerFails { node, boot });
         }
+        self.merges(node);
     }
 
     fn noted(&mut self, node: usize, note: &HostNote) -> Checked {
@@ -265,6 +266,11 @@ impl<W: Workload> World<W> {
             let raft = host.raft(group).expect("it was there above");
             is_voter &= raft.conf().voters.contains(&raft.id()) && raft.conf().outgoing.is_empty();
             is_recovering |= raft.is_recovering();
+            if self.drain.is_some() && raft.is_leader() {
+                self.drain_on(node, group);
+            }
+            let host = self.nodes[node].host.as_ref().expect("it just had its turn");
+            let raft = host.raft(group).expect("it was there above");
             if self.moves.contains_key(&group) && raft.is_leader() {
                 self.move_on(node, group);
             }

@@ -37,6 +37,15 @@ pub(crate) trait Workload {
     /// Before the run begins: many clients that mostly read the same few things, so that two halves of a cluster which
     /// both answer are heard to contradict each other.
     fn crowd(&mut self) {}
+    /// Whether operators who move members about take nodes out of all groups at once, and bring them back to a group
+    /// while it takes another one in.
+    fn drains_nodes(&self) -> bool {
+        false
+    }
+    /// Whether the group of this machine has taken another in, and this is not over yet.
+    fn is_merging(&self, _: &Self::Machine) -> bool {
+        false
+    }
 
     fn begin(&mut self, io: &mut Io<RequestOf<Self>>);
     fn wake(&mut self, timer: u64, io: &mut Io<RequestOf<Self>>) -> Checked;

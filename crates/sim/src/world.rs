@@ -14,6 +14,7 @@ use settle_storage::{Latency, MemDisk};
 
 use crate::{
     Coverage, Options, Report, Shape, Violation,
+    drains::Drain,
     failure::{self, Watched},
     invariants::{Broken, Checked, Invariants, Seen},
     nemesis::{Spell, disk_of_a_good_day},
@@ -97,6 +98,10 @@ pub(crate) enum Happening<W: Workload> {
     CutChange {
         group: GroupId,
     },
+    /// The node that is in no group is to join this one.
+    Joins {
+        group: GroupId,
+    },
     /// Its process ends and the next one is of a newer build.
     Upgrade {
         node: usize,
@@ -172,6 +177,8 @@ pub(crate) struct World<W: Workload> {
     pub(crate) moves_groups: bool,
     /// Who is to vote in a group that is being moved.
     pub(crate) moves: BTreeMap<GroupId, BTreeSet<NodeId>>,
+    /// Who is to be in no group.
+    pub(crate) drain: Option<Drain>,
     /// Nodes whose loss an operator is to declare.
     pub(crate) operator_replaces: Vec<usize>,
     pub(crate) are_faults_off: bool,
@@ -226,10 +233,12 @@ impl<W: Workload> World<W> {
         // What scenarios learned later has a stream of its own, so that the rest of a seed's world stays what it was.
         let mut later = Prng::from_parts(&[seed, 0x0c]);
         let mut shape = options.shape;
-        let moves_groups = shape.varies_members && shape.nodes == 0 && later.percent(15);
+        let moves_groups = shape.varies_members && shape.nodes == 0 && later.percent(25);
         shape.draw(&mut prng);
         if moves_groups {
             shape.nodes = 5;
+            // So that each moves often, and many ask for it meanwhile.
+            shape.groups = shape.groups.min(2);
         }
         shape.cut_by(&cut);
         let mut workload = make(&mut prng, &shape);
@@ -328,6 +337,7 @@ impl<W: Workload> World<W> {
             churns_members,
             moves_groups,
             moves: BTreeMap::new(),
+            drain: None,
             loses_a_leader: Some(Prng::from_parts(&[seed, 0x0d])).filter(|own| own.clone().percent(30)),
             may_slip,
             slipped: BTreeSet::new(),
@@ -545,6 +555,11 @@ impl<W: Workload> World<W> {
             Happening::CutChange { group } => {
                 if !self.are_faults_off {
                     self.cut_change(group);
+                }
+            }
+            Happening::Joins { group } => {
+                if !self.are_faults_off {
+                    self.joins(group);
                 }
             }
             Happening::PowerFails { node, boot } => {

@@ -22,6 +22,8 @@ const MERGE: u64 = u64::MAX;
 const ACT_AGAIN_AFTER: Duration = Duration::from_millis(700);
 /// A source that lags is left alone for so long: it mostly comes there by itself.
 const HAND_AFTER: Duration = Duration::from_millis(300);
+/// After so long the source is given up: perhaps this node has no part in it, and nobody brings its replica there.
+const TAKE_STATE_AFTER: Duration = Duration::from_secs(2);
 
 impl RangeService {
     pub(crate) fn begin_split(&mut self, at: u32, child: GroupId, context: Hands<'_, '_>) {
@@ -217,7 +219,11 @@ impl RangeService {
         if !self.ticks.is_multiple_of(4) {
             return;
         }
-        for waiting in self.paused.values().filter(|w| now.since(w.since) >= HAND_AFTER) {
+        for (&group, waiting) in self.paused.iter().filter(|(_, w)| now.since(w.since) >= HAND_AFTER) {
+            if now.since(waiting.since) >= TAKE_STATE_AFTER {
+                let index = waiting.index;
+                context.act(Action::TakeState { group, index });
+            }
             if let Some(Command::Commit(commit)) = Command::decode(&waiting.needs) {
                 context.act(Action::HandEntries(HandedEntries {
                     group: commit.source,

@@ -147,6 +147,15 @@ impl Workload for Ranges {
         self.clients.truncate(most);
     }
 
+    /// Merges are between groups of the same members. Who is in neither, and comes to the target, never had the source.
+    fn drains_nodes(&self) -> bool {
+        true
+    }
+
+    fn is_merging(&self, machine: &RangeMap) -> bool {
+        machine.absorbed.values().any(|absorbed| !absorbed.is_finished)
+    }
+
     fn begin(&mut self, io: &mut Io<Request>) {
         self.clients.begin(io);
         io.wake_in(3_000_000, OPERATOR);

@@ -535,6 +535,7 @@ impl Net {
             | Action::Release { .. }
             | Action::HandEntries(_)
             | Action::Resume { .. }
+            | Action::TakeState { .. }
             | Action::TakeSnapshot { .. } => panic!("a gate leaves the groups as they are"),
             Action::Respond(response) => self.hear(n, response),
         }
