@@ -130,6 +130,11 @@ impl<W: Workload> World<W> {
                 side.insert(voter);
             }
         }
+        // Who else could elect a leader by the members of before? Without them there are no two leaders to be heard.
+        let others = outgoing.difference(&side).count();
+        if 2 * others <= conf.outgoing.len() {
+            return;
+        }
         self.coverage.changes_cut += 1;
         self.tell(format_args!(
             "nodes {} are cut off in the middle of a change of group {group}",
@@ -145,6 +150,9 @@ impl<W: Workload> World<W> {
                     .for_each(|b| self.break_connection(a, b));
             }
         }
-        self.end_later(Spell::Partition, 500_000, 4_000_000);
+        // Both sides need the time in which one of them elects and the other does not know it yet.
+        let lasts = self.prng.between(1_000_000, 3_000_000);
+        self.cut_until = self.now_us + lasts;
+        self.schedule(lasts, Happening::Ends(Spell::Partition));
     }
 }

@@ -501,6 +501,7 @@ impl<W: Workload> World<W> {
 
     pub(crate) fn end(&mut self, spell: Spell) {
         match spell {
+            Spell::Partition if self.now_us < self.cut_until => return,
             Spell::Partition => self.unblock_all(),
             Spell::SlowDisk(node) => self.nodes[node].disk.set_latency(self.good_disk.clone()),
             Spell::FullDisk(node) => self.nodes[node].disk.set_capacity(None),

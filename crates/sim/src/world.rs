@@ -177,6 +177,8 @@ pub(crate) struct World<W: Workload> {
     pub(crate) moves_groups: bool,
     /// Who is to vote in a group that is being moved.
     pub(crate) moves: BTreeMap<GroupId, BTreeSet<NodeId>>,
+    /// Partitions of before do not end before this.
+    pub(crate) cut_until: u64,
     /// Who is to be in no group.
     pub(crate) drain: Option<Drain>,
     /// Nodes whose loss an operator is to declare.
@@ -337,6 +339,7 @@ impl<W: Workload> World<W> {
             churns_members,
             moves_groups,
             moves: BTreeMap::new(),
+            cut_until: 0,
             drain: None,
             loses_a_leader: Some(Prng::from_parts(&[seed, 0x0d])).filter(|own| own.clone().percent(30)),
             may_slip,
