@@ -386,7 +386,7 @@ fn read_branch_end_response(r: &mut Reader<'_>) -> Result<BranchEndResponse, Wir
 }
 
 /// Is `inner` allowed inside `outer`? A merge never nests, and only answers go into 60 and 121. (Java would recurse.)
-fn check_mergeable(outer: i16, inner: i16) -> Result<(), WireError> {
+pub(crate) fn check_mergeable(outer: i16, inner: i16) -> Result<(), WireError> {
     let nested = matches!(
         inner,
         type_code::MERGED | type_code::MERGE_RESULT | type_code::BATCH_RESULT

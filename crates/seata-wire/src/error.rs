@@ -17,7 +17,9 @@ pub enum WireError {
     FrameLengths { full: u32, head: u16 },
     #[error("read a frame: unknown message type {value}")]
     UnknownMsgType { value: u8 },
-    #[error("read a frame: serializer {name} (code {code:#04x}) is not supported; set transport.serialization=seata")]
+    #[error(
+        "read a frame: serializer {name} (code {code:#04x}) is not supported; set transport.serialization to seata or protobuf"
+    )]
     UnsupportedSerializer { code: u8, name: &'static str },
     #[error(
         "read a frame: compressor {name} (code {code}) is not supported; set transport.compressor to none, gzip or zstd"
@@ -69,6 +71,10 @@ pub enum WireError {
         bytes: usize,
         max: usize,
     },
+    #[error("read a message of the serializer protobuf: {problem}")]
+    Protobuf { problem: &'static str },
+    #[error("the serializer protobuf has no {kind} {value}; set transport.serialization=seata")]
+    NotInSerializer { kind: &'static str, value: i16 },
 }
 
 impl WireError {
@@ -99,6 +105,8 @@ impl WireError {
             WireError::NotMergeable { .. } => sw(19),
             WireError::MergeShape { .. } => sw(20),
             WireError::StringTooLong { .. } => sw(21),
+            WireError::Protobuf { .. } => sw(22),
+            WireError::NotInSerializer { .. } => sw(23),
         }
     }
 }

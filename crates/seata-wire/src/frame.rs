@@ -11,6 +11,7 @@
 use crate::compress::{Decompress, compress};
 use crate::error::WireError;
 use crate::message::Message;
+use crate::protobuf::{self, Package};
 use bytes::{Buf, BufMut, BytesMut};
 
 /// The longest frame that Java's decoder takes (`ProtocolConstants.MAX_FRAME_LENGTH`).
@@ -56,10 +57,38 @@ impl TryFrom<u8> for MsgType {
 
 /// The serializer of a body. Others carry Java class names and are refused by name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-#[repr(u8)]
 pub enum Codec {
     #[default]
-    Seata = 1,
+    Seata,
+    /// Of a heartbeat, which has no body and so no package, [`Package::Apache`] is read.
+    Protobuf(Package),
+}
+
+impl Codec {
+    const fn code(self) -> u8 {
+        match self {
+            Codec::Seata => 0x01,
+            Codec::Protobuf(_) => 0x02,
+        }
+    }
+
+    fn put(self, message: &Message, version: ProtocolVersion, out: &mut BytesMut) -> Result<(), WireError> {
+        match self {
+            Codec::Seata => message.encode(version, out),
+            Codec::Protobuf(package) => protobuf::encode(message, package, out),
+        }
+    }
+
+    /// The message, and the codec with what only the body tells of it.
+    fn get(self, version: ProtocolVersion, body: &[u8]) -> Result<(Codec, Message), WireError> {
+        match self {
+            Codec::Seata => Ok((self, Message::decode(version, body)?)),
+            Codec::Protobuf(_) => {
+                let (package, message) = protobuf::decode(body)?;
+                Ok((Codec::Protobuf(package), message))
+            }
+        }
+    }
 }
 
 impl TryFrom<u8> for Codec {
@@ -69,7 +98,7 @@ impl TryFrom<u8> for Codec {
     fn try_from(code: u8) -> Result<Codec, WireError> {
         let name = match code {
             0x01 => return Ok(Codec::Seata),
-            0x02 => "protobuf",
+            0x02 => return Ok(Codec::Protobuf(Package::Apache)),
             0x04 => "kryo",
             0x08 => "fst",
             0x16 => "hessian",
@@ -152,7 +181,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A request with the default codec, uncompressed: what a coordinator sends to a resource manager.
+    /// A request with the default codec, uncompressed.
     pub fn request(version: ProtocolVersion, msg_type: MsgType, request_id: i32, body: Message) -> Frame {
         Frame {
             version,
@@ -251,8 +280,8 @@ impl FrameDecoder {
         let frame = buf.split_to(head.full_bytes);
         let head_map = read_head_map(&frame[HEAD_BYTES..head.head_bytes])?;
         let body = &frame[head.head_bytes..];
-        let message = match (head.msg_type.is_heartbeat(), body.is_empty()) {
-            (true, true) => None,
+        let (codec, message) = match (head.msg_type.is_heartbeat(), body.is_empty()) {
+            (true, true) => (head.codec, None),
             (true, false) => {
                 return Err(WireError::BodyPresence {
                     msg_type: head.msg_type as u8,
@@ -265,18 +294,21 @@ impl FrameDecoder {
                     expected: "have",
                 });
             }
-            (false, false) => Some(match head.compressor {
-                Compressor::None => Message::decode(head.version, body)?,
-                compressor => {
-                    let inflated = self.decompress.run(compressor, body, self.max_frame_bytes)?;
-                    Message::decode(head.version, &inflated)?
-                }
-            }),
+            (false, false) => {
+                let (codec, message) = match head.compressor {
+                    Compressor::None => head.codec.get(head.version, body)?,
+                    compressor => {
+                        let inflated = self.decompress.run(compressor, body, self.max_frame_bytes)?;
+                        head.codec.get(head.version, &inflated)?
+                    }
+                };
+                (codec, Some(message))
+            }
         };
         Ok(Some(Frame {
             version: head.version,
             msg_type: head.msg_type,
-            codec: head.codec,
+            codec,
             compressor: head.compressor,
             request_id: head.request_id,
             head: head_map,
@@ -404,7 +436,7 @@ fn write_frame(frame: &Frame, out: &mut BytesMut) -> Result<(), WireError> {
     out.put_u32(0);
     out.put_u16(0);
     out.put_u8(frame.msg_type as u8);
-    out.put_u8(frame.codec as u8);
+    out.put_u8(frame.codec.code());
     out.put_u8(frame.compressor as u8);
     out.put_i32(frame.request_id);
     for (key, value) in &frame.head {
@@ -429,10 +461,12 @@ fn write_frame(frame: &Frame, out: &mut BytesMut) -> Result<(), WireError> {
                 expected: "have",
             });
         }
-        (Some(message), false) if frame.compressor == Compressor::None => message.encode(frame.version, out)?,
+        (Some(message), false) if frame.compressor == Compressor::None => {
+            frame.codec.put(message, frame.version, out)?
+        }
         (Some(message), false) => {
             let mut body = BytesMut::new();
-            message.encode(frame.version, &mut body)?;
+            frame.codec.put(message, frame.version, &mut body)?;
             // What does not fit inflated would be refused by our own decoder, so it must not leave.
             if body.len() > MAX_FRAME_BYTES_DEFAULT {
                 return Err(WireError::FrameTooLong {

@@ -1,7 +1,7 @@
 //! The Seata wire: bytes ⇄ types, for both ends of a connection. No sockets, no clock, no state besides a frame decoder.
 //!
 //! - [`frame`]: the 16-byte head, head map, compression; protocol versions 1 (Seata 0.8 to 2.6, seata-go) and 2 (2.7).
-//! - [`Message`]: every message of the `seata` serializer, one typed struct per layout.
+//! - [`Message`]: every message, one typed struct per layout, and two serializers of it: `seata` and `protobuf`.
 //! - [`WireError`]: everything that can be wrong, each with a stable code; fatal for the connection it came from.
 //!
 //! Java's codec writes a null and an empty string alike as length 0; strings here are plain `String`s, empty for both.
@@ -15,6 +15,8 @@ mod enums;
 mod error;
 pub mod frame;
 mod message;
+mod proto_fields;
+mod protobuf;
 mod read;
 mod write;
 
@@ -22,3 +24,4 @@ pub use enums::{BranchStatus, BranchType, ExceptionCode, GlobalStatus};
 pub use error::WireError;
 pub use frame::{Codec, Compressor, Frame, FrameDecoder, HeadMap, MAX_FRAME_BYTES_DEFAULT, MsgType, ProtocolVersion};
 pub use message::*;
+pub use protobuf::Package;

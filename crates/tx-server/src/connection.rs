@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use settle_base::{ErrorCode, FixedMap};
 use settle_net::{Accepted, Stop};
 use settle_node::NodeStopped;
-use settle_seata_wire::{Frame, FrameDecoder, Message, MsgType, ProtocolVersion, WireError, frame};
+use settle_seata_wire::{Codec, Frame, FrameDecoder, Message, MsgType, ProtocolVersion, WireError, frame};
 use settle_tx_gate::{CallId, ClientRequest, ConnId, GateError, GateNote, GateRequest, RequestKey};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -67,6 +67,7 @@ pub(crate) async fn serve(door: &Door, accepted: Accepted, mut stop: Stop) {
             conn,
             decoder: FrameDecoder::new(door.config.max_frame_bytes),
             version: ProtocolVersion::default(),
+            codec: Codec::default(),
             dialect: Dialect::default(),
             pending: Pending::default(),
             calls: FixedMap::default(),
@@ -109,6 +110,9 @@ struct Connection<'a> {
     decoder: FrameDecoder,
     /// The version of the client's last frame: calls are made in it.
     version: ProtocolVersion,
+    /// The serializer of the client's last message: calls are made in it.
+    codec: Codec,
+    /// Of the client's version; see [`Connection::dialect`].
     dialect: Dialect,
     pending: Pending,
     /// Phase-two calls by the request id they were sent under.
@@ -178,7 +182,7 @@ impl Connection<'_> {
                 self.door.metrics.answers.inc();
                 if let Some(kind) = self.pending.kind(key.0) {
                     self.pending
-                        .answer(key.0, kind.answer(answer, self.dialect), &mut self.out)?;
+                        .answer(key.0, kind.answer(answer, self.dialect()), &mut self.out)?;
                 }
                 Ok(())
             }
@@ -192,16 +196,38 @@ impl Connection<'_> {
                 self.next_call_id = self.next_call_id.wrapping_add(1);
                 self.calls.insert(self.next_call_id, call);
                 let body = translate::branch_call(body);
-                let request = Frame::request(self.version, MsgType::RequestSync, self.next_call_id, body);
-                Ok(frame::encode(&request, &mut self.out)?)
+                let request = Frame {
+                    codec: self.codec,
+                    ..Frame::request(self.version, MsgType::RequestSync, self.next_call_id, body)
+                };
+                match frame::encode(&request, &mut self.out) {
+                    // Another process of the same application may understand it.
+                    Err(error @ WireError::NotInSerializer { .. }) => {
+                        self.calls.remove(&self.next_call_id);
+                        tracing::error!(code = %error.code(), conn = %self.conn, %call, %error, "phase-two call not made");
+                        Ok(())
+                    }
+                    encoded => Ok(encoded?),
+                }
             }
             ToClient::Close { error } => Err(Ended::Gate(error)),
+        }
+    }
+
+    /// How exception codes are numbered for this client. Protobuf has names for them, of which no version moved any.
+    fn dialect(&self) -> Dialect {
+        match self.codec {
+            Codec::Seata => self.dialect,
+            Codec::Protobuf(_) => Dialect::From2,
         }
     }
 
     async fn take_frames(&mut self, buffer: &mut BytesMut) -> Result<(), Ended> {
         while let Some(frame) = self.decoder.decode(buffer)? {
             self.version = frame.version;
+            if frame.body.is_some() {
+                self.codec = frame.codec;
+            }
             match frame.msg_type {
                 MsgType::HeartbeatRequest => frame::encode(&frame.pong(), &mut self.out)?,
                 MsgType::HeartbeatResponse => {}
@@ -262,7 +288,7 @@ impl Connection<'_> {
             Asked::Gate(body) => body,
             Asked::Refused(error) => {
                 let text = format!("{}: {error}", error.code());
-                let refusal = kind.refused(&text, BRANCH_REGISTER_FAILED, self.dialect);
+                let refusal = kind.refused(&text, BRANCH_REGISTER_FAILED, self.dialect());
                 return Ok(self.pending.answer(key, refusal, &mut self.out)?);
             }
         };

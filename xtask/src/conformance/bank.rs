@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::mariadb::{BANKS, MariaDb};
 use super::process::tail;
+use super::versions::Serialization;
 
 /// One line from the bank, stamped when the driver read it.
 #[derive(Clone, Debug)]
@@ -81,8 +82,14 @@ pub struct Bank {
 }
 
 impl Bank {
-    /// Starts a bank whose client has `servers` in its file registry and nothing else configured.
-    pub fn start(class_path: &str, dir: &Path, servers: &[String], db: &MariaDb) -> Result<Self> {
+    /// Starts a bank whose client has `servers` in its file registry and nothing else configured but its serializer.
+    pub fn start(
+        class_path: &str,
+        serialization: Serialization,
+        dir: &Path,
+        servers: &[String],
+        db: &MariaDb,
+    ) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
         std::fs::write(
             dir.join("registry.conf"),
@@ -92,7 +99,11 @@ impl Bank {
         std::fs::write(
             dir.join("file.conf"),
             format!(
-                "service {{\n  vgroupMapping.default_tx_group = \"default\"\n  default.grouplist = \"{list}\"\n}}\n"
+                "service {{\n  vgroupMapping.default_tx_group = \"default\"\n  default.grouplist = \"{list}\"\n}}\n{}",
+                match serialization {
+                    Serialization::Seata => String::new(),
+                    other => format!("transport {{\n  serialization = \"{}\"\n}}\n", other.name()),
+                }
             ),
         )?;
         let log = dir.join("bank.log");

@@ -10,7 +10,9 @@ use super::versions::{Bolt, Client, Hessian, HessianPeer, Seata};
 /// Compiles the bank against `client`; gives the class path to run it with.
 pub fn build_bank(java: &Path, out: &Path, pins: &Seata, client: &Client) -> Result<String> {
     let out = out.join(format!("bank-{}", client.name));
+    let serialization = client.serialization.name().to_owned();
     let properties = [
+        ("seata.serialization", &serialization),
         ("seata.group", &client.group),
         ("seata.version", &client.version),
         ("seata.package", &client.package),

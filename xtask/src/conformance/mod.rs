@@ -202,6 +202,7 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
             class_path,
             dir: dir.clone(),
             client: &client.name,
+            serialization: client.serialization,
             db: &db,
             record: args.record.as_deref(),
             bank: None,
@@ -209,7 +210,7 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
         };
         let mut heading_due = true;
         let places = if args.record.is_none() { cluster.places() } else { &[] };
-        for plan in cases::plans(args.subset, places) {
+        for plan in cases::plans(args.subset, client.serialization, places) {
             let wanted = (args.case.is_empty() || args.case.contains(&plan.case))
                 && (args.place.is_empty() || args.place.contains(&plan.place))
                 && (args.scenario.is_empty() || args.scenario.contains(&plan.scenario));
@@ -257,6 +258,7 @@ struct Player<'a> {
     class_path: String,
     dir: PathBuf,
     client: &'a str,
+    serialization: versions::Serialization,
     db: &'a MariaDb,
     record: Option<&'a Path>,
     bank: Option<Bank>,
@@ -298,7 +300,7 @@ impl Player<'_> {
                 &format!("seata-all-{}", self.client),
             )?],
         };
-        let bank = Bank::start(&self.class_path, &dir, &servers, self.db)?;
+        let bank = Bank::start(&self.class_path, self.serialization, &dir, &servers, self.db)?;
         if let (1, Some(ready)) = (self.banks_started, bank.ready()) {
             println!("seata-all {}; its effective configuration:", ready.text("client"));
             for (key, value) in ready.field("config").as_object().into_iter().flatten() {

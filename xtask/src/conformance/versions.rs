@@ -95,6 +95,27 @@ pub struct Client {
     /// The class that gives the TCC fence its data source.
     pub fence_config: String,
     pub spring: String,
+    /// `transport.serialization`, when it is not the client's default.
+    #[serde(default)]
+    pub serialization: Serialization,
+}
+
+/// How a client writes its messages.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Serialization {
+    #[default]
+    Seata,
+    Protobuf,
+}
+
+impl Serialization {
+    pub fn name(self) -> &'static str {
+        match self {
+            Serialization::Seata => "seata",
+            Serialization::Protobuf => "protobuf",
+        }
+    }
 }
 
 /// The original server.
@@ -116,9 +137,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pinned_versions_name_a_client_of_each_package_root() {
+    fn the_pinned_versions_name_a_client_of_each_package_root_and_serializer() {
         let pins = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/versions.toml")).unwrap();
-        let roots: Vec<&str> = pins.seata.client.iter().map(|client| client.package.as_str()).collect();
-        assert_eq!(roots, ["io.seata", "org.apache.seata"]);
+        for serialization in [Serialization::Seata, Serialization::Protobuf] {
+            let clients = pins
+                .seata
+                .client
+                .iter()
+                .filter(|client| client.serialization == serialization);
+            let roots: Vec<&str> = clients.map(|client| client.package.as_str()).collect();
+            assert_eq!(roots, ["io.seata", "org.apache.seata"]);
+        }
     }
 }
