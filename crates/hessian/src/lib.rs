@@ -6,6 +6,7 @@
 //!   [`serde`]: plain types.
 //! - [`Document`] and [`Value`]: any message, with nodes that are shared or hold themselves.
 //! - [`Reader`] and [`Writer`]: the tokens, for code that builds no tree. Binaries and text are borrowed from the input.
+//! - [`Incoming`]: a message that is read while it arrives.
 //! - [`Limits`] and [`ClassNames`]: what a message may cost and which classes may come in.
 //! - [`HessianError`]: everything that can be wrong, each with a stable code.
 //!
@@ -20,6 +21,7 @@ mod class_names;
 mod dialect;
 mod document;
 mod error;
+mod incoming;
 pub mod java;
 mod java_buffer;
 mod limits;
@@ -39,6 +41,7 @@ pub mod java_types {}
 pub use class_names::{ClassNames, DENIED};
 pub use dialect::{Dialect, Library};
 pub use error::{HessianError, IndexKind, Limit};
+pub use incoming::Incoming;
 pub use limits::Limits;
 pub use reader::{DecodeOptions, Reader};
 pub use settle_hessian_derive::{HessianDecode, HessianEncode};

@@ -137,7 +137,7 @@ impl<'a> Reader<'a, '_> {
 
     /// SOFA's optional type: `t` and a counted name, or 0x75 and the index of a known one.
     pub(crate) fn sofa_type(&mut self) -> Result<Option<TypeId>, HessianError> {
-        match self.peek() {
+        match self.peek_inside()? {
             Some(b't') => {
                 self.at += 1;
                 let units = u32::from(self.u16()?);
@@ -183,7 +183,10 @@ impl<'a> Reader<'a, '_> {
         let two = |width: usize| match self.bytes.get(at + 1..at + 1 + width) {
             Some([low]) => Ok(u32::from(*low)),
             Some([high, low]) => Ok(u32::from(*high) << 8 | u32::from(*low)),
-            _ => Err(HessianError::Truncated { at, needed: width }),
+            _ => Err(HessianError::Truncated {
+                at,
+                needed: at + 1 + width - self.bytes.len(),
+            }),
         };
         let (units, from) = match self.codes[usize::from(byte)] {
             Code::StringDirect => (u32::from(byte), at + 1),

@@ -34,12 +34,12 @@ impl DecodeOptions {
 
 /// Enough to read the value again from its first byte.
 #[derive(Clone, Copy, Debug)]
-struct RefEntry {
+pub(crate) struct RefEntry {
     at: u32,
     types: u32,
     classes: u32,
     /// Whether its end was not reached yet.
-    is_open: bool,
+    pub(crate) is_open: bool,
 }
 
 /// A place to come back to.
@@ -62,7 +62,7 @@ pub struct Reader<'a, 'o> {
     pub(crate) codes: &'static [Code; 256],
     pub(crate) is_sofa: bool,
     pub(crate) options: &'o DecodeOptions,
-    depth: u32,
+    pub(crate) depth: u32,
     pub(crate) nodes: u64,
     /// `types_at` at the first byte of the token that is being read.
     pub(crate) types_before: u32,
@@ -71,18 +71,21 @@ pub struct Reader<'a, 'o> {
     /// Where the fields of classes stand in derived types, where that is not Java's order.
     pub(crate) places: Vec<Option<u16>>,
     /// Bytes that may still be reserved on the word of an announced length.
-    credit: usize,
-    refs: Vec<RefEntry>,
+    pub(crate) credit: usize,
+    /// Whether more bytes may follow; then it is noted what is closed and opened again, so that an attempt can be undone.
+    pub(crate) is_partial: bool,
+    pub(crate) turned: Vec<RefId>,
+    pub(crate) refs: Vec<RefEntry>,
     pub(crate) types: Vec<Name>,
     pub(crate) classes: Vec<ClassEntry>,
     /// How much of each table is behind `at`: less than there is while something is read again.
-    refs_at: u32,
+    pub(crate) refs_at: u32,
     pub(crate) types_at: u32,
     pub(crate) classes_at: u32,
 }
 
 /// Bytes reserved per byte of input before a list grows as it is filled, and what every input may have.
-const CREDIT_PER_BYTE: usize = 16;
+pub(crate) const CREDIT_PER_BYTE: usize = 16;
 const CREDIT_BASE: usize = 4096;
 
 impl<'a, 'o> Reader<'a, 'o> {
@@ -111,6 +114,8 @@ impl<'a, 'o> Reader<'a, 'o> {
             token_at: 0,
             places: Vec::new(),
             credit: bytes.len().saturating_mul(CREDIT_PER_BYTE).saturating_add(CREDIT_BASE),
+            is_partial: false,
+            turned: Vec::new(),
             refs: Vec::new(),
             types: Vec::new(),
             classes: Vec::new(),
@@ -209,7 +214,7 @@ impl<'a, 'o> Reader<'a, 'o> {
             Code::ListDirect => self.list(start, None, Some(i64::from(byte - 0x78)), false)?,
             Code::ListSofa => {
                 let name = self.sofa_type()?;
-                let len = match self.peek() {
+                let len = match self.peek_inside()? {
                     Some(0x6e) => {
                         self.at += 1;
                         Some(i64::from(self.byte()?))
@@ -432,7 +437,7 @@ impl<'a, 'o> Reader<'a, 'o> {
                 }
                 // An item has at least one byte.
                 let left = self.bytes.len() - self.at;
-                if len > left {
+                if len > left && !self.is_partial {
                     return Err(HessianError::Truncated {
                         at: start,
                         needed: len - left,
@@ -485,6 +490,9 @@ impl<'a, 'o> Reader<'a, 'o> {
         self.refs_at += 1;
         if let Some(entry) = self.refs.get_mut(reference.index()) {
             entry.is_open = true;
+            if self.is_partial {
+                self.turned.push(reference);
+            }
             return Ok(reference);
         }
         if reference.0 >= limits.references {
@@ -502,6 +510,9 @@ impl<'a, 'o> Reader<'a, 'o> {
     fn leave(&mut self, reference: RefId) {
         self.depth -= 1;
         self.refs[reference.index()].is_open = false;
+        if self.is_partial {
+            self.turned.push(reference);
+        }
     }
 
     fn string_of(&mut self, mut code: Code, mut byte: u8) -> Result<Text<'a>, HessianError> {
@@ -583,6 +594,14 @@ impl<'a, 'o> Reader<'a, 'o> {
 
     pub(crate) fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
+    }
+
+    /// The next byte, where something must follow, at least an end. It decides what is there, so it is waited for.
+    pub(crate) fn peek_inside(&self) -> Result<Option<u8>, HessianError> {
+        match self.peek() {
+            None if self.is_partial => Err(HessianError::Truncated { at: self.at, needed: 1 }),
+            byte => Ok(byte),
+        }
     }
 
     #[inline]

@@ -57,7 +57,8 @@ pub struct TypeId(pub(crate) u32);
 pub struct ListHead {
     pub reference: RefId,
     pub type_name: Option<TypeId>,
-    /// The announced number of items, if there was one. It is not more than the bytes that are left.
+    /// The announced number of items, if there was one. It is not more than the bytes that are left, unless the message
+    /// is read while it arrives.
     pub len: Option<usize>,
     pub(crate) left: usize,
     /// SOFA's `V` closes with an end even when the length is known.
