@@ -68,6 +68,19 @@ fn the_bytes_of_version_1_never_change() {
         recovering: Some(7),
     });
     assert_eq!(hex(&encode(&grant)), format!("{start}04020401010700000000000000"));
+    let ask = raft(Body::PreVote {
+        last_index: 6,
+        last_term: 3,
+        commit: (5, 2),
+        priority: 100,
+    });
+    assert_eq!(hex(&encode(&ask)), format!("{start}01020406036405 02").replace(' ', ""));
+    let refusal = raft(Body::PreVoteReply {
+        granted: false,
+        commit: (5, 2),
+        recovering: None,
+    });
+    assert_eq!(hex(&encode(&refusal)), format!("{start}02020400000502"));
     let propose = |expected_term| PeerMessage::Propose {
         group: GroupId(1),
         command: Bytes::from_static(b"c"),

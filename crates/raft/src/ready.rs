@@ -373,7 +373,11 @@ impl Raft {
         );
         self.log.applied = self.log.applied.max(index);
         if let Some(installed) = self.installing.take_if(|installing| installing.0 <= index) {
-            self.conf = Arc::new(installed.1);
+            match &mut self.forced {
+                // What an operator has forced since stays in force; the snapshot says what the log did.
+                Some(forced) => forced.by_log = installed.1,
+                None => self.conf = Arc::new(installed.1),
+            }
         }
         if self.role == Role::Leader {
             self.leave_joint_if_due();

@@ -87,7 +87,7 @@ pub enum StepError {
         newest: u64,
     },
     #[error(
-        "step group {group}: peer {from} asks for votes with a log of term {last_term} at {last_index} in term {term}"
+        "step group {group}: peer {from} asks for votes in term {term} with a log of term {last_term} at {last_index}, which cannot be"
     )]
     BadCandidate {
         group: GroupId,
@@ -146,8 +146,32 @@ impl Raft {
             });
         }
         if let Body::PreVote { commit, .. } | Body::PreVoteReply { commit, .. } = *body {
-            in_range(commit.0)?;
-            in_range(commit.1)?;
+            let (index, commit_term) = commit;
+            in_range(index)?;
+            // Nothing of a later term is committed, and an entry has a term.
+            if commit_term > term || (index == 0) != (commit_term == 0) {
+                return Err(StepError::BadNumber {
+                    group,
+                    from,
+                    number: commit_term,
+                });
+            }
+        }
+        if let Body::PreVote {
+            last_index,
+            last_term,
+            commit,
+            ..
+        } = *body
+            && (commit.0 > last_index || commit.1 > last_term)
+        {
+            return Err(StepError::BadCandidate {
+                group,
+                from,
+                term,
+                last_index,
+                last_term,
+            });
         }
         match *body {
             Body::PreVote {

@@ -5,7 +5,7 @@ mod cluster;
 use bytes::Bytes;
 use cluster::Cluster;
 use settle_base::GroupTime;
-use settle_raft::{ConfChange, ConfChangeKind, ConfState, LossWindow, PeerId, ProposeError, ResetError};
+use settle_raft::{ConfChange, ConfChangeKind, ConfState, LossWindow, PeerId, ProposeError, ResetError, SnapshotMeta};
 
 fn tick(cluster: &mut Cluster) {
     for id in cluster.ids() {
@@ -265,4 +265,21 @@ fn what_cannot_be_forced_is_refused_by_name() {
     };
     let refused = cluster.raft(4).propose_conf_change(reset, GroupTime::ZERO);
     assert!(matches!(refused, Err(ProposeError::ConfChange(_))));
+}
+
+#[test]
+fn a_machine_that_is_replaced_brings_no_earlier_members_back() {
+    let mut cluster = survivors();
+    let raft = cluster.raft(4);
+    let before = raft.conf().clone();
+    raft.reset_conf(of(&[4]), Bytes::new()).unwrap();
+    let meta = SnapshotMeta {
+        index: raft.applied(),
+        term: raft.term_at(raft.applied()).expect("it is in the log"),
+        time: GroupTime::ZERO,
+        conf: before.clone(),
+        ..SnapshotMeta::default()
+    };
+    raft.replace_machine(&meta);
+    assert_eq!((raft.conf(), raft.conf_by_log()), (&of(&[4]), &before));
 }

@@ -352,6 +352,25 @@ fn a_lie_is_an_error_that_changes_nothing() {
         from(
             2,
             9,
+            Body::PreVoteReply {
+                granted: false,
+                commit: (3, 10),
+                recovering: None,
+            },
+        ),
+        from(
+            2,
+            9,
+            Body::PreVote {
+                last_index: 2,
+                last_term: 2,
+                commit: (3, 2),
+                priority: 100,
+            },
+        ),
+        from(
+            2,
+            9,
             Body::Vote {
                 last_index: 4,
                 last_term: 9,

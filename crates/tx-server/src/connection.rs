@@ -269,7 +269,7 @@ impl Connection<'_> {
                     kinds.push((id, kind));
                     bodies.push(body);
                 }
-                let keys = self.pending.merged(frame, &kinds);
+                let keys = self.pending.merged(frame, &kinds, &mut self.out)?;
                 for ((key, body), (_, kind)) in keys.into_iter().zip(bodies).zip(kinds) {
                     self.ask(key, kind, body).await?;
                 }

@@ -49,8 +49,20 @@ impl Pending {
         })
     }
 
-    /// Notes the requests of a merged `frame` and returns their keys in order.
-    pub(crate) fn merged(&mut self, frame: Frame, items: &[(Option<i32>, RequestKind)]) -> Vec<u64> {
+    /// Notes the requests of a merged `frame` and returns their keys in order. One without requests is answered at once.
+    ///
+    /// # Errors
+    /// When that answer cannot be put into a frame.
+    pub(crate) fn merged(
+        &mut self,
+        frame: Frame,
+        items: &[(Option<i32>, RequestKind)],
+        out: &mut BytesMut,
+    ) -> Result<Vec<u64>, WireError> {
+        if items.is_empty() {
+            frame::encode(&frame.response(Message::MergeResult(Vec::new())), out)?;
+            return Ok(Vec::new());
+        }
         let merged = self.take_key();
         self.merged.insert(
             merged,
@@ -63,16 +75,13 @@ impl Pending {
             },
         );
         let place = |item| Place::Merged { merged, item };
-        items
-            .iter()
-            .enumerate()
-            .map(|(i, (_, kind))| {
-                self.insert(Slot {
-                    kind: *kind,
-                    place: place(i),
-                })
+        let keys = items.iter().enumerate().map(|(i, (_, kind))| {
+            self.insert(Slot {
+                kind: *kind,
+                place: place(i),
             })
-            .collect()
+        });
+        Ok(keys.collect())
     }
 
     pub(crate) fn kind(&self, key: u64) -> Option<RequestKind> {
@@ -193,13 +202,21 @@ mod tests {
     }
 
     #[test]
+    fn a_merged_frame_without_requests_is_answered_and_forgotten() {
+        let (mut pending, mut out) = (Pending::default(), BytesMut::new());
+        let keys = pending.merged(frame_of(9), &[], &mut out).expect("encodes");
+        assert_eq!((keys, pending.merged.len()), (vec![], 0));
+        assert_eq!(written(&mut out), vec![(9, Message::MergeResult(vec![]))]);
+    }
+
+    #[test]
     fn a_merged_frame_is_answered_once_in_request_order_whatever_the_order_of_answers() {
         let (mut pending, mut out) = (Pending::default(), BytesMut::new());
         let kinds = [
             (Some(7), RequestKind::BranchReport),
             (Some(8), RequestKind::GlobalStatus),
         ];
-        let keys = pending.merged(frame_of(9), &kinds);
+        let keys = pending.merged(frame_of(9), &kinds, &mut out).expect("encodes");
         let status = RequestKind::GlobalStatus.refused("TX", 0, Dialect::From2);
         pending.answer(keys[1], status.clone(), &mut out).expect("encodes");
         assert!(out.is_empty());
@@ -216,7 +233,7 @@ mod tests {
     fn a_dropped_request_does_not_take_the_others_of_its_frame_with_it() {
         let (mut pending, mut out) = (Pending::default(), BytesMut::new());
         let kinds = [7, 8, 10].map(|id| (Some(id), RequestKind::BranchReport));
-        let keys = pending.merged(frame_of(9), &kinds);
+        let keys = pending.merged(frame_of(9), &kinds, &mut out).expect("encodes");
         pending.answer(keys[0], reported(), &mut out).expect("encodes");
         pending.dropped(keys[1], &mut out).expect("encodes");
         assert_eq!(written(&mut out), vec![(7, reported())]);

@@ -334,6 +334,10 @@ async fn figures(node: &NodeHandle<Door>, registry: &Registry) -> anyhow::Result
         ),
         ("bench_term", group.map_or(0, |group| group.role.term)),
         ("bench_applied", group.map_or(0, |group| group.raft.applied)),
+        (
+            "bench_recovering",
+            group.map_or(0, |group| u64::from(group.raft.recovering)),
+        ),
         ("bench_peers", status.peers.len() as u64),
     ];
     for (name, value) in values {
