@@ -148,6 +148,7 @@ impl<M: StateMachine> Group<M> {
     pub(crate) fn view(&self, now: Mono) -> Option<GroupView<'_, M>> {
         Some(GroupView {
             machine: self.machine.as_ref()?,
+            peer: self.raft.id(),
             role: self.role,
             time: self.time(now),
             log: self,

@@ -39,9 +39,18 @@
 //!    behind the commit instead. That is the same state, and the commit is not applied to it again.
 //! 3. *Rollback*, in the source's log, is proposed once the target has been seen at a later epoch without the source: then
 //!    the commit can never take effect. Since the target's log alone decides, no quorum has to agree on it (TiKV's has).
-//! 4. *Finish*, in the target's log, follows when each of its replicas reports a durable snapshot behind the commit. Until
-//!    then a restart would need the source again; from then on nobody does, and `Destroy` ends it on each node. The
-//!    tombstone is in the log, and stays.
+//! 4. *Finish*, in the target's log, follows when each of its present members reports a durable snapshot behind the
+//!    commit; a report is a replica's, not its node's, which may have lost its directory since. Until then a restart would
+//!    need the source again; from then on nobody does, and `Destroy` ends it on each node. The tombstone is in the log, and
+//!    stays.
+//!
+//! # Machines that pause
+//! Between an entry that a machine may pause before and the end of that wait on all members, a machine refuses, at apply,
+//! every entry that rests on a hold: no split from commit to finish. For `TakeState` passes over what is between, on a
+//! replica whose log has counted for it: that replica neither applies it nor holds anything for it. Were a split there,
+//! the child's beginning could be on the disk of the one that gave its state, alone, although a quorum's logs had it; and
+//! a giver that waited for the child instead could wait for the very replicas that wait for it. A prepare is refused there
+//! as well.
 //!
 //! Everything but the first step of each is found in the machines' state at every tick anew, never remembered: so there
 //! is nothing that a crash could forget.

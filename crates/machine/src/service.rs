@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use settle_base::{GroupId, GroupTime, Index, Mono, NodeId, Term};
+use settle_base::{GroupId, GroupTime, Index, Mono, NodeId, PeerId, Term};
 
 use crate::{ApplyError, CreateOutcome, GroupLog, HandedEntries, NewGroup, StateMachine};
 
@@ -100,6 +100,8 @@ pub struct GroupRole {
 /// A service's view of one local replica.
 pub struct GroupView<'a, M> {
     pub machine: &'a M,
+    /// Who this replica is among the [`Members`](crate::Members): another one after its node has lost its directory.
+    pub peer: PeerId,
     pub role: GroupRole,
     /// The group's time now (on a leader it advances; elsewhere it is the last applied entry's).
     pub time: GroupTime,

@@ -192,7 +192,10 @@ impl RangeMap {
     fn split(&mut self, entry: EntryMeta, epoch: Epoch, at: u32, child: GroupId) -> Effect {
         let is_new = child != self.group && !self.children.contains_key(&child) && !self.absorbed.contains_key(&child);
         let is_inside = self.start < at && at < self.end;
-        if epoch != self.epoch || self.state != State::Serving || self.members.is_joint || !is_new || !is_inside {
+        // A replica that waits for a source may yet go on from another's state, of behind this entry: then it holds
+        // nothing for the child.
+        let is_settled = !self.members.is_joint && self.has_finished_merges();
+        if epoch != self.epoch || self.state != State::Serving || !is_settled || !is_new || !is_inside {
             return Effect::Outdated;
         }
         self.epoch.version += 1;
@@ -216,6 +219,11 @@ impl RangeMap {
         }
     }
 
+    /// No replica waits for a source any more.
+    fn has_finished_merges(&self) -> bool {
+        self.absorbed.values().all(|absorbed| absorbed.is_finished)
+    }
+
     fn clone_head(&self) -> RangeMap {
         RangeMap {
             cells: BTreeMap::new(),
@@ -228,9 +236,7 @@ impl RangeMap {
     }
 
     fn prepare(&mut self, prepared: Index, epoch: Epoch, target: GroupId, target_epoch: Epoch, min: Index) -> Effect {
-        let is_settled = !self.members.is_joint
-            && self.members.learners.is_empty()
-            && self.absorbed.values().all(|absorbed| absorbed.is_finished);
+        let is_settled = !self.members.is_joint && self.members.learners.is_empty() && self.has_finished_merges();
         if epoch != self.epoch || self.state != State::Serving || !is_settled || self.group == WHOLE || min > prepared {
             return Effect::Outdated;
         }
@@ -499,5 +505,80 @@ impl StateMachine for RangeMap {
 
     fn state_hash(&self) -> u64 {
         fingerprint(&self.image())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: GroupId = GroupId(2);
+
+    fn at(index: Index) -> EntryMeta {
+        EntryMeta {
+            index,
+            term: 1,
+            time: GroupTime(0),
+            version: 1,
+        }
+    }
+
+    fn apply(machine: &mut RangeMap, index: Index, command: &Command) -> Effect {
+        let mut effects = Vec::new();
+        let applied = machine.apply(at(index), &command.encode(), &mut effects);
+        applied.expect("it is a command");
+        effects.pop().expect("each command has an effect")
+    }
+
+    fn split(machine: &mut RangeMap, index: Index, at: u32, child: u64) -> Effect {
+        let (epoch, child) = (machine.epoch, GroupId(child));
+        apply(machine, index, &Command::Split { epoch, at, child })
+    }
+
+    /// A range that has absorbed its child again.
+    fn merged() -> RangeMap {
+        let mut target = RangeMap::new(WHOLE);
+        let Effect::Split { state, .. } = split(&mut target, 1, 100, SOURCE.0) else {
+            panic!("all keys can be split");
+        };
+        let mut source = RangeMap::new(SOURCE);
+        source.load_chunk(state).expect("an image");
+        source.finish_load().expect("an image");
+        let prepare = Command::Prepare {
+            epoch: source.epoch,
+            target: WHOLE,
+            target_epoch: target.epoch,
+            min_index: 6,
+        };
+        let prepared = 7;
+        let effect = apply(&mut source, prepared, &prepare);
+        assert!(matches!(effect, Effect::Prepared { .. }), "{effect:?}");
+        let commit = Command::Commit(Box::new(Commit {
+            epoch: target.epoch,
+            source: SOURCE,
+            start: source.start,
+            end: source.end,
+            prepared,
+            prev_index: prepared,
+            prev_term: 1,
+            entries: Vec::new(),
+        }));
+        let mut effects = Vec::new();
+        let given = target.apply_given(at(2), &commit.encode(), source.inheritance(), &mut effects);
+        given.expect("what it needs");
+        target
+    }
+
+    /// A replica that waits for the source may take the state of another instead, and gets past the split without its
+    /// part: then that part could be on one disk alone.
+    #[test]
+    fn a_range_is_not_split_while_a_replica_may_wait_for_what_it_absorbed() {
+        let mut machine = merged();
+        let before = machine.clone();
+        assert_eq!(split(&mut machine, 3, 50, 3), Effect::Outdated);
+        assert_eq!(machine, before);
+        apply(&mut machine, 4, &Command::Finish { source: SOURCE });
+        let effect = split(&mut machine, 5, 50, 3);
+        assert!(matches!(effect, Effect::Split { .. }), "{effect:?}");
     }
 }

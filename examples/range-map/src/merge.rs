@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use settle_base::{GroupId, NodeId};
+use settle_base::{GroupId, PeerId};
 use settle_machine::{Action, Birth, CreateOutcome, HandedEntries, NewGroup};
 
 use crate::{
@@ -325,9 +325,8 @@ impl RangeService {
     /// A source goes once every replica of its target holds the merged state in a durable snapshot.
     fn end_merges(&mut self, target: GroupId, context: Hands<'_, '_>) {
         let t = context.group(target).expect("it was just seen");
-        let (role, snapshot) = (t.role, t.log.marks().snapshot);
-        let members = t.machine.members.voters.len() + t.machine.members.learners.len();
-        let is_joint = t.machine.members.is_joint;
+        let (role, snapshot, us) = (t.role, t.log.marks().snapshot, t.peer);
+        let members = &t.machine.members;
         for (&source, absorbed) in &t.machine.absorbed {
             if absorbed.is_finished {
                 if !self.gone.contains(&source) && self.may_act(source, &context) {
@@ -346,8 +345,9 @@ impl RangeService {
             match role.leader {
                 Some(leader) if leader == me => {
                     let holders = self.reports.entry((target, source)).or_default();
-                    holders.insert(me);
-                    let is_everywhere = !is_joint && holders.len() >= members;
+                    holders.insert(us);
+                    let mut present = members.voters.iter().chain(&members.learners);
+                    let is_everywhere = !members.is_joint && present.all(|peer| holders.contains(peer));
                     if role.is_ready_leader && is_everywhere && self.may_act(source, &context) {
                         let command = Command::Finish { source }.encode();
                         context.act(Action::Propose {
@@ -358,7 +358,7 @@ impl RangeService {
                     }
                 }
                 Some(to) if self.may_act(source, &context) => {
-                    let body = report(target, source);
+                    let body = report(target, source, us);
                     context.act(Action::Peer { to, body });
                 }
                 _ => {}
@@ -366,17 +366,109 @@ impl RangeService {
         }
     }
 
-    pub(crate) fn on_report(&mut self, from: NodeId, body: Bytes) {
+    pub(crate) fn on_report(&mut self, body: Bytes) {
         let mut reader = Reader(body);
-        if let (Some(target), Some(source)) = (reader.group(), reader.group()) {
-            self.reports.entry((target, source)).or_default().insert(from);
+        if let (Some(target), Some(source), Some(peer)) = (reader.group(), reader.group(), reader.u64()) {
+            self.reports.entry((target, source)).or_default().insert(PeerId(peer));
         }
     }
 }
 
-fn report(target: GroupId, source: GroupId) -> Bytes {
-    let mut out = BytesMut::with_capacity(16);
+/// `peer` holds durably what `target` was after it absorbed `source`.
+fn report(target: GroupId, source: GroupId, peer: PeerId) -> Bytes {
+    let mut out = BytesMut::with_capacity(24);
     out.put_u64_le(target.0);
     out.put_u64_le(source.0);
+    out.put_u64_le(peer.0);
     out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use settle_base::{Index, Mono, NodeId, Term};
+    use settle_machine::{Context, Event, GroupLog, GroupRole, GroupView, LogEntry, LogMarks, Service};
+
+    use super::*;
+    use crate::machine::{Absorbed, RangeMap};
+
+    const SOURCE: GroupId = GroupId(2);
+    const US: NodeId = NodeId(1);
+
+    /// All of it is in a durable snapshot.
+    struct Snapshotted;
+
+    impl GroupLog for Snapshotted {
+        fn marks(&self) -> LogMarks {
+            LogMarks {
+                snapshot: 100,
+                ..LogMarks::default()
+            }
+        }
+
+        fn entries(&self, _: Index, _: Index) -> Option<(Term, Vec<LogEntry>)> {
+            None
+        }
+    }
+
+    fn step(
+        service: &mut RangeService,
+        target: &RangeMap,
+        at_ms: u64,
+        event: Event<'_, Effect, crate::Request>,
+    ) -> bool {
+        let role = GroupRole {
+            leader: Some(US),
+            term: 3,
+            is_ready_leader: true,
+        };
+        let group = |group| {
+            (group == WHOLE).then_some(GroupView {
+                machine: target,
+                peer: target.members.voters[0],
+                role,
+                time: settle_base::GroupTime(0),
+                log: &Snapshotted,
+            })
+        };
+        let mut actions = Vec::new();
+        let mut context = Context {
+            now: Mono::from_millis(at_ms),
+            node: US,
+            group: &group,
+            actions: &mut actions,
+        };
+        service.step(event, &mut context);
+        let finish = Command::Finish { source: SOURCE }.encode();
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Propose { command, .. } if *command == finish))
+    }
+
+    #[test]
+    fn a_merge_is_finished_when_every_present_member_holds_it_whoever_else_did() {
+        let mut target = RangeMap::new(WHOLE);
+        let absorbed = Absorbed {
+            prepared: 8,
+            at: 9,
+            is_finished: false,
+        };
+        target.absorbed.insert(SOURCE, absorbed);
+        target.members.voters = vec![PeerId(11), PeerId(12), PeerId(13)];
+        let mut service = RangeService::new(1, 0);
+        let told_by = |node, peer| Event::Peer {
+            from: NodeId(node),
+            body: report(WHOLE, SOURCE, PeerId(peer)),
+        };
+        step(&mut service, &target, 1000, told_by(2, 12));
+        assert!(!step(&mut service, &target, 1000, Event::Tick), "one is missing");
+        step(&mut service, &target, 2000, told_by(3, 13));
+        // Node 3 has lost its directory since, and is brought up to date again; a fourth comes.
+        target.members.voters = vec![PeerId(11), PeerId(12), PeerId(23)];
+        assert!(!step(&mut service, &target, 2000, Event::Tick), "who holds it is gone");
+        target.members.learners = vec![PeerId(14)];
+        step(&mut service, &target, 3000, told_by(3, 23));
+        assert!(!step(&mut service, &target, 3000, Event::Tick), "a learner is a member");
+        step(&mut service, &target, 4000, told_by(4, 14));
+        assert!(step(&mut service, &target, 4000, Event::Tick), "all hold it");
+    }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use settle_base::{GroupId, Index, Mono, NodeId, Prng};
+use settle_base::{GroupId, Index, Mono, PeerId, Prng};
 use settle_machine::{Action, Context, Event, GroupView, Service};
 
 use crate::{
@@ -27,7 +27,8 @@ pub enum Request {
         number: u64,
         key: u32,
     },
-    /// Split the range of `at` there. `child` was never used before. Only its leader's node does it.
+    /// Split the range of `at` there. `child` was never used before. Only its leader's node does it, and not before the
+    /// range's earlier merges are finished: ask again.
     Split {
         at: u32,
         child: GroupId,
@@ -88,8 +89,9 @@ pub struct RangeService {
     pub(crate) prepared: BTreeMap<GroupId, Index>,
     /// Targets that wait for their source.
     pub(crate) paused: BTreeMap<GroupId, Waiting>,
-    /// Nodes that hold a merge durably, by target and source.
-    pub(crate) reports: BTreeMap<(GroupId, GroupId), BTreeSet<NodeId>>,
+    /// Replicas that hold a merge durably, by target and source; perhaps no members any more. Not by node: what a node
+    /// held before it lost its directory, its next replica does not hold.
+    pub(crate) reports: BTreeMap<(GroupId, GroupId), BTreeSet<PeerId>>,
     /// When something was last proposed about a group.
     pub(crate) acted: BTreeMap<GroupId, Mono>,
     pub counters: Counters,
@@ -310,7 +312,7 @@ impl Service for RangeService {
                 self.paused.insert(group, Waiting { index, needs, since });
                 self.try_resume(context);
             }
-            Event::Peer { from, body } => self.on_report(from, body),
+            Event::Peer { body, .. } => self.on_report(body),
             Event::Tick => {
                 let now = context.now;
                 self.puts.retain(|_, put| now.since(put.since) < HOLD);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use settle_base::{GroupId, GroupTime, Mono, NodeId, Prng, Term};
+use settle_base::{GroupId, GroupTime, Mono, NodeId, PeerId, Prng, Term};
 use settle_machine::{
     Action, Context, EntryMeta, Event, GroupLog, GroupRole, GroupView, LogEntry, LogMarks, Service, StateMachine,
 };
@@ -460,6 +460,7 @@ impl Net {
         let group = |id| {
             (id == GROUP).then_some(GroupView {
                 machine,
+                peer: PeerId(n as u64 + 1),
                 role,
                 time,
                 log: &NoLog,
