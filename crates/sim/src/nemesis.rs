@@ -51,7 +51,7 @@ impl<W: Workload> World<W> {
         if self.may_slip && self.prng.percent(4) {
             return self.slip(node);
         }
-        if self.moves_groups && self.prng.percent(25) {
+        if self.moves_groups && self.prng.percent(50) {
             return self.begin_move();
         }
         match self.prng.below(126) {
