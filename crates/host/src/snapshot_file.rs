@@ -1,10 +1,13 @@
 //! Snapshot files: a header frame, data frames, a footer frame, each with its own checksum, and in the footer one over
 //! all data. Written under a temporary name and renamed once synced, so a file under its final name is whole.
 
+use std::collections::VecDeque;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use settle_base::{GroupId, Index};
 use settle_raft::SnapshotMeta;
 use settle_storage::{Disk, DiskError, DiskRead, FileName, Op, Token};
+use settle_wal::Lsn;
 
 use crate::{
     SnapshotFileError, raft_codec,
@@ -104,14 +107,18 @@ pub(crate) enum Written {
 }
 
 impl Writer {
+    /// `obsolete`: files that are to be removed. The file of this one's name is not one of them any more: it will be replaced,
+    /// and a removal that is still due would take what replaced it.
     pub(crate) fn create(
         disk: &mut impl Disk,
         tokens: &mut Tokens,
+        obsolete: &mut VecDeque<(Lsn, FileName)>,
         group: GroupId,
         meta: &SnapshotMeta,
         temporary: &str,
         target: FileName,
     ) -> Writer {
+        obsolete.retain(|(_, file)| *file != target);
         let mut writer = Writer {
             temporary: FileName::new(temporary).expect("a valid name"),
             target,

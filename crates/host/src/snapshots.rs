@@ -73,9 +73,8 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let meta = group.snapshot_meta();
         let temporary = format!("snap-{:x}-taking.tmp", id.0);
         let target = file_name(id, meta.index, "");
-        // It is this one's name again.
-        self.obsolete.retain(|(_, file)| *file != target);
-        let writer = Writer::create(&mut self.disk, &mut self.tokens, id, &meta, &temporary, target);
+        let (disk, tokens, obsolete) = (&mut self.disk, &mut self.tokens, &mut self.obsolete);
+        let writer = Writer::create(disk, tokens, obsolete, id, &meta, &temporary, target);
         group.taking = Some(Box::new(Taking {
             chunks: Cut::new(machine.begin_snapshot(), self.config.snapshot_chunk_bytes),
             meta,

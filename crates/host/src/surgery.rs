@@ -287,11 +287,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let Some(creating) = self.theatre.creating.get_mut(&id) else {
             return;
         };
-        // They are this one's names again.
         let (target, name) = (unborn_file(id), birth_file(id, creating.meta.index));
-        self.obsolete.retain(|(_, file)| *file != target && *file != name);
+        // It will be this one's name again.
+        self.obsolete.retain(|(_, file)| *file != name);
         let temporary = format!("snap-{:x}-creating.tmp", id.0);
-        let writer = Writer::create(&mut self.disk, &mut self.tokens, id, &creating.meta, &temporary, target);
+        let (disk, tokens, obsolete) = (&mut self.disk, &mut self.tokens, &mut self.obsolete);
+        let writer = Writer::create(disk, tokens, obsolete, id, &creating.meta, &temporary, target);
         let chunks = Box::new(creating.chunks.clone().into_iter());
         creating.step = Step::Writing(Writing {
             chunks: Cut::new(chunks, self.config.snapshot_chunk_bytes),

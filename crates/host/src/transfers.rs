@@ -387,9 +387,11 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
         let cluster = self.identity.cluster.expect("a group exists only in a cluster");
         let temporary = format!("snap-{:x}-receiving.tmp", id.0);
-        // A name of its own: it can never be the file of a snapshot that this replica took at the same index.
+        // Never the name of a snapshot that this replica took at the same index. But the same transfer may have come here
+        // before, and have been whole when its receiver was killed.
         let target = file_name(id, meta.index, &format!("-{stream:x}"));
-        let writer = Writer::create(&mut self.disk, &mut self.tokens, id, meta, &temporary, target);
+        let (disk, tokens, obsolete) = (&mut self.disk, &mut self.tokens, &mut self.obsolete);
+        let writer = Writer::create(disk, tokens, obsolete, id, meta, &temporary, target);
         let mut machine = (self.make_machine)(id, cluster);
         if mutant!("load_without_clearing")
             && let Some(held) = &mut group.machine

@@ -5,6 +5,8 @@ mod harness;
 use harness::{Cluster, GROUP, TICK_MS};
 use settle_base::NodeId;
 use settle_host::{ChunkContent, HostEvent, HostNote, OperatorRequest, PeerMessage};
+use settle_raft::{Body, Message};
+use settle_storage::{DiskRead, FileName, Op};
 
 /// A cluster in which `behind` lacks so much that only a snapshot helps it, cut off.
 fn with_one_behind(lines: usize) -> (Cluster, u32, u32) {
@@ -57,6 +59,58 @@ fn a_transfer_goes_on_after_each_broken_connection_from_where_it_was() {
     let again = 8 * (breaks + 2);
     assert!(seen <= whole + again, "{seen} chunks sent for {whole}, {breaks} breaks");
     cluster.until("all lines", |c| c.lines(behind) == c.lines(leader));
+}
+
+#[test]
+fn a_snapshot_that_comes_again_under_the_name_of_one_left_behind_stays() {
+    let (mut cluster, leader, behind) = with_one_behind(20);
+    cluster.connect_undelivered(leader, behind);
+    let starts = |c: &Cluster| -> Vec<(u64, u64)> {
+        let started = c.sent.iter().filter_map(|(_, to, message)| match message {
+            PeerMessage::SnapshotChunk(chunk) if *to == behind => Some(chunk),
+            _ => None,
+        });
+        let started = started.filter_map(|chunk| match &chunk.content {
+            ChunkContent::Start(message) => Some((chunk.stream, message)),
+            _ => None,
+        });
+        let of = |(stream, message): (u64, &Box<Message>)| match &message.body {
+            Body::Snapshot { meta } => (stream, meta.index),
+            other => panic!("{other:?} starts no transfer"),
+        };
+        started.map(of).collect()
+    };
+    cluster.step_until("the first chunk", |c| !starts(c).is_empty());
+    let (stream, index) = starts(&cluster)[0];
+    // All of it had arrived and had its name, but was not in the log yet, when the receiver was killed.
+    cluster.stop(behind);
+    let file = FileName::new(&format!("snap-{:x}-{index:x}-{stream:x}", GROUP.0)).expect("a name");
+    let mut disk = cluster.disks[&behind].clone();
+    disk.run(Op::Create {
+        file: file.clone(),
+        reserve: 0,
+    })
+    .expect("there is room");
+    cluster.start(behind).expect("a file that no log names harms nobody");
+    cluster.connect(leader, behind);
+    cluster.until("the snapshot", |c| is_installed(c, behind));
+    assert_eq!(
+        starts(&cluster).last(),
+        Some(&(stream, index)),
+        "it was the same transfer"
+    );
+    for _ in 0..3 {
+        cluster.propose(leader, "later");
+        cluster.ticks(5);
+    }
+    let files = disk.list().expect("it reads");
+    assert!(
+        files.iter().any(|(name, _)| *name == file),
+        "it was removed as left behind"
+    );
+    cluster.stop(behind);
+    cluster.start(behind).expect("nothing is lost");
+    assert!(cluster.hosts[&behind].recovering_groups().is_empty());
 }
 
 #[test]
