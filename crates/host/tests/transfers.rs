@@ -5,7 +5,7 @@ mod harness;
 use harness::{Cluster, GROUP, TICK_MS};
 use settle_base::NodeId;
 use settle_host::{ChunkContent, HostEvent, HostNote, OperatorRequest, PeerMessage};
-use settle_raft::{Body, Message};
+use settle_raft::Body;
 use settle_storage::{DiskRead, FileName, Op};
 
 /// A cluster in which `behind` lacks so much that only a snapshot helps it, cut off.
@@ -71,10 +71,10 @@ fn a_snapshot_that_comes_again_under_the_name_of_one_left_behind_stays() {
             _ => None,
         });
         let started = started.filter_map(|chunk| match &chunk.content {
-            ChunkContent::Start(message) => Some((chunk.stream, message)),
+            ChunkContent::Start(message) => Some((chunk.stream, &message.body)),
             _ => None,
         });
-        let of = |(stream, message): (u64, &Box<Message>)| match &message.body {
+        let of = |(stream, body): (u64, &Body)| match body {
             Body::Snapshot { meta } => (stream, meta.index),
             other => panic!("{other:?} starts no transfer"),
         };

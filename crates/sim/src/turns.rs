@@ -295,7 +295,8 @@ impl<W: Workload> World<W> {
                 self.coverage.members_replaced += 1;
             }
         }
-        if n.is_impaired && n.is_voter && !is_recovering {
+        // That it is whole again is in its log, too: a start before that recovers once more.
+        if n.is_impaired && n.is_voter && !is_recovering && host.is_written() {
             n.is_impaired = false;
             n.is_damaged = false;
             self.operator_replaces.retain(|other| *other != node);
