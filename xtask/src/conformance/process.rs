@@ -152,7 +152,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let args = ["-c".to_owned(), "echo last words; exit 3".to_owned()];
         let mut child = Leashed::spawn("child", Path::new("sh"), &args, dir.path(), dir.path().join("log")).unwrap();
+        // To wait for it closes what it reads, which is the leash: the child would be killed, perhaps before it says anything.
+        let leash = child.shell.stdin.take();
         child.shell.wait().unwrap();
+        drop(leash);
         let error = child.check_alive().unwrap_err().to_string();
         assert!(error.contains("last words"), "{error}");
     }
