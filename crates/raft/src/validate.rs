@@ -157,22 +157,6 @@ impl Raft {
                 });
             }
         }
-        if let Body::PreVote {
-            last_index,
-            last_term,
-            commit,
-            ..
-        } = *body
-            && (commit.0 > last_index || commit.1 > last_term)
-        {
-            return Err(StepError::BadCandidate {
-                group,
-                from,
-                term,
-                last_index,
-                last_term,
-            });
-        }
         match *body {
             Body::PreVote {
                 last_index, last_term, ..
@@ -181,8 +165,10 @@ impl Raft {
                 last_index, last_term, ..
             } => {
                 in_range(last_index)?;
-                // Nobody can hold an entry of a term before it is won.
-                if last_term >= term || (last_index == 0) != (last_term == 0) {
+                // Nobody can hold an entry of a term before it is won, nor have committed what is not in his log.
+                let commits_more =
+                    matches!(*body, Body::PreVote { commit, .. } if commit.0 > last_index || commit.1 > last_term);
+                if last_term >= term || (last_index == 0) != (last_term == 0) || commits_more {
                     return Err(StepError::BadCandidate {
                         group,
                         from,
