@@ -19,6 +19,8 @@ pub enum Layer {
     Runtime,
     /// L5: a front door or a feature.
     Service,
+    /// What an application links: bytes and sockets of one upstream wire, nothing of the server.
+    Client,
     /// L6: the executable.
     Binary,
     /// A program that shows what the layers below are for; tests itself in the simulator.
@@ -56,6 +58,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("crates/net", Layer::Runtime),
     ("crates/telemetry", Layer::Runtime),
     ("crates/tx-server", Layer::Service),
+    ("crates/sdk", Layer::Client),
     ("crates/settle", Layer::Binary),
     ("crates/sim", Layer::TestOnly),
     ("crates/testkit", Layer::TestOnly),
@@ -89,8 +92,12 @@ pub fn layer_of(folder: &str) -> Option<Layer> {
 
 /// Why `user` may not depend on `used` in this `kind`, or `Ok`. Both are folders with their layers.
 pub fn may_use(user: (&str, Layer), used: (&str, Layer), kind: DependencyKind) -> Result<(), String> {
-    use Layer::{Base, Binary, Codec, Core, Disk, Example, Runtime, Seam, Service, TestOnly, Tool};
+    use Layer::{Base, Binary, Client, Codec, Core, Disk, Example, Runtime, Seam, Service, TestOnly, Tool};
     let ((user_folder, user_layer), (used_folder, used_layer)) = (user, used);
+    // A crate's tests may ask for its own features.
+    if user_folder == used_folder && kind == DependencyKind::Development {
+        return Ok(());
+    }
     if SIDEWAYS.contains(&(user_folder, used_folder)) || (user_layer == Tool && used_layer != Tool) {
         return Ok(());
     }
@@ -102,6 +109,7 @@ pub fn may_use(user: (&str, Layer), used: (&str, Layer), kind: DependencyKind) -
         Codec | Seam => used_layer == Base,
         Core => matches!(used_layer, Base | Seam),
         Disk => matches!(used_layer, Base | Seam),
+        Client => matches!(used_layer, Base | Codec),
         Runtime | Service | Binary => used_layer < user_layer,
         Example => used_layer < Binary || used_folder == "crates/sim" && kind == DependencyKind::Development,
         TestOnly => {

@@ -1,0 +1,71 @@
+//! The fence for asynchronous databases: the same rules, awaited.
+//!
+//! With `sqlx` the store is the connection under an open transaction: `nonblocking::commit(&mut *tx, call.into()).await`.
+
+use super::{FenceError, FenceKey, FenceStatus, Pass, rules, rules::Step};
+
+/// As [`FenceStore`](super::FenceStore).
+pub trait FenceStore: Send {
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The row's status, locked until the transaction ends.
+    fn load(&mut self, key: FenceKey<'_>) -> impl Future<Output = Result<Option<FenceStatus>, Self::Error>> + Send;
+
+    /// Writes a new row; false, and nothing written, when there is one.
+    fn insert(
+        &mut self,
+        key: FenceKey<'_>,
+        status: FenceStatus,
+    ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+
+    /// Changes the status; false, and nothing changed, when it is not `from`.
+    fn change(
+        &mut self,
+        key: FenceKey<'_>,
+        from: FenceStatus,
+        to: FenceStatus,
+    ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+}
+
+/// As [`prepare`](super::prepare).
+///
+/// # Errors
+/// Those of [`prepare`](super::prepare).
+pub async fn prepare<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<(), FenceError<S::Error>> {
+    if store.insert(key, FenceStatus::Tried).await? {
+        return Ok(());
+    }
+    Err(rules::prepare_met(store.load(key).await?).error(key))
+}
+
+/// As [`commit`](super::commit).
+///
+/// # Errors
+/// Those of [`commit`](super::commit).
+pub async fn commit<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Pass, FenceError<S::Error>> {
+    let step = rules::commit(store.load(key).await?);
+    follow(store, key, step).await
+}
+
+/// As [`rollback`](super::rollback).
+///
+/// # Errors
+/// Those of [`rollback`](super::rollback).
+pub async fn rollback<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Pass, FenceError<S::Error>> {
+    let step = rules::rollback(store.load(key).await?);
+    follow(store, key, step).await
+}
+
+async fn follow<S: FenceStore>(store: &mut S, key: FenceKey<'_>, step: Step) -> Result<Pass, FenceError<S::Error>> {
+    let (was_written, pass) = match step {
+        Step::Nothing => (true, Pass::Nothing),
+        Step::Suspend => (store.insert(key, FenceStatus::Suspended).await?, Pass::Nothing),
+        Step::Move { to } => (store.change(key, FenceStatus::Tried, to).await?, Pass::Do),
+        Step::Refuse(refusal) => return Err(refusal.error(key)),
+    };
+    if was_written {
+        Ok(pass)
+    } else {
+        Err(rules::Refusal::Raced.error(key))
+    }
+}

@@ -1,0 +1,134 @@
+//! The resource manager: registers branches, and lets the coordinator call for their second phase.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use settle_seata_wire::{BranchRegister, BranchType, Message};
+
+use crate::{
+    Error, Options, TccResource,
+    connection::{PhaseTwo, Role},
+    coordinators::{Coordinators, Health, Repeat, Request, Said},
+    current,
+    dispatch::Dispatch,
+    error::Act,
+    tcc::ApplicationData,
+    tm::{refused, unexpected},
+};
+
+/// Serves resources: registered at every coordinator, and again whenever one comes back. Cheap to clone; with the last
+/// clone the connections are closed, calls that run are stopped, and the coordinator will call again elsewhere or later.
+#[derive(Clone)]
+pub struct Rm {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    coordinators: Coordinators,
+    dispatch: Arc<Dispatch>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.dispatch.stop();
+    }
+}
+
+impl Rm {
+    /// Connects to every coordinator, and waits until one of them has registered the resources.
+    ///
+    /// # Errors
+    /// [`Error::Options`], also for a name with a comma or one that comes twice; [`Error::Unreachable`] after
+    /// `connect_within`.
+    pub async fn connect(options: Options, resources: Vec<Arc<dyn TccResource>>) -> Result<Rm, Error> {
+        let rm = Rm::start(options, resources)?;
+        rm.inner.coordinators.wait_for_one(Act::RegisterBranch).await?;
+        Ok(rm)
+    }
+
+    /// As [`connect`](Rm::connect), without waiting.
+    ///
+    /// # Errors
+    /// [`Error::Options`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(options: Options, resources: Vec<Arc<dyn TccResource>>) -> Result<Rm, Error> {
+        let mut names: Vec<&str> = resources.iter().map(|resource| resource.name()).collect();
+        names.sort_unstable();
+        let is_bad = |name: &&str| name.trim().is_empty() || name.trim() != *name || name.contains(',');
+        if names.iter().any(is_bad) {
+            let problem = "a resource's name is empty, has a comma, or begins or ends with a space";
+            return Err(Error::Options { problem });
+        }
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            let problem = "two resources have the same name";
+            return Err(Error::Options { problem });
+        }
+        let dispatch = Dispatch::new(resources, options.max_calls_running, options.max_calls);
+        let role = Role::ResourceManager {
+            resources: dispatch.names(),
+        };
+        let calls: Arc<dyn PhaseTwo> = dispatch.clone();
+        let coordinators = Coordinators::start(&role, &calls, options)?;
+        Ok(Rm {
+            inner: Arc::new(Inner { coordinators, dispatch }),
+        })
+    }
+
+    /// How each coordinator is.
+    pub fn health(&self) -> Vec<Health> {
+        self.inner.coordinators.health()
+    }
+
+    /// Registers a branch of a TCC resource served here, before its phase one. `context` comes back with the
+    /// second-phase call; Java reads it when it is an object.
+    ///
+    /// # Errors
+    /// After any error phase one must not run, and the transaction must be rolled back: the branch may be registered
+    /// ([`Error::Unanswered`]), and a second phase would come for it. It is asked once, since each registration that
+    /// arrives is a branch of its own. Within [`Tm::run`](crate::Tm::run) such a transaction is marked to be rolled back
+    /// only.
+    pub async fn register(&self, xid: &str, resource: &str, context: &impl Serialize) -> Result<i64, Error> {
+        if !self.inner.dispatch.has(resource) {
+            let problem = "a branch of a resource that is not served here";
+            return Err(Error::Options { problem });
+        }
+        let data = ApplicationData {
+            action_context: context,
+        };
+        let application_data = serde_json::to_string(&data).map_err(|problem| Error::Unsendable {
+            act: Act::RegisterBranch,
+            problem: problem.to_string(),
+        })?;
+        let request = Request {
+            act: Act::RegisterBranch,
+            xid,
+            body: Message::BranchRegister(BranchRegister {
+                xid: xid.to_owned(),
+                branch_type: BranchType::Tcc,
+                resource_id: resource.to_owned(),
+                lock_key: String::new(),
+                application_data,
+            }),
+            repeat: Repeat::Never,
+            within: self.inner.coordinators.options().register_timeout,
+        };
+        let registered = self.inner.coordinators.ask(request, |answer| {
+            Said::Done(match answer {
+                Message::BranchRegisterResponse(response) => {
+                    refused(Act::RegisterBranch, response.result).map(|()| response.branch_id)
+                }
+                other => Err(unexpected(Act::RegisterBranch, &other)),
+            })
+        });
+        let registered = registered.await;
+        // A second phase may come for a branch that nobody knows of.
+        if registered.as_ref().is_err_and(Error::is_outcome_unknown)
+            && let Some(current) = current().filter(|current| current.xid() == xid)
+        {
+            current.set_rollback_only();
+        }
+        registered
+    }
+}

@@ -1,0 +1,248 @@
+//! The transaction manager: begins transactions, ends them, asks how they stand.
+
+use std::{sync::Arc, time::Duration};
+
+use settle_seata_wire::{GlobalBegin, GlobalStatus, Message, Outcome as Result_, TxResult};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+use crate::{
+    Decision, Error, Options, Outcome, Standing, Transaction,
+    connection::{Role, global_end, obedient},
+    coordinators::{Coordinators, Health, Repeat, Request, Said},
+    error::Act,
+};
+
+/// Begins and ends global transactions, through whichever coordinator is well. Cheap to clone; its connections are closed
+/// with the last clone.
+#[derive(Clone)]
+pub struct Tm {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    coordinators: Arc<Coordinators>,
+    dropped: mpsc::Sender<Dropped>,
+    _tasks: JoinSet<()>,
+}
+
+enum Dropped {
+    Transaction(Arc<str>),
+    /// Answered when everything before it is through.
+    Flush(oneshot::Sender<()>),
+}
+
+impl Tm {
+    /// Connects to every coordinator, and waits until one of them takes requests. The others are tried for as long as
+    /// this lives.
+    ///
+    /// # Errors
+    /// [`Error::Options`]; [`Error::Unreachable`] after `connect_within`.
+    pub async fn connect(options: Options) -> Result<Tm, Error> {
+        let tm = Tm::start(options)?;
+        tm.inner.coordinators.wait_for_one(Act::Begin).await?;
+        Ok(tm)
+    }
+
+    /// As [`connect`](Tm::connect), without waiting: for services that start before their coordinators do.
+    ///
+    /// # Errors
+    /// [`Error::Options`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(options: Options) -> Result<Tm, Error> {
+        let coordinators = Arc::new(Coordinators::start(&Role::TransactionManager, &obedient(), options)?);
+        let (dropped, queue) = mpsc::channel(coordinators.options().max_dropped);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(roll_back_dropped(coordinators.clone(), queue));
+        let inner = Inner {
+            coordinators,
+            dropped,
+            _tasks: tasks,
+        };
+        Ok(Tm { inner: Arc::new(inner) })
+    }
+
+    /// How each coordinator is.
+    pub fn health(&self) -> Vec<Health> {
+        self.inner.coordinators.health()
+    }
+
+    /// Begins a global transaction. The coordinator rolls it back by itself when it is neither committed nor rolled back
+    /// within `timeout` (milliseconds count, up to 24 days).
+    ///
+    /// # Errors
+    /// Whatever the error: there is no transaction that could commit. One whose begin was not answered ends empty, by
+    /// its timeout.
+    pub async fn begin(&self, name: &str, timeout: Duration) -> Result<Transaction, Error> {
+        let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        let request = Request {
+            act: Act::Begin,
+            xid: "",
+            body: Message::GlobalBegin(GlobalBegin {
+                timeout_ms,
+                transaction_name: name.to_owned(),
+            }),
+            repeat: Repeat::Safe,
+            within: self.inner.coordinators.options().begin_timeout,
+        };
+        let xid = self.inner.coordinators.ask(request, |answer| {
+            Said::Done(match answer {
+                Message::GlobalBeginResponse(response) => refused(Act::Begin, response.result).map(|()| response.xid),
+                other => Err(unexpected(Act::Begin, &other)),
+            })
+        });
+        Ok(Transaction::new(self.clone(), xid.await?.into()))
+    }
+
+    /// Commits a transaction by its id: what [`Transaction::commit`] does, for whoever asks again. Asked again, it tells
+    /// the same outcome, for as long as the coordinator keeps it.
+    ///
+    /// # Errors
+    /// [`Error::RolledBack`] when it was decided otherwise; [`Error::Unanswered`] and [`Error::Forgotten`] when the
+    /// outcome is not known.
+    pub async fn commit(&self, xid: &str) -> Result<Outcome, Error> {
+        self.inner.coordinators.end(Act::Commit, xid).await
+    }
+
+    /// Rolls a transaction back by its id, as [`Transaction::rollback`] does. Asked again, it tells the same outcome.
+    ///
+    /// # Errors
+    /// [`Error::Committed`] when it was decided otherwise; [`Error::Unanswered`] and [`Error::Forgotten`] when the outcome
+    /// is not known.
+    pub async fn rollback(&self, xid: &str) -> Result<Outcome, Error> {
+        self.inner.coordinators.end(Act::Rollback, xid).await
+    }
+
+    /// How a transaction stands.
+    ///
+    /// # Errors
+    /// When no coordinator told in time.
+    pub async fn status(&self, xid: &str) -> Result<Standing, Error> {
+        let request = self.inner.coordinators.about(Act::Status, xid);
+        let read = |answer| {
+            Said::Done(match answer {
+                Message::GlobalStatusResponse(response) => Ok(match response.status {
+                    GlobalStatus::Begin => Standing::Open,
+                    status => Outcome::of(status).map_or(Standing::Forgotten, Standing::Decided),
+                }),
+                other => Err(unexpected(Act::Status, &other)),
+            })
+        };
+        self.inner.coordinators.ask(request, read).await
+    }
+
+    /// Waits until the transactions that were dropped open before are rolled back, or the coordinator could not be told
+    /// within `end_timeout` each.
+    pub async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        if self.inner.dropped.send(Dropped::Flush(done)).await.is_ok() {
+            // The task lives as long as `self`.
+            let _ = flushed.await;
+        }
+    }
+
+    /// The transaction's owner went away without ending it.
+    pub(crate) fn drop_open(&self, xid: Arc<str>) {
+        if let Err(error) = self.inner.dropped.try_send(Dropped::Transaction(xid)) {
+            let (mpsc::error::TrySendError::Full(dropped) | mpsc::error::TrySendError::Closed(dropped)) = error;
+            if let Dropped::Transaction(xid) = dropped {
+                tracing::warn!(%xid, "dropped open while too many wait for their rollback: left to its timeout");
+            }
+        }
+    }
+}
+
+impl Coordinators {
+    fn about<'a>(&self, act: Act, xid: &'a str) -> Request<'a> {
+        let end = global_end(xid);
+        Request {
+            act,
+            xid,
+            body: match act {
+                Act::Commit => Message::GlobalCommit(end),
+                Act::Rollback => Message::GlobalRollback(end),
+                _ => Message::GlobalStatus(end),
+            },
+            repeat: Repeat::Safe,
+            within: self.options().end_timeout,
+        }
+    }
+
+    async fn end(&self, act: Act, xid: &str) -> Result<Outcome, Error> {
+        self.ask(self.about(act, xid), |answer| match answer {
+            Message::GlobalCommitResponse(response) | Message::GlobalRollbackResponse(response) => {
+                said(act, xid, response.status)
+            }
+            other => Said::Done(Err(unexpected(act, &other))),
+        })
+        .await
+    }
+}
+
+/// What a status means to who asked for an end. The result code of the answer means nothing: a coordinator of Seata's
+/// fills in a failure together with the decision that stands.
+fn said(act: Act, xid: &str, status: GlobalStatus) -> Said<Outcome> {
+    let xid = || xid.to_owned();
+    Said::Done(match (Outcome::of(status), act) {
+        (Some(outcome), Act::Commit) if outcome.decision == Decision::Rollback => {
+            Err(Error::RolledBack { xid: xid(), status })
+        }
+        (Some(outcome), Act::Rollback) if outcome.decision == Decision::Commit => {
+            Err(Error::Committed { xid: xid(), status })
+        }
+        (Some(outcome), _) => Ok(outcome),
+        (None, _) if matches!(status, GlobalStatus::Begin | GlobalStatus::Unknown) => return Said::Undecided,
+        (None, _) => Err(Error::Forgotten { xid: xid() }),
+    })
+}
+
+pub(crate) fn refused(act: Act, result: TxResult) -> Result<(), Error> {
+    match result.outcome {
+        Result_::Success => Ok(()),
+        Result_::Failed { message } => Err(Error::Refused {
+            act,
+            exception: result.exception_code,
+            message,
+        }),
+    }
+}
+
+pub(crate) fn unexpected(act: Act, message: &Message) -> Error {
+    Error::Unexpected {
+        act,
+        type_code: message.type_code(),
+    }
+}
+
+/// Rolls back what was dropped open, several at once, in no order.
+async fn roll_back_dropped(coordinators: Arc<Coordinators>, mut queue: mpsc::Receiver<Dropped>) {
+    const AT_ONCE: usize = 32;
+    let mut under_way = JoinSet::new();
+    while let Some(dropped) = queue.recv().await {
+        match dropped {
+            Dropped::Transaction(xid) => {
+                if under_way.len() >= AT_ONCE {
+                    under_way.join_next().await;
+                }
+                let coordinators = coordinators.clone();
+                under_way.spawn(async move {
+                    match coordinators.end(Act::Rollback, &xid).await {
+                        Ok(_) => tracing::debug!(%xid, "dropped open and rolled back"),
+                        Err(error) => {
+                            tracing::warn!(code = %error.code(), %error, "dropped open, and left to its timeout");
+                        }
+                    }
+                });
+            }
+            Dropped::Flush(done) => {
+                while under_way.join_next().await.is_some() {}
+                // Whoever asked may be gone.
+                let _ = done.send(());
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The client against coordinators that do as the test says, over real sockets.
+
+mod calls;
+mod ends;
+mod fake;
+mod registrations;
+mod scopes;

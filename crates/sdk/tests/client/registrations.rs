@@ -1,0 +1,83 @@
+//! Branches are registered once, resources at every coordinator and again.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Result;
+use settle_sdk::{BranchCall, Current, Error, ExceptionCode, Retryable, Rm, TccFuture, TccResource, within};
+use settle_seata_wire::{BranchRegisterResponse, Message, TxResult};
+
+use crate::fake::{Fake, Reaction, options};
+
+struct Accounts;
+
+impl TccResource for Accounts {
+    fn name(&self) -> &str {
+        "accounts"
+    }
+    fn commit<'a>(&'a self, _call: &'a BranchCall) -> TccFuture<'a> {
+        Box::pin(async { Ok(()) })
+    }
+    fn rollback<'a>(&'a self, _call: &'a BranchCall) -> TccFuture<'a> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn is_branch(message: &Message) -> bool {
+    matches!(message, Message::BranchRegister(_))
+}
+
+#[tokio::test]
+async fn a_registration_that_was_not_answered_is_not_sent_again_and_its_transaction_may_not_commit() -> Result<()> {
+    for reaction in [|| Reaction::Cut, || Reaction::Silence] {
+        let (one, other) = (
+            Fake::start(move |_| reaction()).await?,
+            Fake::start(move |_| reaction()).await?,
+        );
+        let mut options = options([&one, &other]);
+        options.register_timeout = Duration::from_millis(100);
+        options.ask_again_after = Duration::from_millis(10);
+        let rm = Rm::connect(options, vec![Arc::new(Accounts)]).await?;
+        let current = Current::joined("127.0.0.1:8091:7");
+        let registered = within(Some(current.clone()), rm.register(current.xid(), "accounts", &1)).await;
+        let error = registered.expect_err("nobody answered");
+        assert!(matches!(error, Error::Unanswered { .. }), "{error:?}");
+        assert_eq!(error.retryable(), Retryable::Unknown);
+        assert_eq!(one.count(is_branch) + other.count(is_branch), 1);
+        assert!(current.is_rollback_only());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refused_registration_was_not_done() -> Result<()> {
+    let fake = Fake::start(|_| {
+        Reaction::Answer(Message::BranchRegisterResponse(BranchRegisterResponse {
+            result: TxResult::failed(ExceptionCode::GlobalTransactionNotActive, "it is over"),
+            branch_id: 0,
+        }))
+    });
+    let fake = fake.await?;
+    let rm = Rm::connect(options([&fake]), vec![Arc::new(Accounts)]).await?;
+    let error = rm
+        .register("127.0.0.1:8091:7", "accounts", &1)
+        .await
+        .expect_err("it was refused");
+    assert_eq!(error.retryable(), Retryable::No);
+    assert!(error.to_string().contains("it is over"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn resources_are_registered_everywhere_and_again_after_a_loss() -> Result<()> {
+    let (one, other) = (Fake::obliging().await?, Fake::obliging().await?);
+    let rm = Rm::connect(options([&one, &other]), vec![Arc::new(Accounts)]).await?;
+    let is_registration =
+        |message: &Message| matches!(message, Message::RegisterRmRequest(rm) if rm.resource_ids == "accounts");
+    one.wait_for(1, is_registration).await?;
+    other.wait_for(1, is_registration).await?;
+    one.cut_rm().await?;
+    one.wait_for(2, is_registration).await?;
+    assert_eq!(other.count(is_registration), 1);
+    drop(rm);
+    Ok(())
+}
