@@ -16,6 +16,8 @@ use bytes::{Bytes, BytesMut};
 use settle_base::{ErrorCode, Retryable};
 use settle_storage::{Act, DiskError, DiskErrorKind, FileName, Op};
 
+use crate::freed::Freed;
+
 /// Not a [`FileName`], so it can collide with none.
 const LOCK_FILE: &str = "LOCK";
 /// Open files kept at most; beyond it one that owes no sync is closed.
@@ -126,6 +128,7 @@ pub(crate) struct Directory {
     handle: File,
     open: Mutex<BTreeMap<FileName, Arc<OpenFile>>>,
     poisoned: Mutex<BTreeSet<FileName>>,
+    freed: Freed,
     before: Option<Before>,
 }
 
@@ -174,6 +177,7 @@ impl Directory {
             handle,
             open: Mutex::default(),
             poisoned: Mutex::default(),
+            freed: Freed::default(),
             before,
         })
     }
@@ -192,8 +196,17 @@ impl Directory {
             {
                 self.poison(file);
             }
-            disk_error(op.act(), Some(op.file()), &error)
+            let error = disk_error(op.act(), Some(op.file()), &error);
+            if error.kind == DiskErrorKind::NoSpace {
+                self.freed.hasten();
+            }
+            error
         })
+    }
+
+    /// The space of removed files.
+    pub(crate) fn freed(&self) -> &Freed {
+        &self.freed
     }
 
     /// Syncs `file` early when more than `most` bytes of it wait for that, so that no sync has much to do at once.
@@ -261,9 +274,16 @@ impl Directory {
 
     /// With the file goes what its sync failed to write: the name may be another one's.
     fn unlink(&self, file: &FileName) -> io::Result<()> {
-        std::fs::remove_file(self.path_of(file))?;
-        lock_of(&self.open).remove(file);
+        let path = self.path_of(file);
+        let kept = lock_of(&self.open).remove(file);
+        // Without a handle its space would go with its name.
+        let kept = match kept.and_then(Arc::into_inner) {
+            Some(open) => Some(open.file),
+            None => OpenOptions::new().write(true).open(&path).ok(),
+        };
+        std::fs::remove_file(&path)?;
         lock_of(&self.poisoned).remove(file);
+        kept.into_iter().for_each(|file| self.freed.push(file));
         Ok(())
     }
 

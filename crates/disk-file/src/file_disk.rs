@@ -140,14 +140,17 @@ impl FileDisk {
             threads: Vec::new(),
             _lock: lock,
         };
+        let mut start = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+            disk.threads
+                .push(thread.map_err(|source| OpenDirError::Thread { source })?);
+            Ok(())
+        };
         for (lane, name) in [(LOG, "settle-disk"), (BULK, "settle-disk-bulk")] {
             let shared = shared.clone();
-            let thread = std::thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(move || shared.work(lane, kind))
-                .map_err(|source| OpenDirError::Thread { source })?;
-            disk.threads.push(thread);
+            start(name, Box::new(move || shared.work(lane, kind)))?;
         }
+        start("settle-disk-free", Box::new(move || shared.directory.freed().work()))?;
         Ok(disk)
     }
 
@@ -239,7 +242,8 @@ impl DiskRead for FileDisk {
 
     fn read(&mut self, file: &FileName, offset: u64, len: usize) -> Result<Bytes, DiskError> {
         if self.kind == DiskKind::Real {
-            return directory::read(&self.path, file, offset, len);
+            let read = || directory::read(&self.path, file, offset, len);
+            return self.shared.directory.freed().while_reading(read);
         }
         let unsynced = lock(&self.shared.unsynced);
         let stored = directory::read(&self.path, file, offset, len)?;
@@ -261,6 +265,7 @@ impl Drop for FileDisk {
     fn drop(&mut self) {
         self.dispatch(false);
         self.shared.lanes.close();
+        self.shared.directory.freed().close();
         for thread in self.threads.drain(..) {
             let ended = thread.join();
             assert!(

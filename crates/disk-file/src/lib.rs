@@ -1,7 +1,8 @@
-//! Real files behind the [`Disk`](settle_storage::Disk) seam: one directory, two I/O threads, one process at a time.
+//! Real files behind the [`Disk`](settle_storage::Disk) seam: one directory, its I/O threads, one process at a time.
 //!
 //! `submit` queues and returns; the threads do the operations of each file in order, sync what they promise, and tell the
-//! owner through its `notify`. Bulk files have a thread of their own (`lanes.rs`), so that the log never waits for them.
+//! owner through its `notify`. Bulk files have a thread of their own (`lanes.rs`), so that the log never waits for them,
+//! and so has the space of large files that were removed (`freed.rs`).
 //! An owner that waits for nothing else may do a small write and its sync on its own thread ([`FileDisk::dispatch`]).
 //! Start-up reads go straight to the files from the caller's thread.
 //!
@@ -11,6 +12,7 @@
 
 mod directory;
 mod file_disk;
+mod freed;
 mod lanes;
 mod lossy;
 

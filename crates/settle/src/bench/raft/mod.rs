@@ -25,7 +25,7 @@ pub use self::{
     snapshot::{SnapshotArgs, run as run_snapshot},
 };
 use super::{
-    disk,
+    disk::{self, Bystander},
     figures::Figures,
     process::{self, Usage},
     report::{Latency, grouped},
@@ -86,6 +86,8 @@ struct Run {
     sent_late: Option<Latency>,
     /// How late a thread was woken that asked for a millisecond of sleep: what this machine's cores make everybody wait.
     woken_late: Latency,
+    /// A sync of 4 KiB in a file of somebody else, due every five milliseconds: what the disk makes everybody wait.
+    bystander_sync: Latency,
     /// Syncs that a write has to wait for one after the other: its own, and when others are under way also theirs.
     syncs_on_path: u32,
     p50_less_syncs_us: f64,
@@ -173,8 +175,10 @@ impl Bench<'_> {
     fn run(&self, pace: Pace) -> anyhow::Result<Run> {
         let load = Load::start(self.targets, pace, self.args.connections)?;
         client::pause(self.args.warm_up);
+        let bystander = Bystander::start(&self.args.dir)?;
         let (before, from) = (self.read()?, load.now());
         load.measure(self.args.time);
+        let bystander = bystander.finish()?;
         let (after, seconds) = (self.read()?, load.now().since(from).as_secs_f64());
         let outcome = load.finish()?;
         ensure!(outcome.done > 0, "no write was answered");
@@ -213,6 +217,7 @@ impl Bench<'_> {
             per_second,
             sent_late: matches!(pace, Pace::Open { .. }).then(|| Latency::of(&outcome.sent_late)),
             woken_late: Latency::of(&outcome.woken_late),
+            bystander_sync: Latency::of(&bystander),
             p50_less_syncs_us: latency.p50_us as f64 - f64::from(syncs_on_path) * sync_p50_us,
             latency,
             syncs_on_path,
@@ -266,6 +271,7 @@ fn print(report: &Report) {
             line("  of it: sent late", late);
         }
         line("a sleeper woken late", &run.woken_late);
+        line("a bystander's sync", &run.bystander_sync);
         println!(
             "  less {} sync{}           p50 {:.0} µs",
             run.syncs_on_path,
@@ -273,11 +279,12 @@ fn print(report: &Report) {
             run.p50_less_syncs_us
         );
         println!(
-            "  a sync under load      p50 {:.0} µs   p99 {:.0} µs   max {:.0} µs   (p99.9 of the latency: {:.1} times that p99)",
+            "  a sync under load      p50 {:.0} µs   p99 {:.0} µs   max {:.0} µs   (p99.9 of the latency: {:.1} times that p99, {:.1} times the bystander's p99.9)",
             run.sync_p50_us,
             run.sync_p99_us,
             run.sync_max_us,
-            run.latency.p999_us as f64 / run.sync_p99_us.max(1.0)
+            run.latency.p999_us as f64 / run.sync_p99_us.max(1.0),
+            run.latency.p999_us as f64 / run.bystander_sync.p999_us.max(1) as f64
         );
         println!(
             "  a turn of the loop     p50 {:.0} µs   p99 {:.0} µs   max {:.0} µs",
