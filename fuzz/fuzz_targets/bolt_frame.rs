@@ -9,7 +9,10 @@ use settle_bolt::{BoltError, Command, Frame, FrameDecoder, HeaderMap, Limits};
 
 fuzz_target!(|bytes: &[u8]| {
     // Small, so that the fuzzer finds the limit.
-    let decoder = FrameDecoder::new(Limits { frame_bytes: 4 << 10, ..Limits::DEFAULT });
+    let decoder = FrameDecoder::new(Limits {
+        frame_bytes: 4 << 10,
+        ..Limits::DEFAULT
+    });
     let mut whole = BytesMut::from(bytes);
     let mut frames: Vec<Frame> = Vec::new();
     let end = loop {

@@ -14,7 +14,12 @@ fuzz_target!(|bytes: &[u8]| {
         let again = encode_batch(&commands);
         assert_eq!(decode_batch(&again).as_ref(), Ok(&commands));
         let mut machine = TxMachine::new(config);
-        let entry = EntryMeta { index: 1, term: 1, time: GroupTime(1), version: 1 };
+        let entry = EntryMeta {
+            index: 1,
+            term: 1,
+            time: GroupTime(1),
+            version: 1,
+        };
         machine.apply(entry, &again, &mut Vec::new()).expect("it was decoded");
         machine.check_invariants();
         let mut copy = TxMachine::new(config);
