@@ -2,8 +2,9 @@
 
 use crate::error::WireError;
 use crate::frame::Compressor;
-use flate2::bufread::GzDecoder;
-use flate2::write::GzEncoder;
+use crate::lz4;
+use flate2::bufread::{GzDecoder, ZlibDecoder};
+use flate2::write::{GzEncoder, ZlibEncoder};
 use std::io::{Read, Write};
 use zstd::zstd_safe::{CCtx, DCtx, compress_bound, get_frame_content_size};
 
@@ -25,7 +26,21 @@ impl Decompress {
     pub(crate) fn run(&mut self, compressor: Compressor, body: &[u8], max_bytes: usize) -> Result<Vec<u8>, WireError> {
         match compressor {
             Compressor::None => Ok(body.to_vec()),
-            Compressor::Gzip => gunzip(body, max_bytes),
+            Compressor::Gzip => inflate(
+                compressor,
+                GzDecoder::new(body),
+                body.len(),
+                max_bytes,
+                GzDecoder::into_inner,
+            ),
+            Compressor::Lz4(format) => lz4::decompress(format, body, max_bytes),
+            Compressor::Deflater => inflate(
+                compressor,
+                ZlibDecoder::new(body),
+                body.len(),
+                max_bytes,
+                ZlibDecoder::into_inner,
+            ),
             Compressor::Zstd => self.unzstd(body, max_bytes),
         }
     }
@@ -65,29 +80,34 @@ impl Decompress {
     }
 }
 
-fn gunzip(body: &[u8], max_bytes: usize) -> Result<Vec<u8>, WireError> {
-    let compressor = Compressor::Gzip;
+/// Reads a stream of DEFLATE in whatever shell, which must fill the body exactly.
+fn inflate<'a, D: Read>(
+    compressor: Compressor,
+    mut decoder: D,
+    bytes: usize,
+    max_bytes: usize,
+    rest: impl FnOnce(D) -> &'a [u8],
+) -> Result<Vec<u8>, WireError> {
     let damaged = |problem| WireError::Decompress {
         compressor,
-        bytes: body.len(),
+        bytes,
         problem,
     };
-    let mut decoder = GzDecoder::new(body);
     let mut out = Vec::new();
     let limit = u64::try_from(max_bytes).map_or(u64::MAX, |max| max.saturating_add(1));
     decoder
         .by_ref()
         .take(limit)
         .read_to_end(&mut out)
-        .map_err(|_| damaged("damaged, or not a gzip member"))?;
+        .map_err(|_| damaged("damaged, or no stream of this compressor"))?;
     if out.len() > max_bytes {
         return Err(WireError::DecompressedTooLong {
             compressor,
             max: max_bytes,
         });
     }
-    if !decoder.into_inner().is_empty() {
-        return Err(damaged("bytes follow the gzip member"));
+    if !rest(decoder).is_empty() {
+        return Err(damaged("bytes follow the end of the stream"));
     }
     Ok(out)
 }
@@ -105,6 +125,12 @@ pub(crate) fn compress(compressor: Compressor, body: &[u8]) -> Result<Vec<u8>, W
             encoder.write_all(body).map_err(|_| failed())?;
             encoder.finish().map_err(|_| failed())
         }
+        Compressor::Lz4(format) => Ok(lz4::compress(format, body)),
+        Compressor::Deflater => {
+            let mut encoder = ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(body).map_err(|_| failed())?;
+            encoder.finish().map_err(|_| failed())
+        }
         Compressor::Zstd => {
             let mut out = Vec::with_capacity(compress_bound(body.len()));
             CCtx::create()
@@ -118,8 +144,16 @@ pub(crate) fn compress(compressor: Compressor, body: &[u8]) -> Result<Vec<u8>, W
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Lz4Format;
 
     const MAX: usize = 1 << 20;
+    const ALL: [Compressor; 5] = [
+        Compressor::Gzip,
+        Compressor::Lz4(Lz4Format::Block),
+        Compressor::Lz4(Lz4Format::Frame),
+        Compressor::Deflater,
+        Compressor::Zstd,
+    ];
 
     fn run(compressor: Compressor, body: &[u8], max: usize) -> Result<Vec<u8>, WireError> {
         Decompress::default().run(compressor, body, max)
@@ -127,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_body_of_exactly_the_limit_passes_and_one_byte_more_is_refused() {
-        for compressor in [Compressor::Gzip, Compressor::Zstd] {
+        for compressor in ALL {
             for fill in [0u8, 1] {
                 // All zeros compress to almost nothing; the other body hardly compresses, so both buffer paths run.
                 let mut noise = 1u32;
@@ -194,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_cut_or_extended_body_is_refused() {
-        for compressor in [Compressor::Gzip, Compressor::Zstd] {
+        for compressor in ALL {
             let packed = compress(compressor, b"some body, some body, some body").unwrap();
             for end in 0..packed.len() {
                 // zstd takes no bytes at all for an empty sequence of frames, and gives an empty body.

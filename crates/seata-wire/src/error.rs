@@ -22,7 +22,7 @@ pub enum WireError {
     )]
     UnsupportedSerializer { code: u8, name: &'static str },
     #[error(
-        "read a frame: compressor {name} (code {code}) is not supported; set transport.compressor to none, gzip or zstd"
+        "read a frame: compressor {name} (code {code}) is not supported; set transport.compressor to none, gzip, lz4, deflater or zstd"
     )]
     UnsupportedCompressor { code: u8, name: &'static str },
     #[error("head map: {problem}")]
@@ -73,6 +73,10 @@ pub enum WireError {
     },
     #[error("read a message of the serializer protobuf: {problem}")]
     Protobuf { problem: &'static str },
+    #[error("read HTTP/2: {problem}")]
+    Http2 { problem: &'static str },
+    #[error("read a message of the gRPC transport: {problem}")]
+    Grpc { problem: &'static str },
     #[error("the serializer protobuf has no {kind} {value}; set transport.serialization=seata")]
     NotInSerializer { kind: &'static str, value: i16 },
 }
@@ -107,6 +111,8 @@ impl WireError {
             WireError::StringTooLong { .. } => sw(21),
             WireError::Protobuf { .. } => sw(22),
             WireError::NotInSerializer { .. } => sw(23),
+            WireError::Http2 { .. } => sw(24),
+            WireError::Grpc { .. } => sw(25),
         }
     }
 }

@@ -10,6 +10,7 @@
 
 use crate::compress::{Decompress, compress};
 use crate::error::WireError;
+use crate::lz4;
 use crate::message::Message;
 use crate::protobuf::{self, Package};
 use bytes::{Buf, BufMut, BytesMut};
@@ -65,14 +66,14 @@ pub enum Codec {
 }
 
 impl Codec {
-    const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Codec::Seata => 0x01,
             Codec::Protobuf(_) => 0x02,
         }
     }
 
-    fn put(self, message: &Message, version: ProtocolVersion, out: &mut BytesMut) -> Result<(), WireError> {
+    pub(crate) fn put(self, message: &Message, version: ProtocolVersion, out: &mut BytesMut) -> Result<(), WireError> {
         match self {
             Codec::Seata => message.encode(version, out),
             Codec::Protobuf(package) => protobuf::encode(message, package, out),
@@ -80,7 +81,7 @@ impl Codec {
     }
 
     /// The message, and the codec with what only the body tells of it.
-    fn get(self, version: ProtocolVersion, body: &[u8]) -> Result<(Codec, Message), WireError> {
+    pub(crate) fn get(self, version: ProtocolVersion, body: &[u8]) -> Result<(Codec, Message), WireError> {
         match self {
             Codec::Seata => Ok((self, Message::decode(version, body)?)),
             Codec::Protobuf(_) => {
@@ -112,12 +113,37 @@ impl TryFrom<u8> for Codec {
 
 /// The compression of a body.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-#[repr(u8)]
 pub enum Compressor {
     #[default]
-    None = 0,
-    Gzip = 1,
-    Zstd = 7,
+    None,
+    Gzip,
+    /// The code is the same for two formats that do not read each other; only the body tells which it is. Answer in the
+    /// one that was received. Of a heartbeat, which has no body, the frame format is read.
+    Lz4(Lz4Format),
+    /// A zlib stream, as by `java.util.zip.Deflater`.
+    Deflater,
+    Zstd,
+}
+
+/// What the compressor lz4 writes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Lz4Format {
+    /// lz4-java's own block stream: 1.x to 2.3.
+    Block,
+    /// The LZ4 frame format: 2.6.
+    Frame,
+}
+
+impl Compressor {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Compressor::None => 0,
+            Compressor::Gzip => 1,
+            Compressor::Lz4(_) => 5,
+            Compressor::Deflater => 6,
+            Compressor::Zstd => 7,
+        }
+    }
 }
 
 impl TryFrom<u8> for Compressor {
@@ -128,12 +154,12 @@ impl TryFrom<u8> for Compressor {
         let name = match code {
             0 => return Ok(Compressor::None),
             1 => return Ok(Compressor::Gzip),
+            5 => return Ok(Compressor::Lz4(Lz4Format::Frame)),
+            6 => return Ok(Compressor::Deflater),
             7 => return Ok(Compressor::Zstd),
             2 => "zip",
             3 => "7z",
             4 => "bzip2",
-            5 => "lz4",
-            6 => "deflater",
             _ => "unknown",
         };
         Err(WireError::UnsupportedCompressor { code, name })
@@ -271,7 +297,7 @@ impl FrameDecoder {
     /// # Errors
     /// Fatal: close the connection, do not call again.
     pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Frame>, WireError> {
-        let Some(head) = read_head(buf, self.max_frame_bytes)? else {
+        let Some(mut head) = read_head(buf, self.max_frame_bytes)? else {
             return Ok(None);
         };
         if buf.len() < head.full_bytes {
@@ -295,6 +321,9 @@ impl FrameDecoder {
                 });
             }
             (false, false) => {
+                if let Compressor::Lz4(format) = &mut head.compressor {
+                    *format = lz4::format_of(body);
+                }
                 let (codec, message) = match head.compressor {
                     Compressor::None => head.codec.get(head.version, body)?,
                     compressor => {
@@ -437,7 +466,7 @@ fn write_frame(frame: &Frame, out: &mut BytesMut) -> Result<(), WireError> {
     out.put_u16(0);
     out.put_u8(frame.msg_type as u8);
     out.put_u8(frame.codec.code());
-    out.put_u8(frame.compressor as u8);
+    out.put_u8(frame.compressor.code());
     out.put_i32(frame.request_id);
     for (key, value) in &frame.head {
         write_head_string(Some(key), out)?;

@@ -14,14 +14,21 @@ mod compress;
 mod enums;
 mod error;
 pub mod frame;
+mod grpc;
+mod http2;
+mod lz4;
 mod message;
 mod proto_fields;
 mod protobuf;
 mod read;
+mod transport;
 mod write;
 
 pub use enums::{BranchStatus, BranchType, ExceptionCode, GlobalStatus};
 pub use error::WireError;
-pub use frame::{Codec, Compressor, Frame, FrameDecoder, HeadMap, MAX_FRAME_BYTES_DEFAULT, MsgType, ProtocolVersion};
+pub use frame::{
+    Codec, Compressor, Frame, FrameDecoder, HeadMap, Lz4Format, MAX_FRAME_BYTES_DEFAULT, MsgType, ProtocolVersion,
+};
 pub use message::*;
 pub use protobuf::Package;
+pub use transport::{Received, Transport};

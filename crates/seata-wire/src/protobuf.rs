@@ -120,6 +120,30 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Package, Message), WireError> {
     Ok((package, message(type_code, package, body)?))
 }
 
+/// Appends the message in an `Any`, as the gRPC transport has it.
+///
+/// # Errors
+/// As [`encode`].
+pub(crate) fn encode_any(message: &Message, package: Package, out: &mut BytesMut) -> Result<(), WireError> {
+    let url = format!("{ANY_URL}{}.{}", package.name(), type_name(message.type_code())?);
+    put_text(out, 1, &url);
+    let mut result = Ok(());
+    put_nested(out, 2, |out| result = put_message(message, package, out));
+    result
+}
+
+/// Reads the message in an `Any`.
+pub(crate) fn decode_any(bytes: &[u8]) -> Result<(Package, Message), WireError> {
+    let any = Fields::of(bytes)?;
+    let (package, type_code) = type_of(any_name(&any.text(1)?)?)?;
+    Ok((package, message(type_code, package, any.bytes(2)?)?))
+}
+
+fn any_name(url: &str) -> Result<&str, WireError> {
+    let (_, name) = url.rsplit_once('/').ok_or(broken("the type in an Any has no name"))?;
+    Ok(name)
+}
+
 fn type_name(type_code: i16) -> Result<&'static str, WireError> {
     let entry = TYPES.iter().find(|(code, _)| *code == type_code);
     entry.map(|(_, name)| *name).ok_or(WireError::NotInSerializer {
@@ -471,12 +495,8 @@ fn put_merge<'m>(
     for (id, message) in items {
         let inner = message.type_code();
         check_mergeable(outer, inner)?;
-        let url = format!("{ANY_URL}{}.{}", package.name(), type_name(inner)?);
         let mut result = Ok(());
-        put_nested(out, 2, |out| {
-            put_text(out, 1, &url);
-            put_nested(out, 2, |out| result = put_message(message, package, out));
-        });
+        put_nested(out, 2, |out| result = encode_any(message, package, out));
         result?;
         if let Some(id) = id {
             crate::proto_fields::put_varint(&mut ids, i64::from(id).cast_unsigned());
@@ -492,11 +512,7 @@ fn merge(outer: i16, package: Package, bytes: &[u8]) -> Result<(Vec<Message>, Ve
     let mut messages = Vec::new();
     for any in each(bytes, 2) {
         let any = Fields::of(any?.bytes()?)?;
-        let url = any.text(1)?;
-        let (_, name) = url
-            .rsplit_once('/')
-            .ok_or(broken("the type of a merged message has no name"))?;
-        let (inner_package, inner) = type_of(name)?;
+        let (inner_package, inner) = type_of(any_name(&any.text(1)?)?)?;
         if inner_package != package {
             return Err(broken("a merged message is of another package"));
         }

@@ -77,7 +77,7 @@ fn each_wrong_byte_of_the_head_is_refused_as_soon_as_it_arrives() {
         (7, &[0, 29], "SW0004"),
         (9, &[5], "SW0005"),
         (10, &[0x04], "SW0006"),
-        (11, &[5], "SW0007"),
+        (11, &[4], "SW0007"),
     ];
     for (at, with, expected) in cases {
         let bytes = patched(*at, with);
@@ -99,9 +99,11 @@ fn an_unsupported_serializer_or_compressor_is_named_with_the_remedy() {
             "{error}"
         );
     }
-    for (value, name) in [(2, "zip"), (4, "bzip2"), (5, "lz4"), (6, "deflater"), (9, "unknown")] {
+    for (value, name) in [(2, "zip"), (3, "7z"), (4, "bzip2"), (9, "unknown")] {
         let error = decode(&patched(11, &[value])).expect_err("must be refused");
         assert_eq!(error, WireError::UnsupportedCompressor { code: value, name });
+        let remedy = "set transport.compressor to none, gzip, lz4, deflater or zstd";
+        assert!(error.to_string().contains(remedy), "{error}");
     }
 }
 
@@ -318,7 +320,13 @@ fn merges_neither_nest_nor_lie_about_their_content() {
 #[test]
 fn a_compressed_frame_may_not_inflate_beyond_the_limit() {
     let max = 64 << 10;
-    for compressor in [Compressor::Gzip, Compressor::Zstd] {
+    for compressor in [
+        Compressor::Gzip,
+        Compressor::Lz4(Lz4Format::Block),
+        Compressor::Lz4(Lz4Format::Frame),
+        Compressor::Deflater,
+        Compressor::Zstd,
+    ] {
         let body = Message::BranchRegister(BranchRegister {
             xid: samples::XID.into(),
             branch_type: BranchType::At,
@@ -367,7 +375,14 @@ fn what_the_format_cannot_carry_is_not_written() {
             max: 32_767
         }
     );
-    for compressor in [Compressor::None, Compressor::Gzip, Compressor::Zstd] {
+    for compressor in [
+        Compressor::None,
+        Compressor::Gzip,
+        Compressor::Lz4(Lz4Format::Block),
+        Compressor::Lz4(Lz4Format::Frame),
+        Compressor::Deflater,
+        Compressor::Zstd,
+    ] {
         let register = Message::RegisterRmRequest(RegisterRm {
             identity: Identity::default(),
             resource_ids: "r".repeat(MAX_FRAME_BYTES_DEFAULT),

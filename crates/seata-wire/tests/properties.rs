@@ -207,7 +207,14 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         MsgType::HeartbeatRequest,
         MsgType::HeartbeatResponse,
     ]);
-    let compressors = select(vec![Compressor::None, Compressor::Gzip, Compressor::Zstd]);
+    let compressors = select(vec![
+        Compressor::None,
+        Compressor::Gzip,
+        Compressor::Lz4(Lz4Format::Block),
+        Compressor::Lz4(Lz4Format::Frame),
+        Compressor::Deflater,
+        Compressor::Zstd,
+    ]);
     let head = vec((text(), option::of(text())), 0..3);
     let bodies = versions.prop_flat_map(|version| (Just(version), message(version)));
     let codecs = select(vec![
@@ -226,6 +233,14 @@ fn any_frame() -> impl Strategy<Value = Frame> {
             body: (!msg_type.is_heartbeat()).then_some(body),
         },
     );
+    // Only a body tells the two formats of lz4 apart.
+    let frame = frame.prop_map(|frame| match (frame.compressor, &frame.body) {
+        (Compressor::Lz4(_), None) => Frame {
+            compressor: Compressor::Lz4(Lz4Format::Frame),
+            ..frame
+        },
+        _ => frame,
+    });
     // Protobuf tells some values by the nearest that it has a name for, and some messages not at all.
     frame.prop_map(|frame| match frame.codec {
         Codec::Seata => frame,

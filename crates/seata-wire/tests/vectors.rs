@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 use bytes::BytesMut;
 use samples::named_frames;
 use settle_seata_wire::{
-    Codec, Compressor, ExceptionCode, Frame, FrameDecoder, MAX_FRAME_BYTES_DEFAULT, Message, Package, ProtocolVersion,
-    frame,
+    Codec, Compressor, ExceptionCode, Frame, FrameDecoder, Lz4Format, MAX_FRAME_BYTES_DEFAULT, Message, Package,
+    ProtocolVersion, frame,
 };
 
 const SEATA_1_8_0: &str = include_str!("../../../conformance/seata/vectors/seata-all-1.8.0.txt");
 const PROTOBUF_1_8_0: &str = include_str!("../../../conformance/seata/vectors/protobuf-1.8.0.txt");
+const COMPRESSORS: &str = include_str!("../../../conformance/seata/vectors/compressors.txt");
 const SEATA_2_6_0: &str = include_str!("../../../conformance/seata/vectors/seata-all-2.6.0.txt");
 
 struct Vector {
@@ -104,6 +105,25 @@ fn every_frame_of_java_1_8_0_decodes_to_its_value_and_back_to_its_bytes() {
         }
     }
     check(&vectors, expected);
+}
+
+#[test]
+fn what_javas_compressors_write_is_read_and_answered_in_the_same_format() {
+    let samples: BTreeMap<_, _> = named_frames().into_iter().collect();
+    let expected = [
+        ("lz4_1.8.0", 102, Compressor::Lz4(Lz4Format::Block)),
+        ("lz4_2.6.0", 103, Compressor::Lz4(Lz4Format::Frame)),
+        ("deflater", 104, Compressor::Deflater),
+    ];
+    let frame = |(name, request_id, compressor)| {
+        let frame = Frame {
+            request_id,
+            compressor,
+            ..samples["gzip"].clone()
+        };
+        (name, frame)
+    };
+    check(&parse(COMPRESSORS), expected.map(frame).to_vec());
 }
 
 #[test]

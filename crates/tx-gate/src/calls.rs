@@ -115,7 +115,8 @@ impl Calls {
         if call.term < newest {
             return Verdict::OldTerm { newest };
         }
-        let contradicts = |out: &Call| out.tid != call.tid || out.kind != call.body.kind;
+        // A saga's state machine may have turned round; the answer to the earlier call is as true as one to this.
+        let contradicts = |out: &Call| out.tid != call.tid || (out.kind != call.body.kind && !call.branch.is_saga());
         if let Some(id) = self.by_branch.get(&call.branch) {
             let out = self.calls.get_mut(id).expect("both tables hold the same calls");
             if contradicts(out) {
@@ -162,7 +163,7 @@ impl Calls {
         }
         // Java fills in neither xid nor branch when its handler threw (`AbstractRMHandler`).
         let is_blank = !answer.ok && answer.xid.is_empty() && answer.branch == 0;
-        if !is_blank && (answer.xid != call.xid || answer.branch != call.branch.as_i64()) {
+        if !is_blank && (answer.xid != call.xid || answer.branch != call.branch.on_the_wire()) {
             let (xid, branch) = (answer.xid.clone(), answer.branch);
             return Answered::Wrong(GateError::WrongAnswer {
                 conn,
@@ -171,7 +172,10 @@ impl Calls {
                 branch,
             });
         }
-        let fact = fact(call.kind, answer);
+        let fact = match call.branch.is_saga() {
+            true => saga_fact(call.kind, answer),
+            false => fact(call.kind, answer),
+        };
         if is_late {
             return self.answer_late(id, fact);
         }
@@ -308,6 +312,17 @@ fn fact(kind: CallKind, answer: &RmAnswer) -> Option<BranchStatus> {
         Some(status) => Some(status),
         None if !answer.ok => Some(retryable(kind)),
         None => None,
+    }
+}
+
+/// What the answer says of a saga: its state machine may tell that it went the other way, or that there is nothing to
+/// do (`SagaResourceManager`).
+fn saga_fact(kind: CallKind, answer: &RmAnswer) -> Option<BranchStatus> {
+    match answer.branch_status {
+        Some(status) if !answer.ok && status.done().is_some() => Some(retryable(kind)),
+        Some(status) if status.direction().is_some() || status == BranchStatus::PhaseOneFailed => Some(status),
+        _ if !answer.ok => Some(retryable(kind)),
+        _ => None,
     }
 }
 

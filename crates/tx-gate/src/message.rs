@@ -336,7 +336,7 @@ impl<'a> Reader<'a> {
 
     fn branch(&mut self) -> Result<BranchId, MessageError> {
         let value = self.u64("branch id")?;
-        BranchId::try_from_i64(value as i64).ok_or(MessageError::BadValue {
+        BranchId::try_from_own(value as i64).ok_or(MessageError::BadValue {
             field: "branch id",
             value,
         })
@@ -375,7 +375,7 @@ impl<'a> Reader<'a> {
         Ok(BranchCall {
             kind,
             xid,
-            branch: branch.as_i64(),
+            branch: branch.on_the_wire(),
             branch_type,
             resource: self.text("resource")?,
             application_data: self.text("application data")?,

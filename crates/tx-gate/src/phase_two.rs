@@ -1,9 +1,13 @@
 //! The second phase on its way: from the leader's driver through the node that holds a channel to the resource
 //! manager, and its answer as a fact into the log.
 
+use std::borrow::Cow;
+
 use settle_base::{NodeId, Term};
 use settle_machine::{Action, GroupView};
-use settle_tx::{CallFailure, ClientId, DriverAction, Expect, OwnedCommandBody, TxMachine};
+use settle_tx::{
+    BranchId, BranchType, CallFailure, ClientId, DriverAction, Expect, Global, OwnedCommandBody, TxMachine,
+};
 
 use crate::{
     BranchCall, CallId, ConnId, GateNote, GateResponse, RmAnswer, SessionInfo,
@@ -54,14 +58,15 @@ impl TxGroup {
             }
             DriverAction::Stuck { tid, branch } => {
                 let Some(global) = view.machine.global(tid) else { return };
-                let Some(stuck) = global.branch(branch) else { return };
-                let (xid, resource) = (global.xid.to_string(), stuck.resource.to_string());
+                let Some(callee) = Callee::of(global, branch) else {
+                    return;
+                };
                 door.note(
                     GateNote::Stuck {
-                        xid,
+                        xid: global.xid.to_string(),
                         branch,
-                        resource,
-                        client: stuck.client.to_string(),
+                        resource: callee.resource.into_owned(),
+                        client: callee.client.to_owned(),
                     },
                     cx,
                 );
@@ -73,17 +78,13 @@ impl TxGroup {
                 attempt,
             } => {
                 let Some(global) = view.machine.global(tid) else { return };
-                let Some(callee) = global.branch(branch) else { return };
-                // A client id is only ever written by a gate; without one, AT may still use any application.
-                let client = ClientId::parse(&callee.client).unwrap_or(ClientId {
-                    application: "",
-                    ip: "",
-                    port: 0,
-                });
+                let Some(callee) = Callee::of(global, branch) else {
+                    return;
+                };
                 let wanted = Wanted {
-                    application: client.application,
-                    ip: client.ip,
-                    port: client.port,
+                    application: callee.asker.application,
+                    ip: callee.asker.ip,
+                    port: callee.asker.port,
                     resource: &callee.resource,
                     branch_type: callee.branch_type,
                 };
@@ -107,10 +108,10 @@ impl TxGroup {
                 let body = BranchCall {
                     kind,
                     xid: global.xid.to_string(),
-                    branch: branch.as_i64(),
+                    branch: branch.on_the_wire(),
                     branch_type: callee.branch_type,
                     resource: callee.resource.to_string(),
-                    application_data: callee.application_data.to_string(),
+                    application_data: callee.application_data,
                 };
                 let call = PeerCall {
                     group: self.id,
@@ -130,6 +131,51 @@ impl TxGroup {
                 }
             }
         }
+    }
+}
+
+/// Whom a call is for and what it carries.
+struct Callee<'a> {
+    /// The client whose branch it is; of a saga only the application is known.
+    asker: ClientId<'a>,
+    /// As it is written in the log.
+    client: &'a str,
+    resource: Cow<'a, str>,
+    branch_type: BranchType,
+    application_data: String,
+}
+
+impl<'a> Callee<'a> {
+    fn of(global: &'a Global, branch: BranchId) -> Option<Callee<'a>> {
+        if branch.is_saga() {
+            let application = &*global.application;
+            return Some(Callee {
+                asker: ClientId {
+                    application,
+                    ip: "",
+                    port: 0,
+                },
+                client: application,
+                resource: Cow::Owned(global.saga_resource()),
+                branch_type: BranchType::Saga,
+                // The state machine's recover strategy looks at it (`SagaResourceManager.branchRollback`).
+                application_data: global.status.to_string(),
+            });
+        }
+        let branch = global.branch(branch)?;
+        // A client id is only ever written by a gate; without one, AT may still use any application.
+        let asker = ClientId::parse(&branch.client).unwrap_or(ClientId {
+            application: "",
+            ip: "",
+            port: 0,
+        });
+        Some(Callee {
+            asker,
+            client: &branch.client,
+            resource: Cow::Borrowed(&branch.resource),
+            branch_type: branch.branch_type,
+            application_data: branch.application_data.to_string(),
+        })
     }
 }
 

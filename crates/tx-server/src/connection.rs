@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use settle_base::{ErrorCode, FixedMap};
 use settle_net::{Accepted, Stop};
 use settle_node::NodeStopped;
-use settle_seata_wire::{Codec, Frame, FrameDecoder, Message, MsgType, ProtocolVersion, WireError, frame};
+use settle_seata_wire::{Codec, Frame, Message, MsgType, ProtocolVersion, Received, Transport, WireError};
 use settle_tx_gate::{CallId, ClientRequest, ConnId, GateError, GateNote, GateRequest, RequestKey};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -15,11 +15,9 @@ use tokio::{
 use crate::{
     door::{Door, ToClient},
     merge::Pending,
-    translate::{self, Asked, Dialect, RequestKind, TranslateError},
+    translate::{self, Dialect, RequestKind, TranslateError},
 };
 
-/// Seata's TransactionExceptionCode.
-const BRANCH_REGISTER_FAILED: u8 = 6;
 const BRANCH_STUCK: ErrorCode = ErrorCode::new("TS", 6);
 
 /// How much is gathered into one write, about.
@@ -65,14 +63,13 @@ pub(crate) async fn serve(door: &Door, accepted: Accepted, mut stop: Stop) {
         let mut connection = Connection {
             door,
             conn,
-            decoder: FrameDecoder::new(door.config.max_frame_bytes),
+            transport: Transport::new(door.config.max_frame_bytes),
             version: ProtocolVersion::default(),
             codec: Codec::default(),
             dialect: Dialect::default(),
             pending: Pending::default(),
             calls: FixedMap::default(),
             next_call_id: 0,
-            out: BytesMut::new(),
         };
         let ended = tokio::select! {
             biased;
@@ -107,7 +104,7 @@ fn log_end(door: &Door, conn: ConnId, peer: std::net::SocketAddr, ended: &Ended)
 struct Connection<'a> {
     door: &'a Door,
     conn: ConnId,
-    decoder: FrameDecoder,
+    transport: Transport,
     /// The version of the client's last frame: calls are made in it.
     version: ProtocolVersion,
     /// The serializer of the client's last message: calls are made in it.
@@ -118,7 +115,6 @@ struct Connection<'a> {
     /// Phase-two calls by the request id they were sent under.
     calls: FixedMap<i32, CallId>,
     next_call_id: i32,
-    out: BytesMut,
 }
 
 impl Connection<'_> {
@@ -143,15 +139,15 @@ impl Connection<'_> {
                 () = sleep_until(idle_at) => Err(Ended::Idle),
             };
             // What was answered before the failure is still due.
-            let written = match self.out.is_empty() {
+            let written = match self.transport.out().is_empty() {
                 true => Ok(()),
                 // A client whose window is full must not keep its place for ever.
-                false => match timeout(self.door.config.idle_after, writing.write_all(&self.out)).await {
+                false => match timeout(self.door.config.idle_after, writing.write_all(self.transport.out())).await {
                     Ok(written) => written,
                     Err(_) => return Ended::Slow,
                 },
             };
-            self.out.clear();
+            self.transport.out().clear();
             if let Err(ended) = step {
                 return ended;
             }
@@ -166,7 +162,7 @@ impl Connection<'_> {
         let mut next = Some(first.ok_or(Ended::Slow)?);
         while let Some(message) = next {
             self.put(message)?;
-            next = if self.out.len() < WRITE_BYTES {
+            next = if self.transport.out().len() < WRITE_BYTES {
                 queue.try_recv().ok()
             } else {
                 None
@@ -182,11 +178,11 @@ impl Connection<'_> {
                 self.door.metrics.answers.inc();
                 if let Some(kind) = self.pending.kind(key.0) {
                     self.pending
-                        .answer(key.0, kind.answer(answer, self.dialect()), &mut self.out)?;
+                        .answer(key.0, kind.answer(answer, self.dialect()), &mut self.transport)?;
                 }
                 Ok(())
             }
-            ToClient::Dropped { key } => Ok(self.pending.dropped(key.0, &mut self.out)?),
+            ToClient::Dropped { key } => Ok(self.pending.dropped(key.0, &mut self.transport)?),
             ToClient::Call { call, body } => {
                 tracing::debug!(conn = %self.conn, %call, xid = body.xid, branch = body.branch, kind = ?body.kind, "call");
                 // A client that never answers must not make the table grow: the gate's own timeout has long passed.
@@ -200,7 +196,7 @@ impl Connection<'_> {
                     codec: self.codec,
                     ..Frame::request(self.version, MsgType::RequestSync, self.next_call_id, body)
                 };
-                match frame::encode(&request, &mut self.out) {
+                match self.transport.send(&request) {
                     // Another process of the same application may understand it.
                     Err(error @ WireError::NotInSerializer { .. }) => {
                         self.calls.remove(&self.next_call_id);
@@ -223,20 +219,24 @@ impl Connection<'_> {
     }
 
     async fn take_frames(&mut self, buffer: &mut BytesMut) -> Result<(), Ended> {
-        while let Some(frame) = self.decoder.decode(buffer)? {
+        loop {
+            let frame = match self.transport.receive(buffer)? {
+                Received::Frame(frame) => frame,
+                Received::Nothing => return Ok(()),
+                Received::Ended => return Err(Ended::ByClient),
+            };
             self.version = frame.version;
             if frame.body.is_some() {
                 self.codec = frame.codec;
             }
             match frame.msg_type {
-                MsgType::HeartbeatRequest => frame::encode(&frame.pong(), &mut self.out)?,
+                MsgType::HeartbeatRequest => self.transport.send(&frame.pong())?,
                 MsgType::HeartbeatResponse => {}
                 MsgType::Response => self.take_answer(frame).await?,
                 // Oneway requests are answered like the others: Java sends all of an RM's as oneway and waits.
                 MsgType::RequestSync | MsgType::RequestOneway => self.take_request(frame).await?,
             }
         }
-        Ok(())
     }
 
     async fn take_answer(&mut self, frame: Frame) -> Result<(), Ended> {
@@ -269,7 +269,7 @@ impl Connection<'_> {
                     kinds.push((id, kind));
                     bodies.push(body);
                 }
-                let keys = self.pending.merged(frame, &kinds, &mut self.out)?;
+                let keys = self.pending.merged(frame, &kinds, &mut self.transport)?;
                 for ((key, body), (_, kind)) in keys.into_iter().zip(bodies).zip(kinds) {
                     self.ask(key, kind, body).await?;
                 }
@@ -283,15 +283,7 @@ impl Connection<'_> {
         }
     }
 
-    async fn ask(&mut self, key: u64, kind: RequestKind, asked: Asked) -> Result<(), Ended> {
-        let body = match asked {
-            Asked::Gate(body) => body,
-            Asked::Refused(error) => {
-                let text = format!("{}: {error}", error.code());
-                let refusal = kind.refused(&text, BRANCH_REGISTER_FAILED, self.dialect());
-                return Ok(self.pending.answer(key, refusal, &mut self.out)?);
-            }
-        };
+    async fn ask(&mut self, key: u64, kind: RequestKind, body: ClientRequest) -> Result<(), Ended> {
         if let ClientRequest::RegisterTm { ident } | ClientRequest::RegisterRm { ident, .. } = &body {
             self.dialect = Dialect::of(&ident.version);
         }

@@ -1,8 +1,7 @@
 //! Which answer belongs to which frame: requests come one to a frame or many, and answers go back the same way.
 
-use bytes::BytesMut;
 use settle_base::FixedMap;
-use settle_seata_wire::{Frame, Message, WireError, frame};
+use settle_seata_wire::{Frame, Message, Transport, WireError};
 
 use crate::translate::RequestKind;
 
@@ -57,10 +56,10 @@ impl Pending {
         &mut self,
         frame: Frame,
         items: &[(Option<i32>, RequestKind)],
-        out: &mut BytesMut,
+        out: &mut Transport,
     ) -> Result<Vec<u64>, WireError> {
         if items.is_empty() {
-            frame::encode(&frame.response(Message::MergeResult(Vec::new())), out)?;
+            out.send(&frame.response(Message::MergeResult(Vec::new())))?;
             return Ok(Vec::new());
         }
         let merged = self.take_key();
@@ -92,12 +91,12 @@ impl Pending {
     ///
     /// # Errors
     /// When the answer cannot be put into a frame.
-    pub(crate) fn answer(&mut self, key: u64, answer: Message, out: &mut BytesMut) -> Result<(), WireError> {
+    pub(crate) fn answer(&mut self, key: u64, answer: Message, out: &mut Transport) -> Result<(), WireError> {
         let Some(slot) = self.requests.remove(&key) else {
             return Ok(());
         };
         match slot.place {
-            Place::Alone(request) => frame::encode(&request.response(answer), out),
+            Place::Alone(request) => out.send(&request.response(answer)),
             Place::Merged { merged, item } => {
                 let entry = self
                     .merged
@@ -111,7 +110,7 @@ impl Pending {
                     match entry.unresolved {
                         0 => {
                             let answers = entry.answers.drain(..).flatten().collect();
-                            frame::encode(&entry.frame.response(Message::MergeResult(answers)), out)
+                            out.send(&entry.frame.response(Message::MergeResult(answers)))
                         }
                         _ => Ok(()),
                     }
@@ -127,7 +126,7 @@ impl Pending {
     ///
     /// # Errors
     /// When an answer cannot be put into a frame.
-    pub(crate) fn dropped(&mut self, key: u64, out: &mut BytesMut) -> Result<(), WireError> {
+    pub(crate) fn dropped(&mut self, key: u64, out: &mut Transport) -> Result<(), WireError> {
         let Some(Slot {
             place: Place::Merged { merged, .. },
             ..
@@ -169,12 +168,12 @@ impl Pending {
     }
 }
 
-fn write_alone(merged: &Frame, id: Option<i32>, answer: Message, out: &mut BytesMut) -> Result<(), WireError> {
+fn write_alone(merged: &Frame, id: Option<i32>, answer: Message, out: &mut Transport) -> Result<(), WireError> {
     // Without an id of its own the client waits for the whole frame only.
     let Some(request_id) = id else { return Ok(()) };
     let mut response = merged.response(answer);
     response.request_id = request_id;
-    frame::encode(&response, out)
+    out.send(&response)
 }
 
 #[cfg(test)]
@@ -194,16 +193,16 @@ mod tests {
         Message::BranchReportResponse(TxResult::SUCCESS)
     }
 
-    fn written(out: &mut BytesMut) -> Vec<(i32, Message)> {
+    fn written(out: &mut Transport) -> Vec<(i32, Message)> {
         let mut decoder = FrameDecoder::new(MAX_FRAME_BYTES_DEFAULT);
-        std::iter::from_fn(|| decoder.decode(out).expect("well formed"))
+        std::iter::from_fn(|| decoder.decode(out.out()).expect("well formed"))
             .map(|frame| (frame.request_id, frame.body.expect("an answer")))
             .collect()
     }
 
     #[test]
     fn a_merged_frame_without_requests_is_answered_and_forgotten() {
-        let (mut pending, mut out) = (Pending::default(), BytesMut::new());
+        let (mut pending, mut out) = (Pending::default(), Transport::new(MAX_FRAME_BYTES_DEFAULT));
         let keys = pending.merged(frame_of(9), &[], &mut out).expect("encodes");
         assert_eq!((keys, pending.merged.len()), (vec![], 0));
         assert_eq!(written(&mut out), vec![(9, Message::MergeResult(vec![]))]);
@@ -211,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_merged_frame_is_answered_once_in_request_order_whatever_the_order_of_answers() {
-        let (mut pending, mut out) = (Pending::default(), BytesMut::new());
+        let (mut pending, mut out) = (Pending::default(), Transport::new(MAX_FRAME_BYTES_DEFAULT));
         let kinds = [
             (Some(7), RequestKind::BranchReport),
             (Some(8), RequestKind::GlobalStatus),
@@ -219,7 +218,7 @@ mod tests {
         let keys = pending.merged(frame_of(9), &kinds, &mut out).expect("encodes");
         let status = RequestKind::GlobalStatus.refused("TX", 0, Dialect::From2);
         pending.answer(keys[1], status.clone(), &mut out).expect("encodes");
-        assert!(out.is_empty());
+        assert!(out.out().is_empty());
         pending.answer(keys[0], reported(), &mut out).expect("encodes");
         assert_eq!(
             written(&mut out),
@@ -231,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_dropped_request_does_not_take_the_others_of_its_frame_with_it() {
-        let (mut pending, mut out) = (Pending::default(), BytesMut::new());
+        let (mut pending, mut out) = (Pending::default(), Transport::new(MAX_FRAME_BYTES_DEFAULT));
         let kinds = [7, 8, 10].map(|id| (Some(id), RequestKind::BranchReport));
         let keys = pending.merged(frame_of(9), &kinds, &mut out).expect("encodes");
         pending.answer(keys[0], reported(), &mut out).expect("encodes");
@@ -244,7 +243,7 @@ mod tests {
 
     #[test]
     fn an_answer_to_a_request_that_is_gone_is_ignored() {
-        let (mut pending, mut out) = (Pending::default(), BytesMut::new());
+        let (mut pending, mut out) = (Pending::default(), Transport::new(MAX_FRAME_BYTES_DEFAULT));
         let key = pending.alone(frame_of(1), RequestKind::BranchReport);
         pending.answer(key, reported(), &mut out).expect("encodes");
         pending.answer(key, reported(), &mut out).expect("encodes");

@@ -30,8 +30,6 @@ pub(crate) enum TranslateError {
     NotARequest { type_code: i16 },
     #[error("a report without a status")]
     NoStatus,
-    #[error("branches of type SAGA_ANNOTATION are not supported yet; use TCC or the saga state machine")]
-    AnnotatedSaga,
 }
 
 impl TranslateError {
@@ -39,22 +37,13 @@ impl TranslateError {
         match self {
             TranslateError::NotARequest { .. } => settle_base::ErrorCode::new("TS", 1),
             TranslateError::NoStatus => settle_base::ErrorCode::new("TS", 2),
-            TranslateError::AnnotatedSaga => settle_base::ErrorCode::new("TS", 7),
         }
     }
 }
 
-/// Where a request goes.
-#[derive(Debug)]
-pub(crate) enum Asked {
-    Gate(ClientRequest),
-    /// Back to the client, which looks at the result code of this request.
-    Refused(TranslateError),
-}
-
 /// A request as the gate takes it, and what its answer must look like.
-pub(crate) fn request(message: Message) -> Result<(RequestKind, Asked), TranslateError> {
-    let (kind, body) = match message {
+pub(crate) fn request(message: Message) -> Result<(RequestKind, ClientRequest), TranslateError> {
+    Ok(match message {
         Message::RegisterTmRequest(identity) => (
             RequestKind::RegisterTm,
             ClientRequest::RegisterTm { ident: ident(identity) },
@@ -97,10 +86,7 @@ pub(crate) fn request(message: Message) -> Result<(RequestKind, Asked), Translat
             RequestKind::BranchRegister,
             ClientRequest::RegisterBranch(BranchRegistration {
                 xid: register.xid,
-                branch_type: match branch_type(register.branch_type) {
-                    Ok(branch_type) => branch_type,
-                    Err(refusal) => return Ok((RequestKind::BranchRegister, Asked::Refused(refusal))),
-                },
+                branch_type: branch_type(register.branch_type),
                 resource: register.resource_id,
                 lock_keys: register.lock_key,
                 application_data: register.application_data,
@@ -128,8 +114,7 @@ pub(crate) fn request(message: Message) -> Result<(RequestKind, Asked), Translat
                 type_code: other.type_code(),
             });
         }
-    };
-    Ok((kind, Asked::Gate(body)))
+    })
 }
 
 /// The transaction that a request is about, for the log.
@@ -165,14 +150,14 @@ fn resources(list: &str) -> Vec<String> {
         .collect()
 }
 
-fn branch_type(branch_type: wire::BranchType) -> Result<settle_tx::BranchType, TranslateError> {
-    Ok(match branch_type {
+fn branch_type(branch_type: wire::BranchType) -> settle_tx::BranchType {
+    match branch_type {
         wire::BranchType::At => settle_tx::BranchType::At,
         wire::BranchType::Tcc => settle_tx::BranchType::Tcc,
         wire::BranchType::Saga => settle_tx::BranchType::Saga,
         wire::BranchType::Xa => settle_tx::BranchType::Xa,
-        wire::BranchType::SagaAnnotation => return Err(TranslateError::AnnotatedSaga),
-    })
+        wire::BranchType::SagaAnnotation => settle_tx::BranchType::SagaAnnotation,
+    }
 }
 
 fn wire_branch_type(branch_type: settle_tx::BranchType) -> wire::BranchType {
@@ -181,6 +166,7 @@ fn wire_branch_type(branch_type: settle_tx::BranchType) -> wire::BranchType {
         settle_tx::BranchType::Tcc => wire::BranchType::Tcc,
         settle_tx::BranchType::Saga => wire::BranchType::Saga,
         settle_tx::BranchType::Xa => wire::BranchType::Xa,
+        settle_tx::BranchType::SagaAnnotation => wire::BranchType::SagaAnnotation,
     }
 }
 
@@ -352,25 +338,6 @@ mod tests {
         assert_eq!(code("1.8.0"), 19);
         assert_eq!(code("2.6.0"), 20);
         assert_eq!(code("nonsense"), 20);
-    }
-
-    #[test]
-    fn an_annotated_saga_is_refused_by_name_since_nothing_would_ever_call_it() {
-        let register = Message::BranchRegister(wire::BranchRegister {
-            xid: "127.0.0.1:8091:1".to_owned(),
-            branch_type: wire::BranchType::SagaAnnotation,
-            resource_id: "r".to_owned(),
-            lock_key: String::new(),
-            application_data: String::new(),
-        });
-        let (kind, asked) = request(register).expect("a request");
-        let Asked::Refused(error) = asked else {
-            panic!("it went to the gate")
-        };
-        assert_eq!(
-            (kind, error.code().to_string().as_str()),
-            (RequestKind::BranchRegister, "TS0007")
-        );
     }
 
     #[test]

@@ -64,7 +64,8 @@ pub enum CommandBody<S> {
         decision: Decision,
         expect: Expect,
     },
-    /// A fact about a branch's second phase, told by its resource manager (or that it could not be reached).
+    /// A fact about a branch's second phase, told by its resource manager (or that it could not be reached). Of
+    /// [`BranchId::saga_of`]: where a saga's state machine says that it stands.
     BranchDone {
         tid: Tid,
         branch: BranchId,
@@ -251,7 +252,7 @@ fn get_command<'a>(reader: &mut Reader<'a>) -> Result<Command<&'a str>, DecodeEr
         },
         5 => CommandBody::BranchDone {
             tid: get_tid(reader)?,
-            branch: get_branch(reader)?,
+            branch: get_branch_or_saga(reader)?,
             status: get_code(reader)?,
         },
         6 => CommandBody::End {
@@ -283,6 +284,11 @@ pub(crate) fn get_tid(reader: &mut Reader<'_>) -> Result<Tid, DecodeError> {
 pub(crate) fn get_branch(reader: &mut Reader<'_>) -> Result<BranchId, DecodeError> {
     let id = reader.u64()?;
     BranchId::try_from_i64(id as i64).ok_or(reader.error("no branch id"))
+}
+
+pub(crate) fn get_branch_or_saga(reader: &mut Reader<'_>) -> Result<BranchId, DecodeError> {
+    let id = reader.u64()?;
+    BranchId::try_from_own(id as i64).ok_or(reader.error("no branch id"))
 }
 
 pub(crate) fn get_code<T: TryFrom<u8>>(reader: &mut Reader<'_>) -> Result<T, DecodeError> {

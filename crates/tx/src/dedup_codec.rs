@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     DecodeError, LockKeyError, Reply, TxError,
-    command::{get_branch, get_code, get_tid, put_branch, put_tid},
+    command::{get_branch, get_branch_or_saga, get_code, get_tid, put_branch, put_tid},
     encoding::{Reader, put_str, put_u64},
 };
 
@@ -149,7 +149,7 @@ fn get_error(reader: &mut Reader<'_>, tag: u8) -> Result<TxError, DecodeError> {
         },
         35 => TxError::UnknownBranch {
             tid,
-            branch: get_branch(reader)?,
+            branch: get_branch_or_saga(reader)?,
         },
         36 => {
             let reason = match (reader.u8()?, reader.u32()?) {
@@ -169,18 +169,18 @@ fn get_error(reader: &mut Reader<'_>, tag: u8) -> Result<TxError, DecodeError> {
         },
         40 => TxError::BadBranchStatus {
             tid,
-            branch: get_branch(reader)?,
+            branch: get_branch_or_saga(reader)?,
             status: get_code(reader)?,
         },
         41 => TxError::Contradiction {
             tid,
-            branch: get_branch(reader)?,
+            branch: get_branch_or_saga(reader)?,
             fact: get_code(reader)?,
             status: get_code(reader)?,
         },
         42 => TxError::NotDecided {
             tid,
-            branch: get_branch(reader)?,
+            branch: get_branch_or_saga(reader)?,
             fact: get_code(reader)?,
         },
         43 => TxError::IllegalEnd {

@@ -6,8 +6,7 @@
 //!
 //! Commit: AT branches all at once; the others one after another in registration order, where one that failed waits
 //! its back-off without holding up the next. Rollback: strictly the last registered first, the next only when it is
-//! done. Saga branches are not called: their state machine runs in the client and reports by itself; one that does not
-//! is reported as stuck.
+//! done. Saga branches are not called: a saga gets one call, which any client of its application can take (see `saga`).
 //!
 //! Calls wait in a row per client (application and resource) and rows take turns, each with a limit of its own on the
 //! calls in flight: a client that hangs holds up nobody else.
@@ -103,8 +102,8 @@ pub struct Driver {
     prng: Prng,
     term: Option<Term>,
     timers: BTreeSet<(GroupTime, Timer)>,
-    /// When each undecided transaction's timeout is decided (or proposed again), and when a decided one with Saga
-    /// branches counts as stuck.
+    /// When each undecided transaction's timeout is decided (or proposed again), and when a decided one that has Saga
+    /// branches beside others counts as stuck: nothing but a report ends those.
     deadlines: FixedMap<Tid, GroupTime>,
     /// Transactions whose timeout decision was given and is not applied yet.
     timing_out: FixedSet<Tid>,
@@ -376,11 +375,7 @@ impl Driver {
         if !is_ready {
             return;
         }
-        let Some(branch) = machine
-            .global(tid)
-            .and_then(|global| global.branch(id))
-            .filter(|branch| branch.is_open())
-        else {
+        let Some(retrying_since) = machine.global(tid).and_then(|global| retrying_since(global, id)) else {
             self.drop_call(tid, id);
             return;
         };
@@ -388,7 +383,7 @@ impl Driver {
         self.set_state(tid, id, CallState::InFlight { until });
         let call = self.calls.get_mut(&(tid, id)).expect("it was just looked up");
         call.attempt += 1;
-        call.trying_since.get_or_insert(branch.retrying_since.unwrap_or(now));
+        call.trying_since.get_or_insert(retrying_since.unwrap_or(now));
         out.push(DriverAction::Call {
             tid,
             branch: id,
@@ -399,6 +394,9 @@ impl Driver {
 
     /// Starts what may start of a decided transaction.
     fn drive(&mut self, global: &Global) {
+        if global.is_saga() {
+            return self.drive_saga(global);
+        }
         if let Some(decided_at) = global.decided_at
             && global
                 .open_branches()
@@ -443,12 +441,39 @@ impl Driver {
         }
     }
 
+    /// Starts a saga's single call, or turns it round when the state machine has.
+    fn drive_saga(&mut self, global: &Global) {
+        let id = BranchId::saga_of(global.tid);
+        let kind = match global.status.direction() {
+            _ if global.status.is_failed() => None,
+            Some(Direction::Commit) => Some(CallKind::Commit),
+            Some(Direction::Rollback) => Some(CallKind::Rollback),
+            None => None,
+        };
+        let Some(kind) = kind else {
+            return self.drop_call(global.tid, id);
+        };
+        match self.calls.get_mut(&(global.tid, id)) {
+            Some(call) => call.kind = kind,
+            None => {
+                let lane = lane_of(&global.application, &global.saga_resource());
+                // Where a saga stands is its state machine's to say: a call that came to nothing marks nothing.
+                self.insert_call(global.tid, id, kind, lane, false, true);
+            }
+        }
+    }
+
     fn add_call(&mut self, tid: Tid, branch: &Branch, kind: CallKind) {
         if self.calls.contains_key(&(tid, branch.id)) {
             return;
         }
         let holds_up_next = kind == CallKind::Commit && branch.branch_type != BranchType::At;
-        let lane = lane_of(branch);
+        let application = branch.client.split(':').next().unwrap_or_default();
+        let lane = lane_of(application, &branch.resource);
+        self.insert_call(tid, branch.id, kind, lane, holds_up_next, branch.status.is_retryable());
+    }
+
+    fn insert_call(&mut self, tid: Tid, id: BranchId, kind: CallKind, lane: u64, holds_up_next: bool, is_marked: bool) {
         let call = Call {
             kind,
             lane,
@@ -457,11 +482,11 @@ impl Driver {
             failures: 0,
             trying_since: None,
             holds_up_next,
-            is_marked: branch.status.is_retryable(),
+            is_marked,
             is_mark_pending: false,
         };
-        self.calls.insert((tid, branch.id), call);
-        self.make_ready(lane, tid, branch.id);
+        self.calls.insert((tid, id), call);
+        self.make_ready(lane, tid, id);
     }
 
     fn make_ready(&mut self, lane: u64, tid: Tid, id: BranchId) {
@@ -493,6 +518,9 @@ impl Driver {
         status: BranchStatus,
         now: GroupTime,
     ) {
+        if let Some(global) = global.filter(|_| id.is_saga()) {
+            self.drive_saga(global);
+        }
         if status.is_retryable() {
             let Some(call) = self.calls.get_mut(&(tid, id)) else {
                 return;
@@ -620,10 +648,18 @@ impl Driver {
     }
 }
 
-/// Names the client that a branch's calls are for. Clients whose names collide share their limit, no more.
-fn lane_of(branch: &Branch) -> u64 {
-    let application = branch.client.split(':').next().unwrap_or_default();
-    fingerprint(application.as_bytes()).rotate_left(21) ^ fingerprint(branch.resource.as_bytes())
+/// Names the client that calls are for. Clients whose names collide share their limit, no more.
+fn lane_of(application: &str, resource: &str) -> u64 {
+    fingerprint(application.as_bytes()).rotate_left(21) ^ fingerprint(resource.as_bytes())
+}
+
+/// Since when the call has been retried, as far as the replicated state tells; `None` when it is to be made no more.
+fn retrying_since(global: &Global, id: BranchId) -> Option<Option<GroupTime>> {
+    if id.is_saga() {
+        return (global.is_saga() && !global.status.is_failed()).then_some(global.decided_at);
+    }
+    let branch = global.branch(id).filter(|branch| branch.is_open())?;
+    Some(branch.retrying_since)
 }
 
 fn calls_of(tid: Tid) -> std::ops::RangeInclusive<(Tid, BranchId)> {

@@ -12,7 +12,8 @@ pub enum TxEffect {
         tid: Tid,
         branch: BranchId,
     },
-    /// A fact about the branch was taken in; `status` is the branch's status now.
+    /// A fact about the branch was taken in; `status` is the branch's status now. Of [`BranchId::saga_of`]: a saga's
+    /// state machine said where it stands, which may be on the other way than before.
     BranchChanged {
         tid: Tid,
         branch: BranchId,

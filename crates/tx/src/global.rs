@@ -107,10 +107,11 @@ impl Branch {
         self.is_open
     }
 
-    /// Nothing of it is to be undone or confirmed: its local transaction failed, or an XA resource only read
-    /// (`DefaultCore.doGlobalCommit`, `doGlobalRollback`).
-    pub fn is_skipped_in_phase_two(&self) -> bool {
+    /// Nothing of it is to be undone or confirmed: its local transaction failed, an XA resource only read
+    /// (`DefaultCore.doGlobalCommit`, `doGlobalRollback`), or it is committed already (`SagaAnnotationCore`).
+    pub fn is_skipped_in_phase_two(&self, is_commit: bool) -> bool {
         self.status == BranchStatus::PhaseOneFailed
             || (self.status == BranchStatus::PhaseOneRdonly && self.branch_type == BranchType::Xa)
+            || (is_commit && self.branch_type == BranchType::SagaAnnotation)
     }
 }

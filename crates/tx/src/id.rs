@@ -41,12 +41,12 @@ macro_rules! id {
 
             /// The group that owns it.
             pub fn group(self) -> GroupId {
-                GroupId(self.0 as u64 >> SEQ_BITS)
+                GroupId(self.0.unsigned_abs() >> SEQ_BITS)
             }
 
             /// Its place among the group's ids, from 1.
             pub fn seq(self) -> u64 {
-                self.0 as u64 & SEQ_MASK
+                self.0.unsigned_abs() & SEQ_MASK
             }
         }
 
@@ -71,6 +71,31 @@ impl BranchId {
     /// Bounds for ranges of ids; no branch has them.
     pub(crate) const MIN: BranchId = BranchId(i64::MIN);
     pub(crate) const MAX: BranchId = BranchId(i64::MAX);
+
+    /// Stands for the state machine of the saga `tid`: the one call of its second phase goes to no branch. It is the
+    /// negated id of the transaction, so that no two sagas share one.
+    pub fn saga_of(tid: Tid) -> BranchId {
+        BranchId(-tid.0)
+    }
+
+    /// See [`BranchId::saga_of`].
+    pub fn is_saga(self) -> bool {
+        self.0 < 0
+    }
+
+    /// The id that a resource manager is told and answers with; that of every saga's call is -1
+    /// (`SagaCore.doGlobalCommit`).
+    pub fn on_the_wire(self) -> i64 {
+        if self.is_saga() { -1 } else { self.0 }
+    }
+
+    /// As [`BranchId::try_from_i64`], and [`BranchId::saga_of`] any transaction: what our own formats may hold.
+    pub fn try_from_own(id: i64) -> Option<BranchId> {
+        match id {
+            ..0 => Tid::try_from_i64(id.checked_neg()?).map(BranchId::saga_of),
+            _ => BranchId::try_from_i64(id),
+        }
+    }
 }
 
 impl Tid {
@@ -130,6 +155,11 @@ mod tests {
         for bad in [0, -1, i64::MIN, 1 << SEQ_BITS] {
             assert_eq!(Tid::try_from_i64(bad), None, "{bad}");
         }
+        let saga = BranchId::saga_of(Tid::new(7, 9));
+        assert_eq!((saga.group(), saga.seq(), saga.on_the_wire()), (GroupId(7), 9, -1));
+        assert_eq!(BranchId::try_from_own(saga.as_i64()), Some(saga));
+        assert_eq!(BranchId::try_from_i64(saga.as_i64()), None, "no branch has such an id");
+        assert_eq!(BranchId::try_from_own(i64::MIN), None);
         for bad in ["", "1", "a:b:c", "h:1:-5", "h:1:99999999999999999999", "h:1:"] {
             assert_eq!(Tid::from_xid(bad), None, "{bad}");
         }

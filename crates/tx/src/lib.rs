@@ -24,6 +24,7 @@ mod locks;
 mod machine;
 mod names;
 mod outcome;
+mod saga;
 mod snapshot;
 mod status;
 mod transitions;

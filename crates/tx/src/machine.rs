@@ -227,8 +227,8 @@ impl TxMachine {
                 self.outcomes.get(tid.seq()).is_none(),
                 "{tid} is open and has an outcome"
             );
-            // Only a report by a client (Saga) decides without an end, and only of one that never had a branch.
-            let may_be_empty = global.status == GlobalStatus::Begin || global.branches.is_empty();
+            // A saga is ended by its state machine, whatever becomes of its branches.
+            let may_be_empty = global.status == GlobalStatus::Begin || global.is_saga();
             assert!(
                 may_be_empty || global.open_branches > 0,
                 "{tid} has nothing left to do and is open"

@@ -354,7 +354,7 @@ fn get_global(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
     if !is_open || is_retry_timeout || is_begin != global.decided_at.is_none() {
         return Err(reader.error("a status that no open transaction has"));
     }
-    if !is_begin && global.open_branches == 0 && !global.branches.is_empty() {
+    if !is_begin && global.open_branches == 0 && !global.is_saga() {
         return Err(reader.error("a transaction with nothing left to do"));
     }
     Ok(global)

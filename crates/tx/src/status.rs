@@ -45,12 +45,14 @@ macro_rules! wire_enum {
 }
 
 wire_enum! {
-    /// How a branch takes part.
+    /// How a branch takes part. `SagaAnnotation`, since Seata 2.3, is an action that is committed in its first phase and
+    /// has a compensation.
     BranchType, "branch type" {
         At = 0,
         Tcc = 1,
         Saga = 2,
         Xa = 3,
+        SagaAnnotation = 4,
     }
 }
 

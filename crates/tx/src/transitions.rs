@@ -113,7 +113,7 @@ impl TxMachine {
             let status = self.standing(tid)?;
             return Err(TxError::NotActive { tid, status });
         };
-        if global.status != GlobalStatus::Begin {
+        if global.status != GlobalStatus::Begin && !global.may_grow(branch_type) {
             return Err(TxError::NotActive {
                 tid,
                 status: global.status,
@@ -238,7 +238,7 @@ impl TxMachine {
         global.decided_at = Some(self.time);
         effects.push(TxEffect::Decided { tid });
         for branch in global.branches.iter_mut().filter(|branch| branch.is_open) {
-            if branch.is_skipped_in_phase_two() {
+            if branch.is_skipped_in_phase_two(decision == Decision::Commit) {
                 self.branch_bytes -= close(branch, tid, &mut self.locks);
                 global.open_branches -= 1;
                 self.open_branches -= 1;
@@ -249,9 +249,10 @@ impl TxMachine {
         }
         global.status = match decision {
             Decision::Commit
-                if global
-                    .open_branches()
-                    .all(|branch| branch.branch_type == BranchType::At) =>
+                if !global.is_saga()
+                    && global
+                        .open_branches()
+                        .all(|branch| branch.branch_type == BranchType::At) =>
             {
                 GlobalStatus::AsyncCommitting
             }
@@ -261,7 +262,7 @@ impl TxMachine {
         };
         self.open_digest.count(global);
         let (status, open, end_status) = (global.status, global.open_branches, global.end_status());
-        if open > 0 {
+        if open > 0 || global.is_saga() {
             return Ok(status);
         }
         self.end(tid, end_status, effects);
@@ -275,6 +276,9 @@ impl TxMachine {
         fact: BranchStatus,
         effects: &mut Vec<TxEffect>,
     ) -> Result<Reply, TxError> {
+        if id.is_saga() {
+            return self.saga_done(tid, id, fact, effects);
+        }
         let Some(direction) = fact.direction() else {
             return Err(TxError::BadBranchStatus {
                 tid,
@@ -340,53 +344,8 @@ impl TxMachine {
         Ok(Reply::Done)
     }
 
-    /// A transaction's own report of where it stands: Saga's state machine runs in the client. A transaction with
-    /// branches of other types is ended this way only when it has failed for good and somebody gives it up.
-    fn end_as_reported(
-        &mut self,
-        tid: Tid,
-        to: GlobalStatus,
-        effects: &mut Vec<TxEffect>,
-    ) -> Result<GlobalStatus, TxError> {
-        let Some(global) = self.globals.get_mut(&tid).map(Arc::make_mut) else {
-            return self.standing(tid);
-        };
-        let from = global.status;
-        // Seata takes a reported Finished for Rollbacked (`SagaCore.doGlobalReport`).
-        let reported = if to == GlobalStatus::Finished {
-            GlobalStatus::Rollbacked
-        } else {
-            to
-        };
-        let is_driven = global
-            .open_branches()
-            .any(|branch| branch.branch_type != BranchType::Saga);
-        let is_legal = match (from.direction(), reported.direction()) {
-            (_, None) => false,
-            (None, Some(_)) => !is_driven,
-            (Some(decided), Some(wanted)) => {
-                decided == wanted && (!is_driven || (from.is_failed() && reported.is_ended()))
-            }
-        };
-        if !is_legal {
-            return Err(TxError::IllegalEnd { tid, from, to });
-        }
-        let status = reported_status(reported, from.is_timeout());
-        if global.decided_at.is_none() {
-            global.decided_at = Some(self.time);
-            effects.push(TxEffect::Decided { tid });
-        }
-        if status.is_ended() {
-            self.end(tid, status, effects);
-            return Ok(status);
-        }
-        global.status = status;
-        self.open_digest.count(global);
-        Ok(status)
-    }
-
     /// Forgets an open transaction and keeps its outcome.
-    fn end(&mut self, tid: Tid, status: GlobalStatus, effects: &mut Vec<TxEffect>) {
+    pub(crate) fn end(&mut self, tid: Tid, status: GlobalStatus, effects: &mut Vec<TxEffect>) {
         let global = self.globals.remove(&tid).expect("only an open transaction can end");
         let mut global = Arc::unwrap_or_clone(global);
         self.open_digest.take_away(&global);
@@ -411,7 +370,7 @@ impl TxMachine {
     }
 
     /// The outcome of a transaction that is not open.
-    fn standing(&self, tid: Tid) -> Result<GlobalStatus, TxError> {
+    pub(crate) fn standing(&self, tid: Tid) -> Result<GlobalStatus, TxError> {
         match self.outcome(tid) {
             Outcome::Open(global) => Ok(global.status),
             Outcome::Ended(status) => Ok(status),
@@ -491,19 +450,5 @@ fn status_in_phase_two(global: &Global) -> GlobalStatus {
         (Some(Direction::Rollback), true) if has_failed => TimeoutRollbackFailed,
         (Some(Direction::Rollback), true) if is_retrying => TimeoutRollbackRetrying,
         _ => global.status,
-    }
-}
-
-/// The status that a report sets, kept in the timeout family when the server had decided the rollback.
-fn reported_status(reported: GlobalStatus, is_timeout: bool) -> GlobalStatus {
-    use GlobalStatus::*;
-    match reported {
-        Rollbacking if is_timeout => TimeoutRollbacking,
-        RollbackRetrying | RollbackRetryTimeout if is_timeout => TimeoutRollbackRetrying,
-        Rollbacked if is_timeout => TimeoutRollbacked,
-        RollbackFailed if is_timeout => TimeoutRollbackFailed,
-        RollbackRetryTimeout => RollbackRetrying,
-        CommitRetryTimeout => CommitRetrying,
-        other => other,
     }
 }

@@ -578,24 +578,27 @@ fn a_mark_is_given_once_until_it_is_known_to_be_lost() {
 }
 
 #[test]
-fn a_decided_saga_is_left_to_its_client_and_flagged_once_when_that_never_reports() {
+fn a_saga_branch_beside_a_failed_one_is_left_to_its_client_and_flagged_once_when_that_never_reports() {
     let config = DriverConfig {
         stuck_after: Duration::from_secs(100),
         ..DriverConfig::default()
     };
     let mut stage = Stage::new(config);
     let tid = stage.begin(5_000);
-    stage.ask(rig::register(tid, BranchType::Saga, "", ""));
+    for kind in [BranchType::Tcc, BranchType::Saga] {
+        stage.ask(rig::register(tid, kind, "", ""));
+    }
     stage.run(500_000, |_, _| Answer::Done);
     stage.expect(expect![[r#"
         5000   decide 1/1 Timeout
-        105000 branch 1 is stuck
+        5000   Rollback branch 1 attempt 1
+        105000 branch 2 is stuck
     "#]]);
-    assert_eq!(stage.driver.stuck().collect::<Vec<_>>(), [(tid, BranchId::new(1, 1))]);
+    assert_eq!(stage.driver.stuck().collect::<Vec<_>>(), [(tid, BranchId::new(1, 2))]);
     stage.driver.lead(2, &stage.rig.machine);
     stage.run(500_001, |_, _| Answer::Done);
     stage.expect(expect![[r#"
-        500000 branch 1 is stuck
+        500000 branch 2 is stuck
     "#]]);
     let status = GlobalStatus::TimeoutRollbacked;
     stage.ask(CommandBody::End { tid, status });

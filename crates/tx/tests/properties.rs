@@ -33,6 +33,11 @@ enum Step {
         branch: u64,
         status: BranchStatus,
     },
+    /// What a saga's state machine answers to its single call.
+    SagaDone {
+        tx: u64,
+        status: BranchStatus,
+    },
     End {
         tx: u64,
         status: GlobalStatus,
@@ -63,6 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1..=BRANCHES, branch_status()).prop_map(|(branch, status)| Step::Report { branch, status }),
         3 => (1..=TXS, decision).prop_map(|(tx, decision)| Step::Decide { tx, decision }),
         8 => (1..=BRANCHES, branch_status()).prop_map(|(branch, status)| Step::Done { branch, status }),
+        1 => (1..=TXS, branch_status()).prop_map(|(tx, status)| Step::SagaDone { tx, status }),
         1 => (1..=TXS, proptest::sample::select(GlobalStatus::ALL)).prop_map(|(tx, status)| Step::End { tx, status }),
         3 => (1..20usize).prop_map(|back| Step::Again { back }),
         1 => (0..100_000u64).prop_map(|millis| Step::Wait { millis }),
@@ -76,6 +82,7 @@ fn history(len: usize) -> impl Strategy<Value = Vec<Step>> {
 /// What the naive model knows of a branch.
 struct ModelBranch {
     tx: u64,
+    kind: BranchType,
     rows: Vec<u8>,
     /// It was AT, is not done and its transaction has not committed.
     holds: bool,
@@ -109,7 +116,19 @@ impl Model {
             || rows
                 .iter()
                 .all(|row| self.holder(*row).is_none_or(|holder| holder == tx));
-        is_begin && is_free
+        let goes_on = tx as usize <= self.ended.len() && self.ended[tx as usize - 1].is_none() && self.is_saga(tx);
+        (is_begin || (goes_on && kind == BranchType::Saga)) && is_free
+    }
+
+    /// The transactions of this model have a name like any other.
+    fn is_saga(&self, tx: u64) -> bool {
+        let mut kinds = self
+            .branches
+            .iter()
+            .filter(|branch| branch.tx == tx)
+            .map(|branch| branch.kind)
+            .peekable();
+        kinds.peek().is_some() && kinds.all(|kind| kind == BranchType::Saga)
     }
 }
 
@@ -136,6 +155,11 @@ fn body_of(step: &Step, model: &Model) -> OwnedCommandBody {
         Step::Done { branch, status } => CommandBody::BranchDone {
             tid: Tid::new(1, owner(*branch)),
             branch: BranchId::new(1, *branch),
+            status: *status,
+        },
+        Step::SagaDone { tx, status } => CommandBody::BranchDone {
+            tid: Tid::new(1, *tx),
+            branch: BranchId::saga_of(Tid::new(1, *tx)),
             status: *status,
         },
         Step::End { tx, status } => CommandBody::End {
@@ -228,6 +252,7 @@ fn check_step(step: &Step, result: &Result<Reply, TxError>, rig: &Rig, model: &m
                 let holds = *kind == BranchType::At;
                 model.branches.push(ModelBranch {
                     tx: *tx,
+                    kind: *kind,
                     rows: rows.clone(),
                     holds,
                 });
@@ -271,6 +296,18 @@ fn check_step(step: &Step, result: &Result<Reply, TxError>, rig: &Rig, model: &m
                     let is_open = global.is_some_and(|global| global.branch(id).is_some_and(|branch| branch.is_open()));
                     branch.holds &= !is_commit && is_open;
                 }
+            }
+            TxEffect::BranchChanged { tid, branch, .. } if branch.is_saga() => {
+                // The one thing that may turn round before it has ended.
+                let at = tid.seq() as usize - 1;
+                prop_assert!(model.is_saga(tid.seq()), "{} is no saga and turned round", tid);
+                prop_assert!(model.ended[at].is_none(), "{} has ended and turned round", tid);
+                let ends = rig.effects.iter().find_map(|effect| match effect {
+                    TxEffect::Ended { status, .. } => Some(*status),
+                    _ => None,
+                });
+                let status = ends.unwrap_or_else(|| rig.machine.outcome(*tid).status());
+                model.decided[at] = status.direction();
             }
             TxEffect::BranchChanged { branch, status, .. } if status.done().is_some() => {
                 model.branches[branch.seq() as usize - 1].holds = false;
@@ -322,9 +359,10 @@ fn commands_of(steps: &[Step]) -> Vec<OwnedCommand> {
                 None => continue,
             },
             _ => {
-                if let Step::Register { tx, rows, .. } = step {
+                if let Step::Register { tx, kind, rows } = step {
                     model.branches.push(ModelBranch {
                         tx: *tx,
+                        kind: *kind,
                         rows: rows.clone(),
                         holds: false,
                     });
