@@ -1,6 +1,6 @@
 //! What more than one target checks.
 
-use settle_hessian::{ClassNames, DecodeOptions, Dialect, Document, HessianError, Incoming, Reader};
+use settle_hessian::{ClassNames, DecodeOptions, Dialect, Document, Incoming, Reader};
 
 /// Any bytes: a reader of `dialect` ends with values or an error, skipping agrees with reading, and what was read
 /// survives being written in either dialect.
@@ -81,6 +81,7 @@ pub fn hessian_incoming(bytes: &[u8]) {
     assert_eq!(read, ends.len());
     match failed {
         None => assert!(incoming.is_at_end()),
-        Some(error) => assert!(matches!(error, HessianError::Truncated { .. }), "{error}"),
+        // It waits for so much more that what is wrong with the rest was not looked at.
+        Some(_) => assert!(incoming.finish().is_err()),
     }
 }
