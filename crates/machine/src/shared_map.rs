@@ -71,6 +71,16 @@ impl<K: Ord, V> SharedMap<K, V> {
 
 /// A change copies the piece that it is in, once for each clone that is alive.
 impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
+    /// The entries behind `key`, found without going through those before.
+    pub fn iter_after(&self, key: K) -> impl Iterator<Item = (&K, &V)> {
+        let first = self.pieces.range(..=&key).next_back().map(|(bound, _)| bound.clone());
+        let pieces = self.pieces.range(first.unwrap_or_else(|| key.clone())..);
+        let entries = pieces
+            .flat_map(|(_, piece)| piece.iter())
+            .map(|(key, value)| (key, value));
+        entries.skip_while(move |(other, _)| **other <= key)
+    }
+
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let (_, piece) = self.pieces.range_mut(..=key).next_back()?;
         let position = position(piece, key).ok()?;
@@ -169,6 +179,9 @@ mod tests {
     fn check(map: &SharedMap<u64, u64>, model: &BTreeMap<u64, u64>) {
         assert!(map.iter().eq(model.iter()));
         assert!(map.iter().rev().eq(model.iter().rev()));
+        for key in [0, 1, 500, 1_999, u64::MAX] {
+            assert!(map.iter_after(key).eq(model.iter().filter(|(other, _)| **other > key)));
+        }
         assert_eq!(
             (map.len(), map.first(), map.last()),
             (model.len(), model.first_key_value(), model.last_key_value())

@@ -1,9 +1,15 @@
-//! `settle ctl`: an operator's view of a running cluster, over the HTTP API.
+//! `settle ctl`: an operator's view of a running cluster, and hand in it, over the HTTP API.
 
 use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::http_client;
+
+mod table;
+mod tx;
+
+use table::{print_table, rows, text};
+use tx::TxCommand;
 
 #[derive(clap::Args, Debug)]
 pub struct CtlArgs {
@@ -90,30 +96,6 @@ enum VersionCommand {
     },
 }
 
-#[derive(clap::Subcommand, Debug)]
-enum TxCommand {
-    /// Transactions that have not ended.
-    List {
-        /// Only those with this status, e.g. Begin or CommitRetrying.
-        #[arg(long)]
-        status: Option<String>,
-        /// Only those begun at least so long ago, e.g. 30s or 10m.
-        #[arg(long, value_name = "DURATION")]
-        older_than: Option<String>,
-        /// At most so many.
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
-        /// Continue after this transaction id.
-        #[arg(long, value_name = "ID")]
-        after: Option<i64>,
-    },
-    /// One transaction with its branches.
-    Show {
-        /// Its xid, or the number at the end of it.
-        xid: String,
-    },
-}
-
 pub fn run(args: CtlArgs) -> anyhow::Result<()> {
     let base = args.http.trim_end_matches('/');
     let answer = match &args.command {
@@ -151,24 +133,7 @@ pub fn run(args: CtlArgs) -> anyhow::Result<()> {
                 Some(VersionCommand::Raise { version }) => http_client::post(&url, &json!({ "version": version }))?,
             }
         }
-        CtlCommand::Tx(TxCommand::List {
-            status,
-            older_than,
-            limit,
-            after,
-        }) => {
-            let mut url = format!("{base}/v1/tx?limit={limit}");
-            for (name, value) in [("status", status), ("older-than", older_than)] {
-                if let Some(value) = value {
-                    url.push_str(&format!("&{name}={}", escaped(value)));
-                }
-            }
-            if let Some(after) = after {
-                url.push_str(&format!("&after={after}"));
-            }
-            http_client::get(&url)?
-        }
-        CtlCommand::Tx(TxCommand::Show { xid }) => http_client::get(&format!("{base}/v1/tx/{}", escaped(xid)))?,
+        CtlCommand::Tx(command) => return tx::run(base, args.json, command),
     };
     if args.json {
         println!("{}", answer.trim_end());
@@ -183,31 +148,9 @@ pub fn run(args: CtlArgs) -> anyhow::Result<()> {
         CtlCommand::Cluster(ClusterCommand::Version {
             command: Some(VersionCommand::Raise { version }),
         }) => print_raised(&value, version),
-        CtlCommand::Tx(TxCommand::List { .. }) => print_list(&value),
-        CtlCommand::Tx(TxCommand::Show { .. }) => print_tx(&value),
+        CtlCommand::Tx(_) => unreachable!("transactions were answered before"),
     }
     Ok(())
-}
-
-fn escaped(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' => (byte as char).to_string(),
-            byte => format!("%{byte:02X}"),
-        })
-        .collect()
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "–".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn rows(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 fn print_reset(answer: &Value) {
@@ -325,121 +268,4 @@ fn print_groups(node: &Value) {
             .map(|group| keys.map(|key| text(&group[key]))),
     );
     print_table(&table);
-}
-
-fn print_list(answer: &Value) {
-    let mut table = vec![
-        [
-            "xid",
-            "status",
-            "age",
-            "timeout",
-            "open branches",
-            "application",
-            "name",
-        ]
-        .map(str::to_owned),
-    ];
-    for tx in rows(&answer["transactions"]) {
-        table.push([
-            text(&tx["xid"]),
-            text(&tx["status"]),
-            seconds(&tx["age_ms"]),
-            seconds(&tx["timeout_ms"]),
-            text(&tx["open_branches"]),
-            text(&tx["application"]),
-            text(&tx["name"]),
-        ]);
-    }
-    match table.len() {
-        1 => println!("No such transaction is open."),
-        _ => print_table(&table),
-    }
-    if let Some(next) = answer["next"].as_str() {
-        println!("There are more: --after {next}");
-    }
-}
-
-fn print_tx(tx: &Value) {
-    if tx["ended"] == true {
-        let note = if tx["evicted"] == true {
-            " (its outcome is no longer kept)"
-        } else {
-            ""
-        };
-        println!("{}: {}{note}", text(&tx["id"]), text(&tx["status"]));
-        return;
-    }
-    println!(
-        "{}: {} for {} of {}; application {}, group {}, name {}",
-        text(&tx["xid"]),
-        text(&tx["status"]),
-        seconds(&tx["age_ms"]),
-        seconds(&tx["timeout_ms"]),
-        text(&tx["application"]),
-        text(&tx["service_group"]),
-        text(&tx["name"])
-    );
-    let mut table = vec![
-        [
-            "branch",
-            "type",
-            "status",
-            "retrying for",
-            "resource",
-            "client",
-            "locks",
-        ]
-        .map(str::to_owned),
-    ];
-    for branch in rows(&tx["branches"]) {
-        table.push([
-            text(&branch["branch"]),
-            text(&branch["branch_type"]),
-            text(&branch["status"]),
-            seconds(&branch["retrying_for_ms"]),
-            text(&branch["resource"]),
-            text(&branch["client"]),
-            text(&branch["lock_keys"]),
-        ]);
-    }
-    print_table(&table);
-}
-
-fn seconds(ms: &Value) -> String {
-    match ms.as_u64() {
-        Some(ms) => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
-        None => "–".to_owned(),
-    }
-}
-
-fn print_table<const N: usize>(rows: &[[String; N]]) {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for row in rows {
-        let line: String = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("  {cell:<width$}"))
-            .collect();
-        println!("{}", line.trim_end());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_operator_types_reaches_the_server_as_one_path_segment() {
-        assert_eq!(
-            escaped("10.0.0.1:8091:72057594037927937"),
-            "10.0.0.1:8091:72057594037927937"
-        );
-        assert_eq!(escaped("a/b?c&d"), "a%2Fb%3Fc%26d");
-    }
 }

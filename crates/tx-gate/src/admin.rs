@@ -1,14 +1,20 @@
-//! What an operator may ask. Lists are read from this node's replica once it is known to be up to date.
+//! What an operator may ask, and do. Lists are read from this node's replica once it is known to be up to date; acts are
+//! commands in the log, signed by who does them.
 
 use std::time::Duration;
 
 use settle_base::{GroupId, GroupTime, NodeId};
-use settle_tx::{BranchId, BranchStatus, BranchType, Global, GlobalStatus, Outcome, Tid, TxMachine};
+use settle_tx::{
+    ActKind, AuditRecord, BranchId, BranchStatus, BranchType, Global, GlobalStatus, OPERATOR_CHARS_MAX, OperatorAct,
+    Outcome, REASON_CHARS_MAX, Reply, Signed, Tid, TxError, TxMachine, lock_rows,
+};
 
-use crate::{ConnId, GateError, directory::Directory};
+use crate::{ConnId, GateError, RefusalError, directory::Directory};
 
 /// Rows in one answer, at most.
 pub const LIST_MAX: usize = 1_000;
+/// Transactions that one request goes through, at most; a list with a filter may end early, with a `next`.
+pub const SCAN_MAX: usize = 50_000;
 
 #[derive(Clone, Debug)]
 pub enum AdminRequest {
@@ -17,27 +23,91 @@ pub enum AdminRequest {
     ShowTx {
         id: String,
     },
+    /// The rows that open transactions keep locked.
+    Locks(LockFilter),
+    /// What operators did in a group, newest first.
+    Audit {
+        group: Option<GroupId>,
+        /// Only acts with a smaller number: the last of the answer before.
+        before: Option<u64>,
+        /// At most [`LIST_MAX`]; 0 means that.
+        limit: usize,
+    },
+    Operate(OperatorRequest),
     /// The resource managers' sessions of all nodes, as far as this one knows.
     Sessions,
 }
 
+/// An act on a transaction.
+#[derive(Clone, Debug)]
+pub struct OperatorRequest {
+    /// Its xid, or the number at its end.
+    pub id: String,
+    pub act: OperatorAct<String>,
+    pub signed: Signed<String>,
+    /// The operator says that the branches are settled, without which nothing is forgotten and no lock released.
+    pub claims_settled: bool,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct TxFilter {
-    /// The first group when none is given.
+    /// All groups, one after the other, when none is given.
     pub group: Option<GroupId>,
     pub status: Option<GlobalStatus>,
     /// Begun at least this long ago, in group time.
     pub older_than: Duration,
+    /// Begun by this application.
+    pub application: Option<String>,
+    /// With an open branch of this resource.
+    pub resource: Option<String>,
     /// Only transactions after this one: `next` of the answer before.
     pub after: Option<Tid>,
     /// At most [`LIST_MAX`]; 0 means that.
     pub limit: usize,
 }
 
+#[derive(Clone, Debug, Default)]
+pub struct LockFilter {
+    /// All groups, one after the other, when none is given.
+    pub group: Option<GroupId>,
+    pub resource: Option<String>,
+    /// `table`, or `table:pk` for one row.
+    pub row: Option<String>,
+    /// Held by this transaction: its xid, or the number at its end.
+    pub holder: Option<Tid>,
+    /// Begun at least this long ago, in group time.
+    pub older_than: Duration,
+    /// `next` of the answer before.
+    pub after: Option<LockCursor>,
+    /// At most [`LIST_MAX`]; 0 means that.
+    pub limit: usize,
+}
+
+/// How far a list of locks has come: all rows of transactions up to `after`, and so many of the next one's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LockCursor {
+    pub after: Option<Tid>,
+    pub rows_of_next: u32,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminAnswer {
-    Transactions { rows: Vec<TxRow>, next: Option<Tid> },
+    Transactions {
+        rows: Vec<TxRow>,
+        next: Option<Tid>,
+    },
     Transaction(TxView),
+    Locks {
+        rows: Vec<LockRowView>,
+        next: Option<LockCursor>,
+    },
+    /// Newest first.
+    Audit(Vec<AuditRecord>),
+    /// How the transaction stands after the act, and whether the act changed anything.
+    Operated {
+        status: GlobalStatus,
+        acted: bool,
+    },
     Sessions(Vec<SessionRow>),
 }
 
@@ -52,6 +122,7 @@ pub struct TxRow {
     pub age: Duration,
     pub timeout_ms: u32,
     pub open_branches: u32,
+    pub retry_stopped: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,15 +130,16 @@ pub enum TxView {
     Open {
         row: TxRow,
         branches: Vec<BranchRow>,
+        /// What operators did to it, oldest first, as far as it is kept.
+        acts: Vec<AuditRecord>,
     },
     Ended {
         tid: Tid,
         status: GlobalStatus,
+        acts: Vec<AuditRecord>,
     },
     /// It has ended, longer ago than outcomes are kept.
-    Evicted {
-        tid: Tid,
-    },
+    Evicted { tid: Tid },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +153,20 @@ pub struct BranchRow {
     /// How long its second phase has been failing.
     pub retrying_for: Option<Duration>,
     pub is_open: bool,
+}
+
+/// A row as one branch locks it. One that two branches changed is there twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockRowView {
+    pub resource: String,
+    pub table: String,
+    pub pk: String,
+    pub tid: Tid,
+    pub xid: String,
+    pub branch: BranchId,
+    pub status: GlobalStatus,
+    /// Since its transaction was begun.
+    pub age: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,31 +183,168 @@ pub struct SessionRow {
 pub(crate) fn tid_of(id: &str) -> Result<Tid, GateError> {
     let number = id.rsplit(':').next().unwrap_or(id);
     let tid = number.parse().ok().and_then(Tid::try_from_i64);
-    tid.ok_or_else(|| GateError::UnknownXid {
-        xid: id.chars().take(256).collect(),
-    })
+    tid.ok_or_else(|| unknown(id))
 }
 
-pub(crate) fn list(machine: &TxMachine, now: GroupTime, filter: &TxFilter) -> AdminAnswer {
-    let limit = match filter.limit {
+pub(crate) fn unknown(id: &str) -> GateError {
+    GateError::UnknownXid {
+        xid: id.chars().take(256).collect(),
+    }
+}
+
+pub(crate) fn check_signed(request: &OperatorRequest) -> Result<(), GateError> {
+    let Signed { operator, reason, .. } = &request.signed;
+    for (field, text, limit) in [
+        ("operator", operator, OPERATOR_CHARS_MAX),
+        ("reason", reason, REASON_CHARS_MAX),
+    ] {
+        if !text.chars().any(is_visible) {
+            return Err(GateError::NotSigned { field });
+        }
+        let chars = text.chars().count();
+        if chars > limit {
+            return Err(GateError::TextTooLong { field, chars, limit });
+        }
+    }
+    let act = request.act.kind();
+    if matches!(act, ActKind::Forget | ActKind::ReleaseLock) && !request.claims_settled {
+        return Err(GateError::NotClaimed { act });
+    }
+    Ok(())
+}
+
+/// A text without such a character names nobody. Simple, so that the API's description can say it as a pattern.
+fn is_visible(char: char) -> bool {
+    !matches!(char, '\0'..=' ' | '\u{7f}'..='\u{a0}')
+}
+
+pub(crate) fn to_operator(result: Result<Reply, TxError>) -> Result<AdminAnswer, RefusalError> {
+    match result {
+        Ok(Reply::Operated { status, acted }) => Ok(AdminAnswer::Operated { status, acted }),
+        Ok(reply) => unreachable!("the machine answers an act in kind, not with {reply:?}"),
+        Err(error) => Err(RefusalError::Tx(error)),
+    }
+}
+
+fn limit_of(limit: usize) -> usize {
+    match limit {
         0 => LIST_MAX,
         limit => limit.min(LIST_MAX),
-    };
-    let fits = |global: &&Global| {
-        filter.after.is_none_or(|after| global.tid > after)
-            && filter.status.is_none_or(|status| global.status == status)
+    }
+}
+
+/// `is_last`: no other group is to be listed behind this one.
+pub(crate) fn list(machine: &TxMachine, now: GroupTime, filter: &TxFilter, is_last: bool) -> AdminAnswer {
+    let limit = limit_of(filter.limit);
+    let fits = |global: &Global| {
+        let of_resource = |resource: &String| global.open_branches().any(|branch| *branch.resource == **resource);
+        filter.status.is_none_or(|status| global.status == status)
             && now.since(global.begun_at) >= filter.older_than
+            && filter
+                .application
+                .as_ref()
+                .is_none_or(|name| *global.application == **name)
+            && filter.resource.as_ref().is_none_or(of_resource)
     };
-    let mut found = machine.globals().filter(fits);
-    let rows: Vec<TxRow> = found.by_ref().take(limit).map(|global| row(global, now)).collect();
-    let next = match found.next() {
-        Some(_) => rows.last().map(|row| row.tid),
-        None => None,
+    let mut rows = Vec::new();
+    for (scanned, global) in machine.globals_after(filter.after).enumerate() {
+        if fits(global) {
+            if rows.len() == limit {
+                let next = rows.last().map(|row: &TxRow| row.tid);
+                return AdminAnswer::Transactions { rows, next };
+            }
+            rows.push(row(global, now));
+        }
+        if scanned + 1 == SCAN_MAX {
+            let next = Some(global.tid);
+            return AdminAnswer::Transactions { rows, next };
+        }
+    }
+    AdminAnswer::Transactions {
+        rows,
+        next: end_of_group(machine, is_last),
+    }
+}
+
+pub(crate) fn locks(machine: &TxMachine, now: GroupTime, filter: &LockFilter, is_last: bool) -> AdminAnswer {
+    let limit = limit_of(filter.limit);
+    let (table, pk) = match filter.row.as_deref().map(|row| row.split_once(':').ok_or(row)) {
+        None => (None, None),
+        Some(Err(table)) => (Some(table), None),
+        Some(Ok((table, pk))) => (Some(table), Some(pk)),
     };
-    AdminAnswer::Transactions { rows, next }
+    let (after, mut passed_over) = match filter.after {
+        None => (None, 0),
+        Some(cursor) => (cursor.after, cursor.rows_of_next),
+    };
+    let mut rows = Vec::new();
+    let mut done = after;
+    for (scanned, global) in machine.globals_after(after).enumerate() {
+        let is_asked =
+            filter.holder.is_none_or(|holder| holder == global.tid) && now.since(global.begun_at) >= filter.older_than;
+        let branches = global
+            .branches()
+            .iter()
+            .filter(|branch| is_asked && filter.resource.as_ref().is_none_or(|name| *branch.resource == **name));
+        let named = branches.flat_map(|branch| {
+            let rows = lock_rows(&branch.lock_keys).map_while(Result::ok);
+            rows.map(move |row| (branch, row))
+        });
+        let wanted =
+            named.filter(|(_, row)| table.is_none_or(|table| row.table == table) && pk.is_none_or(|pk| row.pk == pk));
+        let mut told = 0;
+        for (branch, row) in wanted {
+            told += 1;
+            if told <= passed_over {
+                continue;
+            }
+            if rows.len() == limit {
+                let next = LockCursor {
+                    after: done,
+                    rows_of_next: told - 1,
+                };
+                return AdminAnswer::Locks { rows, next: Some(next) };
+            }
+            rows.push(LockRowView {
+                resource: String::from(&*branch.resource),
+                table: row.table.to_owned(),
+                pk: row.pk.to_owned(),
+                tid: global.tid,
+                xid: String::from(&*global.xid),
+                branch: branch.id,
+                status: global.status,
+                age: now.since(global.begun_at),
+            });
+        }
+        (passed_over, done) = (0, Some(global.tid));
+        if scanned + 1 == SCAN_MAX {
+            let next = LockCursor {
+                after: done,
+                rows_of_next: 0,
+            };
+            return AdminAnswer::Locks { rows, next: Some(next) };
+        }
+    }
+    let next = end_of_group(machine, is_last).map(|tid| LockCursor {
+        after: Some(tid),
+        rows_of_next: 0,
+    });
+    AdminAnswer::Locks { rows, next }
+}
+
+/// Where a list goes on behind the machine's group.
+fn end_of_group(machine: &TxMachine, is_last: bool) -> Option<Tid> {
+    (!is_last).then(|| Tid::last_of(GroupId(u64::from(machine.config().group))))
+}
+
+pub(crate) fn audit(machine: &TxMachine, before: Option<u64>, limit: usize) -> AdminAnswer {
+    let records = machine.audit().rev();
+    let wanted = records.filter(|record| before.is_none_or(|before| record.number < before));
+    AdminAnswer::Audit(wanted.take(limit_of(limit)).cloned().collect())
 }
 
 pub(crate) fn show(machine: &TxMachine, now: GroupTime, tid: Tid) -> Result<AdminAnswer, GateError> {
+    let acts = || machine.audit().filter(|record| record.tid == tid).cloned().collect();
     let view = match machine.outcome(tid) {
         Outcome::Open(global) => {
             let branches = global.branches().iter().map(|branch| BranchRow {
@@ -137,11 +360,16 @@ pub(crate) fn show(machine: &TxMachine, now: GroupTime, tid: Tid) -> Result<Admi
             TxView::Open {
                 row: row(global, now),
                 branches: branches.collect(),
+                acts: acts(),
             }
         }
-        Outcome::Ended(status) => TxView::Ended { tid, status },
+        Outcome::Ended(status) => TxView::Ended {
+            tid,
+            status,
+            acts: acts(),
+        },
         Outcome::Evicted => TxView::Evicted { tid },
-        Outcome::Unknown => return Err(GateError::UnknownXid { xid: tid.to_string() }),
+        Outcome::Unknown => return Err(unknown(&tid.to_string())),
     };
     Ok(AdminAnswer::Transaction(view))
 }
@@ -169,5 +397,6 @@ fn row(global: &Global, now: GroupTime) -> TxRow {
         age: now.since(global.begun_at),
         timeout_ms: global.timeout_ms,
         open_branches: global.open_branch_count(),
+        retry_stopped: global.retry_stopped,
     }
 }

@@ -1,10 +1,13 @@
 //! What clients ask, from admission to the command or query that answers it.
 
+use std::ops::Bound;
+
 use settle_base::GroupId;
 use settle_tx::{BranchId, BranchStatus, ClientId, Decision, Expect, GlobalStatus, Outcome, OwnedCommandBody, Tid};
 
 use crate::{
-    AdminRequest, BranchRegistration, ClientAnswer, ClientRequest, ConnId, GateError, RequestKey, admin,
+    AdminRequest, BranchRegistration, ClientAnswer, ClientRequest, ConnId, GateError, OperatorRequest, RequestKey,
+    admin,
     door::{Cx, Waiter},
     gate::TxGate,
     group::{Purpose, Query},
@@ -62,8 +65,17 @@ impl TxGate {
                     .door
                     .answer_admin(key, Ok(admin::sessions(&self.door.directory)), cx);
             }
-            AdminRequest::ListTx(filter) => Ok(filter.group.unwrap_or(self.door.config.groups[0])),
+            AdminRequest::ListTx(filter) => self.group_to_list(filter.group, filter.after),
+            AdminRequest::Locks(filter) => {
+                let after = filter.after.and_then(|cursor| cursor.after);
+                self.group_to_list(filter.group, after)
+            }
+            AdminRequest::Audit { group, .. } => Ok(group.unwrap_or(self.door.config.groups[0])),
             AdminRequest::ShowTx { id } => admin::tid_of(id).map(Tid::group),
+            AdminRequest::Operate(request) => admin::check_signed(request).and_then(|()| {
+                let tid = admin::tid_of(&request.id)?;
+                Ok(tid.group())
+            }),
         };
         let group = match group {
             Ok(group) => group,
@@ -72,19 +84,62 @@ impl TxGate {
         let limit = self.door.config.max_in_flight;
         match self.groups.get_mut(&group) {
             None => {
-                let xid = format!("group {group}");
-                self.door.answer_admin(key, Err(GateError::UnknownXid { xid }), cx);
+                let error = match body {
+                    AdminRequest::ShowTx { id } | AdminRequest::Operate(OperatorRequest { id, .. }) => {
+                        admin::unknown(&id)
+                    }
+                    _ => GateError::UnknownGroup { group },
+                };
+                self.door.answer_admin(key, Err(error), cx);
             }
             Some(group) if group.reads.len() >= limit => {
                 self.door
                     .answer_admin(key, Err(GateError::TooManyRequests { limit }), cx);
             }
-            Some(group) => group.reads.add(Query::Admin {
-                key,
-                born: cx.now,
-                body,
-            }),
+            Some(group) => match body {
+                AdminRequest::Operate(request) => {
+                    let group = group.id;
+                    self.operate(group, key, request, cx);
+                }
+                body => group.reads.add(Query::Admin {
+                    key,
+                    born: cx.now,
+                    body,
+                }),
+            },
         }
+    }
+
+    fn operate(&mut self, group: GroupId, key: RequestKey, request: OperatorRequest, cx: &mut Cx<'_>) {
+        let group = self.groups.get_mut(&group).expect("it was just found");
+        if group.pending.is_window_full() {
+            let limit = crate::pending::WINDOW as usize;
+            return self
+                .door
+                .answer_admin(key, Err(GateError::TooManyRequests { limit }), cx);
+        }
+        let tid = admin::tid_of(&request.id).expect("it was checked before");
+        let body = OwnedCommandBody::Operate {
+            tid,
+            act: request.act,
+            signed: request.signed,
+        };
+        group.submit(body, Purpose::Operator { key }, &self.door.config, cx.now);
+    }
+
+    /// A list without a group goes through all groups, in their order: the one that is continued, or the next when it
+    /// has come to its end.
+    fn group_to_list(&self, group: Option<GroupId>, after: Option<Tid>) -> Result<GroupId, GateError> {
+        let Some(after) = after.filter(|_| group.is_none()) else {
+            return Ok(group.unwrap_or_else(|| *self.groups.keys().next().expect("a gate has a group")));
+        };
+        let continued = after.group();
+        if after != Tid::last_of(continued) {
+            return Ok(continued);
+        }
+        let next = self.groups.range((Bound::Excluded(continued), Bound::Unbounded)).next();
+        next.map(|(group, _)| *group)
+            .ok_or(GateError::UnknownGroup { group: continued })
     }
 
     /// Registrations need no log; everything else is handed back.

@@ -8,7 +8,7 @@ use settle_tx::TxMachine;
 
 use crate::{
     AdminAnswer, ClientAnswer, ConnId, DropReason, GateConfig, GateError, GateNote, GateResponse, GateStats,
-    RequestKey, SessionInfo,
+    RefusalError, RequestKey, SessionInfo,
     calls::{Calls, FailedCall},
     directory::{Directory, SessionKey},
     message::{GateMessage, SYNC_CHUNK_BYTES, SessionsDigest, session_bytes},
@@ -124,6 +124,10 @@ impl Door {
     }
 
     pub fn answer_admin(&mut self, key: RequestKey, result: Result<AdminAnswer, GateError>, cx: &mut Cx<'_>) {
+        self.answer_operator(key, result.map_err(RefusalError::Gate), cx);
+    }
+
+    pub fn answer_operator(&mut self, key: RequestKey, result: Result<AdminAnswer, RefusalError>, cx: &mut Cx<'_>) {
         cx.act(Action::Respond(GateResponse::Admin { key, result }));
     }
 

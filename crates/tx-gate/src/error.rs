@@ -1,4 +1,6 @@
-use settle_base::{ErrorCode, Retryable};
+use settle_base::{ErrorCode, GroupId, Retryable};
+
+use settle_tx::ActKind;
 
 use crate::{CallId, ConnId};
 
@@ -58,6 +60,20 @@ pub enum GateError {
     UnknownBranch { xid: String, branch: i64 },
     #[error("the group of the transaction could not be read in time: it has no leader that this node can reach")]
     ReadTimedOut,
+    #[error("it is not known whether this was done: the group had no leader that this node could reach in time")]
+    ActTimedOut,
+    #[error("an act of an operator is signed: {field} is missing")]
+    NotSigned { field: &'static str },
+    #[error("{act} is right only when the branch is settled, and nobody says that it is")]
+    NotClaimed { act: ActKind },
+    #[error("the {field} has {chars} characters, over the limit of {limit}")]
+    TextTooLong {
+        field: &'static str,
+        chars: usize,
+        limit: usize,
+    },
+    #[error("there is no group {group} of transactions here")]
+    UnknownGroup { group: GroupId },
 }
 
 impl GateError {
@@ -84,6 +100,11 @@ impl GateError {
             GateError::ReadTimedOut => 18,
             GateError::BadApplicationId { .. } => 19,
             GateError::UnknownBranch { .. } => 20,
+            GateError::ActTimedOut => 21,
+            GateError::NotSigned { .. } => 22,
+            GateError::NotClaimed { .. } => 23,
+            GateError::UnknownGroup { .. } => 24,
+            GateError::TextTooLong { .. } => 25,
         };
         ErrorCode::new("TG", number)
     }
@@ -110,7 +131,12 @@ impl GateError {
             | GateError::UnknownConnection { .. }
             | GateError::WrongAnswer { .. }
             | GateError::BadApplicationId { .. }
-            | GateError::UnknownBranch { .. } => Retryable::No,
+            | GateError::UnknownBranch { .. }
+            | GateError::NotSigned { .. }
+            | GateError::NotClaimed { .. }
+            | GateError::UnknownGroup { .. }
+            | GateError::TextTooLong { .. } => Retryable::No,
+            GateError::ActTimedOut => Retryable::Unknown,
         }
     }
 }

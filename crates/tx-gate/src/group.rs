@@ -1,7 +1,7 @@
 //! One group as this node's gate sees it: commands on their way into its log, questions to it, clients waiting for its
 //! decisions to be carried out, and, while this node leads it, the driver of its second phases.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use settle_base::{GroupId, Mono, NodeId, Term};
 use settle_machine::{Action, GroupRole};
@@ -29,6 +29,8 @@ pub(crate) enum Purpose {
         branch: BranchId,
         status: BranchStatus,
     },
+    /// An operator asked for it.
+    Operator { key: RequestKey },
     /// The driver decides that a transaction's time is up, and will again if this is lost.
     Timeout,
     /// The driver shows that a branch is being retried.
@@ -141,6 +143,13 @@ impl TxGroup {
                 | TxEffect::BranchChanged { tid, .. }
                 | TxEffect::Decided { tid }
                 | TxEffect::Ended { tid, .. } => tid,
+                TxEffect::Operated { tid, ref record } => {
+                    if self.leading.is_some() {
+                        let record = Arc::clone(record);
+                        door.note(GateNote::Operated { record }, cx);
+                    }
+                    tid
+                }
             };
             match effect {
                 TxEffect::BranchChanged { tid, branch, .. } => drop(self.sent.remove(&(tid, branch))),
@@ -181,6 +190,7 @@ impl TxGroup {
     fn on_reply(&mut self, purpose: Purpose, result: Result<Reply, TxError>, door: &mut Door, cx: &mut Cx<'_>) {
         match purpose {
             Purpose::Client { waiter, tid } => self.on_client_reply(waiter, tid, result, door, cx),
+            Purpose::Operator { key } => door.answer_operator(key, admin::to_operator(result), cx),
             Purpose::Fact {
                 call,
                 tid,
@@ -279,16 +289,30 @@ impl TxGroup {
                 }
                 Query::Admin { key, body, .. } => {
                     let result = match body {
-                        AdminRequest::ListTx(filter) => Ok(admin::list(view.machine, view.time, &filter)),
+                        AdminRequest::ListTx(filter) => {
+                            let is_last = self.is_last_group(filter.group, door);
+                            Ok(admin::list(view.machine, view.time, &filter, is_last))
+                        }
                         AdminRequest::ShowTx { id } => {
                             admin::tid_of(&id).and_then(|tid| admin::show(view.machine, view.time, tid))
                         }
+                        AdminRequest::Locks(filter) => {
+                            let is_last = self.is_last_group(filter.group, door);
+                            Ok(admin::locks(view.machine, view.time, &filter, is_last))
+                        }
+                        AdminRequest::Audit { before, limit, .. } => Ok(admin::audit(view.machine, before, limit)),
                         AdminRequest::Sessions => Ok(admin::sessions(&door.directory)),
+                        AdminRequest::Operate(_) => unreachable!("an act is a command"),
                     };
                     door.answer_admin(key, result, cx);
                 }
             }
         }
+    }
+
+    /// A list ends with this group: it was asked for alone, or no group comes behind it.
+    fn is_last_group(&self, asked: Option<GroupId>, door: &Door) -> bool {
+        asked.is_some() || door.config.groups.iter().all(|group| *group <= self.id)
     }
 
     /// Ends what has waited long enough, and queues again what seems lost.
@@ -300,6 +324,7 @@ impl TxGroup {
             door.config.re_propose_after,
             |purpose, age| match purpose {
                 Purpose::Client { waiter, .. } => door.is_over(waiter, now),
+                Purpose::Operator { .. } => age >= door.config.reply_hold_rm,
                 Purpose::Fact { .. } | Purpose::Mark { .. } => age >= door.config.fact_hold,
                 Purpose::Timeout => age >= door.config.driver.backoff_min,
             },
@@ -308,6 +333,7 @@ impl TxGroup {
         for purpose in over {
             match purpose {
                 Purpose::Client { waiter, .. } => door.give(waiter, Due::Silence(DropReason::HoldExpired), cx),
+                Purpose::Operator { key } => door.answer_admin(key, Err(GateError::ActTimedOut), cx),
                 // The leader gives the call up by itself and makes it again.
                 Purpose::Fact { call, .. } => drop(door.calls.finish(call)),
                 Purpose::Mark { tid, branch } => self.driver.on_mark_lost(tid, branch),

@@ -34,7 +34,10 @@ mod replies;
 mod request;
 mod session;
 
-pub use admin::{AdminAnswer, AdminRequest, BranchRow, LIST_MAX, SessionRow, TxFilter, TxRow, TxView};
+pub use admin::{
+    AdminAnswer, AdminRequest, BranchRow, LIST_MAX, LockCursor, LockFilter, LockRowView, OperatorRequest, SCAN_MAX,
+    SessionRow, TxFilter, TxRow, TxView,
+};
 pub use config::GateConfig;
 pub use directory::{SessionInfo, SessionKey};
 pub use error::GateError;

@@ -1,7 +1,9 @@
 //! What an operator should hear of: structured, for the log and the metrics of the runtime.
 
+use std::sync::Arc;
+
 use settle_base::{GroupId, NodeId, Term};
-use settle_tx::{BranchId, BranchStatus, CallFailure, Tid, TxError};
+use settle_tx::{AuditRecord, BranchId, BranchStatus, CallFailure, Tid, TxError};
 
 use crate::{CallId, ConnId, message::MessageError};
 
@@ -15,6 +17,8 @@ pub enum GateNote {
         resource: String,
         client: String,
     },
+    /// An operator's act changed something; told by the group's leader.
+    Operated { record: Arc<AuditRecord> },
     /// The leader asks for a rollback because the transaction's time is up.
     TimedOut { xid: String },
     /// No session of any node can take a branch's call, again; it is tried every second, and noted seldom.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use settle_base::Mono;
-use settle_tx::{OwnedCommand, OwnedCommandBody, ReqId, encode_batch};
+use settle_tx::{OperatorAct, OwnedCommand, OwnedCommandBody, ReqId, encode_batch};
 
 /// One log entry takes this much at most, to keep its replication and its apply short.
 const ENTRY_COMMANDS_MAX: usize = 4_096;
@@ -236,6 +236,13 @@ fn body_bytes(body: &OwnedCommandBody) -> u64 {
             ..
         } => resource.len() + client.len() + lock_keys.len() + application_data.len(),
         OwnedCommandBody::ReportBranch { application_data, .. } => application_data.as_ref().map_or(0, String::len),
+        OwnedCommandBody::Operate { act, signed, .. } => {
+            let rows = match act {
+                OperatorAct::ReleaseLock { rows, .. } => rows.len(),
+                _ => 0,
+            };
+            rows + signed.operator.len() + signed.reason.len()
+        }
         OwnedCommandBody::Decide { .. } | OwnedCommandBody::BranchDone { .. } | OwnedCommandBody::End { .. } => 0,
     };
     64 + texts as u64

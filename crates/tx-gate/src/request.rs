@@ -162,7 +162,7 @@ pub enum GateResponse {
     },
     Admin {
         key: RequestKey,
-        result: Result<AdminAnswer, GateError>,
+        result: Result<AdminAnswer, RefusalError>,
     },
     Note(GateNote),
 }

@@ -598,6 +598,17 @@ fn every_error_has_a_code_of_its_own() {
         GateError::ReadTimedOut,
         GateError::BadApplicationId { application: text() },
         GateError::UnknownBranch { xid: text(), branch: 1 },
+        GateError::ActTimedOut,
+        GateError::NotSigned { field: "x" },
+        GateError::NotClaimed {
+            act: settle_tx::ActKind::Forget,
+        },
+        GateError::UnknownGroup { group: GroupId(9) },
+        GateError::TextTooLong {
+            field: "x",
+            chars: 1,
+            limit: 1,
+        },
     ];
     for (n, error) in errors.iter().enumerate() {
         assert_eq!(error.code().to_string(), format!("TG{:04}", n + 1));

@@ -10,7 +10,7 @@ use settle_machine::Event;
 use settle_tx::{BranchStatus, CallFailure, CallKind, GlobalStatus, Tid};
 use settle_tx_gate::{
     AdminAnswer, AdminRequest, ClientAnswer, ClientRequest, DropReason, GateError, GateMessage, GateNote, PeerCall,
-    RmAnswer, TxFilter, TxView,
+    RefusalError, RmAnswer, TxFilter, TxView,
 };
 
 fn ended(status: u8) -> ClientAnswer {
@@ -636,9 +636,16 @@ fn operators_list_and_show_what_is_open_and_what_has_ended() {
     let (tid, status) = (tid(&xids[0]), GlobalStatus::Committed);
     assert_eq!(
         admin(show(&tid.to_string())),
-        Ok(AdminAnswer::Transaction(TxView::Ended { tid, status }))
+        Ok(AdminAnswer::Transaction(TxView::Ended {
+            tid,
+            status,
+            acts: Vec::new()
+        }))
     );
-    assert!(matches!(admin(show("nonsense")), Err(GateError::UnknownXid { .. })));
+    assert!(matches!(
+        admin(show("nonsense")),
+        Err(RefusalError::Gate(GateError::UnknownXid { .. }))
+    ));
     let Ok(AdminAnswer::Sessions(rows)) = admin(AdminRequest::Sessions) else {
         panic!("sessions")
     };
@@ -651,7 +658,7 @@ fn an_operator_is_told_when_the_group_cannot_be_read() {
     net.lose_leader();
     let key = net.ask_admin(1, AdminRequest::ListTx(TxFilter::default()));
     net.until("an answer", |net| net.admin.contains_key(&key));
-    assert_eq!(net.admin[&key], Err(GateError::ReadTimedOut));
+    assert_eq!(net.admin[&key], Err(RefusalError::Gate(GateError::ReadTimedOut)));
 }
 
 #[test]

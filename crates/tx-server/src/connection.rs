@@ -5,6 +5,7 @@ use settle_base::{ErrorCode, FixedMap};
 use settle_net::{Accepted, Stop};
 use settle_node::NodeStopped;
 use settle_seata_wire::{Codec, Frame, Message, MsgType, ProtocolVersion, Received, Transport, WireError};
+use settle_tx::AuditRecord;
 use settle_tx_gate::{CallId, ClientRequest, ConnId, GateError, GateNote, GateRequest, RequestKey};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -311,6 +312,21 @@ pub(crate) fn log_note(note: &GateNote) {
             client,
         } => {
             tracing::error!(code = %BRANCH_STUCK, xid, %branch, resource, client, "branch stuck: phase two keeps failing");
+        }
+        GateNote::Operated { record } => {
+            let AuditRecord {
+                number,
+                tid,
+                act,
+                subject,
+                operator,
+                reason,
+                status,
+                ..
+            } = &**record;
+            tracing::warn!(
+                %tid, number, %act, subject, operator, reason, %status, "an operator acted on a transaction"
+            );
         }
         GateNote::TimedOut { xid } => tracing::info!(xid, "transaction timed out"),
         GateNote::CallFailed { xid, branch, why } => {

@@ -11,8 +11,10 @@ use std::{
 use settle_base::{ErrorCode, FixedMap};
 use settle_net::{Listener, Stop};
 use settle_node::{NodeHandle, NodeStopped};
+use settle_tx::TxError;
 use settle_tx_gate::{
-    AdminAnswer, AdminRequest, ConnId, DropReason, GateError, GateNote, GateRequest, GateResponse, RequestKey, TxGate,
+    AdminAnswer, AdminRequest, ConnId, DropReason, GateError, GateNote, GateRequest, GateResponse, RefusalError,
+    RequestKey, TxGate,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -48,7 +50,9 @@ impl Default for DoorConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     #[error("{0}")]
-    Gate(#[from] GateError),
+    Gate(GateError),
+    #[error("{0}")]
+    Machine(TxError),
     #[error("this server is stopping")]
     Stopping,
     #[error("no answer within {} s", ADMIN_WITHIN.as_secs())]
@@ -59,6 +63,7 @@ impl AdminError {
     pub fn code(&self) -> ErrorCode {
         match self {
             AdminError::Gate(error) => error.code(),
+            AdminError::Machine(error) => error.code(),
             AdminError::Stopping => ErrorCode::new("TS", 4),
             AdminError::TimedOut => ErrorCode::new("TS", 5),
         }
@@ -86,7 +91,7 @@ pub(crate) enum ToClient {
 #[derive(Default)]
 struct Waiting {
     clients: FixedMap<ConnId, mpsc::Sender<ToClient>>,
-    admin: FixedMap<u64, oneshot::Sender<Result<AdminAnswer, GateError>>>,
+    admin: FixedMap<u64, oneshot::Sender<Result<AdminAnswer, RefusalError>>>,
 }
 
 /// The loop's end: takes the gate's responses to whom they concern. Never blocks.
@@ -206,7 +211,10 @@ impl Door {
         let result = match asked {
             Err(NodeStopped) => Err(AdminError::Stopping),
             Ok(()) => match timeout(ADMIN_WITHIN, answer).await {
-                Ok(Ok(result)) => result.map_err(AdminError::Gate),
+                Ok(Ok(result)) => result.map_err(|refusal| match refusal {
+                    RefusalError::Gate(error) => AdminError::Gate(error),
+                    RefusalError::Tx(error) => AdminError::Machine(error),
+                }),
                 Ok(Err(_)) => Err(AdminError::Stopping),
                 Err(_) => Err(AdminError::TimedOut),
             },

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::{
-    BranchId, BranchStatus, BranchType, DecodeError, GlobalStatus, ReqId, Tid,
+    ActKind, BranchId, BranchStatus, BranchType, DecodeError, GlobalStatus, OperatorAct, ReqId, Signed, Tid,
     encoding::{Reader, put_str, put_u64},
 };
 
@@ -71,8 +71,14 @@ pub enum CommandBody<S> {
         branch: BranchId,
         status: BranchStatus,
     },
-    /// Saga's `GlobalReport`, or an operator giving up on a failed transaction.
+    /// Saga's `GlobalReport`.
     End { tid: Tid, status: GlobalStatus },
+    /// An operator acts, and signs for it.
+    Operate {
+        tid: Tid,
+        act: OperatorAct<S>,
+        signed: Signed<S>,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -202,6 +208,18 @@ fn put_command<S: AsRef<str>>(out: &mut Vec<u8>, command: &Command<S>) {
             put_tid(out, *tid);
             out.push(status.as_u8());
         }
+        CommandBody::Operate { tid, act, signed } => {
+            out.push(7);
+            put_tid(out, *tid);
+            out.push(act.kind().as_u8());
+            if let OperatorAct::ReleaseLock { branch, rows } = act {
+                put_branch(out, *branch);
+                put_str(out, rows.as_ref());
+            }
+            put_str(out, signed.operator.as_ref());
+            put_str(out, signed.reason.as_ref());
+            put_u64(out, signed.at_ms);
+        }
     }
 }
 
@@ -258,6 +276,25 @@ fn get_command<'a>(reader: &mut Reader<'a>) -> Result<Command<&'a str>, DecodeEr
         6 => CommandBody::End {
             tid: get_tid(reader)?,
             status: get_code(reader)?,
+        },
+        7 => CommandBody::Operate {
+            tid: get_tid(reader)?,
+            act: match get_code(reader)? {
+                ActKind::Commit => OperatorAct::Commit,
+                ActKind::Rollback => OperatorAct::Rollback,
+                ActKind::StopRetry => OperatorAct::StopRetry,
+                ActKind::ResumeRetry => OperatorAct::ResumeRetry,
+                ActKind::Forget => OperatorAct::Forget,
+                ActKind::ReleaseLock => OperatorAct::ReleaseLock {
+                    branch: get_branch(reader)?,
+                    rows: reader.str()?,
+                },
+            },
+            signed: Signed {
+                operator: reader.str()?,
+                reason: reader.str()?,
+                at_ms: reader.u64()?,
+            },
         },
         _ => return Err(reader.error("an unknown command")),
     };

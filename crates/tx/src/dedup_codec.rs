@@ -30,6 +30,7 @@ fn put_reply(out: &mut Vec<u8>, reply: &Reply) {
         Reply::Decided { status } => out.extend_from_slice(&[4, status.as_u8()]),
         Reply::Done => out.push(5),
         Reply::Ended { status } => out.extend_from_slice(&[6, status.as_u8()]),
+        Reply::Operated { status, acted } => out.extend_from_slice(&[7, status.as_u8(), u8::from(*acted)]),
     }
 }
 
@@ -54,11 +55,14 @@ fn put_error(out: &mut Vec<u8>, error: &TxError) {
         TxError::OutcomeEvicted { tid } => (44, tid),
         TxError::RequestExpired => return out.push(45),
         TxError::BranchSpaceFull { tid, .. } => (46, tid),
+        TxError::ContradictsDecision { tid, .. } => (47, tid),
+        TxError::ActNotPossible { tid, .. } => (48, tid),
     };
     out.push(tag);
     put_tid(out, *tid);
     match error {
-        TxError::NotActive { status, .. } => out.push(status.as_u8()),
+        TxError::NotActive { status, .. } | TxError::ContradictsDecision { status, .. } => out.push(status.as_u8()),
+        TxError::ActNotPossible { act, status, .. } => out.extend_from_slice(&[act.as_u8(), status.as_u8()]),
         TxError::LockConflict {
             row,
             holder_xid,
@@ -118,6 +122,10 @@ pub(crate) fn get_result(reader: &mut Reader<'_>) -> Result<Result<Reply, TxErro
         5 => Reply::Done,
         6 => Reply::Ended {
             status: get_code(reader)?,
+        },
+        7 => Reply::Operated {
+            status: get_code(reader)?,
+            acted: reader.bool()?,
         },
         tag => return get_error(reader, tag).map(Err),
     }))
@@ -192,6 +200,15 @@ fn get_error(reader: &mut Reader<'_>, tag: u8) -> Result<TxError, DecodeError> {
         46 => TxError::BranchSpaceFull {
             tid,
             limit: reader.u64()?,
+        },
+        47 => TxError::ContradictsDecision {
+            tid,
+            status: get_code(reader)?,
+        },
+        48 => TxError::ActNotPossible {
+            tid,
+            act: get_code(reader)?,
+            status: get_code(reader)?,
         },
         _ => return Err(reader.error("an unknown result")),
     })

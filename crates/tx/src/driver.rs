@@ -19,7 +19,8 @@ use std::{
 use settle_base::{FixedMap, FixedSet, GroupTime, Prng, Term, fingerprint};
 
 use crate::{
-    Branch, BranchId, BranchStatus, BranchType, Decision, Direction, Global, GlobalStatus, Tid, TxEffect, TxMachine,
+    ActKind, Branch, BranchId, BranchStatus, BranchType, Decision, Direction, Global, GlobalStatus, Tid, TxEffect,
+    TxMachine,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -232,12 +233,17 @@ impl Driver {
             }
             TxEffect::Ended { tid, .. } => {
                 self.clear_deadline(tid);
-                self.stuck.extract_if(calls_of(tid), |_| true).for_each(drop);
-                let ended: Vec<_> = self.calls.range(calls_of(tid)).map(|(key, _)| *key).collect();
-                for (tid, branch) in ended {
-                    self.drop_call(tid, branch);
-                }
+                self.drop_calls(tid);
             }
+            TxEffect::Operated { tid, ref record } => match record.act {
+                ActKind::StopRetry => self.drop_calls(tid),
+                ActKind::ResumeRetry => {
+                    if let Some(global) = machine.global(tid) {
+                        self.drive(global);
+                    }
+                }
+                ActKind::Commit | ActKind::Rollback | ActKind::Forget | ActKind::ReleaseLock => {}
+            },
             TxEffect::BranchRegistered { .. } | TxEffect::Reply { .. } => {}
         }
     }
@@ -394,6 +400,9 @@ impl Driver {
 
     /// Starts what may start of a decided transaction.
     fn drive(&mut self, global: &Global) {
+        if global.retry_stopped {
+            return;
+        }
         if global.is_saga() {
             return self.drive_saga(global);
         }
@@ -445,7 +454,7 @@ impl Driver {
     fn drive_saga(&mut self, global: &Global) {
         let id = BranchId::saga_of(global.tid);
         let kind = match global.status.direction() {
-            _ if global.status.is_failed() => None,
+            _ if global.status.is_failed() || global.retry_stopped => None,
             Some(Direction::Commit) => Some(CallKind::Commit),
             Some(Direction::Rollback) => Some(CallKind::Rollback),
             None => None,
@@ -535,6 +544,7 @@ impl Driver {
             self.drop_call(tid, id);
             let Some(global) = global else { return };
             match global.status.direction() {
+                _ if global.retry_stopped => {}
                 Some(Direction::Commit) if held_up_next => self.drive_next_in_commit(global),
                 Some(Direction::Rollback) => self.drive_rollback(global),
                 _ => {}
@@ -598,6 +608,14 @@ impl Driver {
             CallState::BackingOff { until } => {
                 self.timers.insert((until, Timer::Branch(tid, id)));
             }
+        }
+    }
+
+    fn drop_calls(&mut self, tid: Tid) {
+        self.stuck.extract_if(calls_of(tid), |_| true).for_each(drop);
+        let calls: Vec<_> = self.calls.range(calls_of(tid)).map(|(key, _)| *key).collect();
+        for (tid, branch) in calls {
+            self.drop_call(tid, branch);
         }
     }
 

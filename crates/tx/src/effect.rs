@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::{BranchId, BranchStatus, GlobalStatus, ReqId, Tid, TxError};
+use crate::{AuditRecord, BranchId, BranchStatus, GlobalStatus, ReqId, Tid, TxError};
 
 /// What applying a command makes known. Per command: first what changed, then the reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,6 +27,11 @@ pub enum TxEffect {
     Ended {
         tid: Tid,
         status: GlobalStatus,
+    },
+    /// An operator's act changed something. What it decided or ended has its own effect before this one.
+    Operated {
+        tid: Tid,
+        record: Arc<AuditRecord>,
     },
     /// The answer to a request, given anew each time that the request is applied.
     Reply {
@@ -55,5 +60,10 @@ pub enum Reply {
     /// The standing status after an `End`.
     Ended {
         status: GlobalStatus,
+    },
+    /// The standing status after an operator's act, and whether it changed anything.
+    Operated {
+        status: GlobalStatus,
+        acted: bool,
     },
 }

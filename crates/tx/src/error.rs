@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use settle_base::{ErrorCode, Retryable};
 
-use crate::{BranchId, BranchStatus, GlobalStatus, LockKeyError, Tid};
+use crate::{ActKind, BranchId, BranchStatus, GlobalStatus, LockKeyError, Tid};
 
 /// Why a command was refused. A refusal changes nothing.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -59,6 +59,14 @@ pub enum TxError {
     },
     #[error("the outcome of transaction {tid} is no longer kept")]
     OutcomeEvicted { tid: Tid },
+    #[error("transaction {tid} is decided and stands at {status}: nothing decides it otherwise")]
+    ContradictsDecision { tid: Tid, status: GlobalStatus },
+    #[error("{act} of transaction {tid} is not possible: it is {status}")]
+    ActNotPossible {
+        tid: Tid,
+        act: ActKind,
+        status: GlobalStatus,
+    },
     #[error("the request is too old to be told whether it was done")]
     RequestExpired,
 }
@@ -92,6 +100,8 @@ impl TxError {
             TxError::OutcomeEvicted { .. } => (13, No, 10),
             TxError::RequestExpired => (14, Unknown, 0),
             TxError::BranchSpaceFull { .. } => (15, Yes, 6),
+            TxError::ContradictsDecision { .. } => (16, No, 12),
+            TxError::ActNotPossible { .. } => (17, No, 12),
         };
         Refusal {
             code: ErrorCode::new("TX", number),

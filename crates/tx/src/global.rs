@@ -18,6 +18,8 @@ pub struct Global {
     pub status: GlobalStatus,
     /// When it was decided; `None` while it is `Begin`.
     pub decided_at: Option<GroupTime>,
+    /// An operator said that its branches are not to be called. Only of one that is decided.
+    pub retry_stopped: bool,
     /// In registration order, which is the order of their ids. Branches that are done stay as tombstones, so that a
     /// repeated fact is told from one about an unknown branch.
     pub(crate) branches: Vec<Branch>,

@@ -99,6 +99,20 @@ impl BranchId {
 }
 
 impl Tid {
+    /// Before all ids; no transaction has it.
+    pub(crate) const MIN: Tid = Tid(0);
+
+    /// The last id that a group could give: behind all that it has given.
+    ///
+    /// # Panics
+    /// When the group is not one of 0..=255.
+    pub fn last_of(group: GroupId) -> Tid {
+        Tid::new(
+            u8::try_from(group.0).expect("a group of transactions has 8 bits"),
+            SEQ_MASK,
+        )
+    }
+
     /// The id in an xid of the form `host:port:id`: the last `:`-segment. `None` when that is no transaction id.
     pub fn from_xid(xid: &str) -> Option<Tid> {
         let (_, id) = xid.rsplit_once(':')?;

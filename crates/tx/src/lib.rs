@@ -9,6 +9,7 @@
 //! decision is first in the log stands, every later one is answered with it. Statuses, branch types and lock rules are
 //! those of Apache Seata 2.x (`org.apache.seata.core.model`, `org.apache.seata.server.coordinator`).
 
+mod audit;
 mod command;
 mod dedup;
 mod dedup_codec;
@@ -23,12 +24,14 @@ mod lock_key;
 mod locks;
 mod machine;
 mod names;
+mod operator;
 mod outcome;
 mod saga;
 mod snapshot;
 mod status;
 mod transitions;
 
+pub use audit::{AUDIT_MAX, AuditRecord, OPERATOR_CHARS_MAX, REASON_CHARS_MAX};
 pub use command::{
     BATCH_COMMANDS_MAX, Command, CommandBody, Decision, Expect, OwnedCommand, OwnedCommandBody, decode_batch,
     encode_batch,
@@ -41,5 +44,6 @@ pub use global::{Branch, Global};
 pub use id::{BranchId, ClientId, ReqId, Tid};
 pub use lock_key::{LockKeyError, LockRow, lock_rows};
 pub use machine::{BRANCH_BYTES_MAX, BRANCHES_MAX, LOCK_BYTES_MAX, MachineConfig, SESSIONS_MAX, Stats, TxMachine};
+pub use operator::{ActKind, OperatorAct, Signed};
 pub use outcome::Outcome;
 pub use status::{BranchStatus, BranchType, Direction, GlobalStatus, UnknownCode};

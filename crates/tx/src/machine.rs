@@ -5,7 +5,9 @@ use settle_base::{GroupTime, Index, fingerprint};
 use settle_machine::{ApplyError, EntryMeta, LoadError, SharedMap, SnapshotChunks, StateMachine};
 
 use crate::{
-    Command, Direction, Global, GlobalStatus, Outcome, Tid, TxEffect, TxError, decode_batch,
+    AuditRecord, Command, Direction, Global, GlobalStatus, Outcome, Tid, TxEffect, TxError,
+    audit::Audit,
+    decode_batch,
     dedup::{Dedup, Seen},
     digest::OpenDigest,
     locks::LockTable,
@@ -111,6 +113,7 @@ pub struct TxMachine {
     pub(crate) names: Names,
     pub(crate) outcomes: Outcomes,
     pub(crate) dedup: Dedup,
+    pub(crate) audit: Audit,
     loading: Option<Box<Loader>>,
 }
 
@@ -134,6 +137,7 @@ impl TxMachine {
             names: Names::default(),
             outcomes: Outcomes::default(),
             dedup: Dedup::default(),
+            audit: Audit::default(),
             loading: None,
         }
     }
@@ -154,6 +158,12 @@ impl TxMachine {
     /// Open transactions, oldest first.
     pub fn globals(&self) -> impl DoubleEndedIterator<Item = &Global> {
         self.globals.values().map(|global| &**global)
+    }
+
+    /// Open transactions begun after `after`, oldest first.
+    pub fn globals_after(&self, after: Option<Tid>) -> impl Iterator<Item = &Global> {
+        let entries = self.globals.iter_after(after.unwrap_or(Tid::MIN));
+        entries.map(|(_, global)| &**global)
     }
 
     pub fn outcome(&self, tid: Tid) -> Outcome<'_> {
@@ -178,6 +188,11 @@ impl TxMachine {
         checked
             .map(drop)
             .map_err(|refusal| self.refusal(refusal, asker, resource, ""))
+    }
+
+    /// What operators did, oldest first: the last [`AUDIT_MAX`](crate::AUDIT_MAX) acts.
+    pub fn audit(&self) -> impl DoubleEndedIterator<Item = &AuditRecord> {
+        self.audit.records().map(|record| &**record)
     }
 
     pub fn open_count(&self) -> u64 {
@@ -222,6 +237,7 @@ impl TxMachine {
                 global.decided_at.is_none(),
                 "{tid}"
             );
+            assert!(!global.retry_stopped || global.decided_at.is_some(), "{tid}");
             assert_eq!(global.open_branches as usize, global.open_branches().count(), "{tid}");
             assert!(
                 self.outcomes.get(tid.seq()).is_none(),
@@ -276,6 +292,7 @@ impl TxMachine {
         );
         self.outcomes.check();
         self.dedup.check();
+        self.audit.check();
     }
 
     fn apply_command(&mut self, command: Command<&str>, effects: &mut Vec<TxEffect>) {

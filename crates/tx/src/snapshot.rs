@@ -1,5 +1,6 @@
 //! The machine's snapshot: frames, each a length (u64, little endian) and that many bytes, of which the first is the
-//! kind. One header, the open transactions in id order, the origins in order, the outcome chunks in order, one end.
+//! kind. One header, the open transactions in id order, the origins in order, the outcome chunks in order, the acts of
+//! operators in order, one end.
 //! Locks are not written: they follow from the branches. The state hash covers the same.
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use settle_machine::{LoadError, SnapshotChunks};
 
 use crate::{
     Branch, DecodeError, Direction, Global, GlobalStatus, MachineConfig, TxMachine,
+    audit::{get_record, put_record},
     command::{get_branch, get_code, get_tid, put_branch, put_tid},
     dedup::{ORIGINS_MAX, Origin, RESULTS_MAX},
     dedup_codec::{get_result, put_result},
@@ -18,12 +20,13 @@ use crate::{
     outcome::{CHUNK_LEN, OutcomeChunk},
 };
 
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const HEADER: u8 = 1;
 const GLOBAL: u8 = 2;
 const ORIGIN: u8 = 3;
 const OUTCOMES: u8 = 4;
 const END: u8 = 5;
+const ACT: u8 = 6;
 
 /// Frames are gathered into chunks of about this size.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -45,10 +48,16 @@ pub(crate) fn chunks(machine: &TxMachine) -> SnapshotChunks {
     let outcomes = machine.outcomes.chunks().map(|(index, chunk)| (index, chunk.clone()));
     let outcomes = outcomes.collect::<Vec<_>>().into_iter();
     let outcomes = outcomes.map(|(index, chunk)| outcome_frame(index, &chunk));
+    let acts = machine.audit.clone().into_records().map(|record| {
+        let mut out = vec![ACT];
+        put_record(&mut out, &record);
+        out
+    });
     let frames = std::iter::once(header)
         .chain(globals)
         .chain(origins)
         .chain(outcomes)
+        .chain(acts)
         .chain(std::iter::once(vec![END]));
     Box::new(Gathered { frames })
 }
@@ -81,6 +90,7 @@ pub(crate) fn hash(machine: &TxMachine) -> u64 {
         machine.open_digest.value(),
         machine.dedup.digest(),
         machine.outcomes.digest(),
+        machine.audit.digest(),
     ];
     fingerprint(parts.map(u64::to_le_bytes).as_flattened())
 }
@@ -91,6 +101,8 @@ pub(crate) struct Loader {
     /// Received and not yet read: less than one frame, and never more than was received.
     bytes: Vec<u8>,
     machine: Option<TxMachine>,
+    /// The number of the last act that is to come.
+    last_act: u64,
     has_ended: bool,
 }
 
@@ -141,7 +153,8 @@ impl Loader {
             return Err(broken("there is more after its end"));
         }
         let Some(machine) = &mut self.machine else {
-            self.machine = Some(read(frame, HEADER, get_header)?);
+            let (machine, last_act) = read(frame, HEADER, get_header)?;
+            (self.machine, self.last_act) = (Some(machine), last_act);
             return Ok(());
         };
         match frame.first() {
@@ -169,7 +182,18 @@ impl Loader {
                     return Err(broken("a chunk of outcomes cannot be"));
                 }
             }
-            Some(&END) => self.has_ended = true,
+            Some(&ACT) => {
+                let record = read(frame, ACT, get_record)?;
+                if record.at > machine.time || !machine.audit.load(record) {
+                    return Err(broken("an operator's act is out of order"));
+                }
+            }
+            Some(&END) => {
+                if machine.audit.last_number() != self.last_act {
+                    return Err(broken("an operator's act is missing"));
+                }
+                self.has_ended = true;
+            }
             _ => return Err(broken("a frame of an unknown kind")),
         }
         Ok(())
@@ -234,12 +258,15 @@ fn put_header(out: &mut Vec<u8>, machine: &TxMachine) {
         machine.time.0,
         machine.next_tid,
         machine.next_branch,
+        machine.audit.records().len() as u64,
+        machine.audit.last_number(),
     ] {
         put_u64(out, n);
     }
 }
 
-fn get_header(reader: &mut Reader<'_>) -> Result<TxMachine, DecodeError> {
+/// The machine, and the number of the last act that is to come.
+fn get_header(reader: &mut Reader<'_>) -> Result<(TxMachine, u64), DecodeError> {
     if reader.u8()? != FORMAT {
         return Err(reader.error("an unknown snapshot format"));
     }
@@ -269,7 +296,12 @@ fn get_header(reader: &mut Reader<'_>) -> Result<TxMachine, DecodeError> {
     if !is_possible(machine.next_tid) || !is_possible(machine.next_branch) {
         return Err(reader.error("a sequence out of its range"));
     }
-    Ok(machine)
+    let (acts, last_act) = (reader.u64()?, reader.u64()?);
+    let behind = last_act
+        .checked_sub(acts)
+        .ok_or(reader.error("more acts than there were"))?;
+    machine.audit.start_behind(behind);
+    Ok((machine, last_act))
 }
 
 fn put_global(out: &mut Vec<u8>, global: &Global) {
@@ -292,6 +324,7 @@ pub(crate) fn put_global_fields(out: &mut Vec<u8>, global: &Global) {
     put_u64(out, global.begun_at.0);
     out.push(global.status.as_u8());
     put_time(out, global.decided_at);
+    out.push(u8::from(global.retry_stopped));
 }
 
 pub(crate) fn put_branch_fields(out: &mut Vec<u8>, branch: &Branch) {
@@ -317,6 +350,7 @@ fn get_global(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
         begun_at: GroupTime(reader.u64()?),
         status: get_code(reader)?,
         decided_at: get_time(reader)?,
+        retry_stopped: reader.bool()?,
         branches: Vec::new(),
         open_branches: 0,
         counted: 0,
@@ -351,7 +385,8 @@ fn get_global(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
         global.status,
         GlobalStatus::CommitRetryTimeout | GlobalStatus::RollbackRetryTimeout
     );
-    if !is_open || is_retry_timeout || is_begin != global.decided_at.is_none() {
+    let is_stopped_early = is_begin && global.retry_stopped;
+    if !is_open || is_retry_timeout || is_stopped_early || is_begin != global.decided_at.is_none() {
         return Err(reader.error("a status that no open transaction has"));
     }
     if !is_begin && global.open_branches == 0 && !global.is_saga() {

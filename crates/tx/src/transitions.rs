@@ -56,6 +56,7 @@ impl TxMachine {
             CommandBody::End { tid, status } => self
                 .end_as_reported(tid, status, effects)
                 .map(|status| Reply::Ended { status }),
+            CommandBody::Operate { tid, act, signed } => self.operate(tid, &act, &signed, effects),
         }
     }
 
@@ -87,6 +88,7 @@ impl TxMachine {
             begun_at: self.time,
             status: GlobalStatus::Begin,
             decided_at: None,
+            retry_stopped: false,
             branches: Vec::new(),
             open_branches: 0,
             counted: 0,
@@ -228,7 +230,12 @@ impl TxMachine {
     }
 
     /// The linearisation point of a global transaction. Gives the standing status.
-    fn decide(&mut self, tid: Tid, decision: Decision, effects: &mut Vec<TxEffect>) -> Result<GlobalStatus, TxError> {
+    pub(crate) fn decide(
+        &mut self,
+        tid: Tid,
+        decision: Decision,
+        effects: &mut Vec<TxEffect>,
+    ) -> Result<GlobalStatus, TxError> {
         let Some(global) = self.globals.get_mut(&tid).map(Arc::make_mut) else {
             return self.standing(tid);
         };
@@ -438,7 +445,7 @@ fn settle_xaer_nota(global: &Global, branch: &Branch, fact: BranchStatus, now: G
 }
 
 /// The status of a decided transaction after one of its branches changed.
-fn status_in_phase_two(global: &Global) -> GlobalStatus {
+pub(crate) fn status_in_phase_two(global: &Global) -> GlobalStatus {
     use GlobalStatus::*;
     let has_failed = global.open_branches().any(|branch| branch.status.is_unretryable());
     let is_retrying = global.status.is_failed() || global.open_branches().any(|branch| branch.status.is_retryable());

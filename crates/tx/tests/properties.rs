@@ -8,8 +8,8 @@ use settle_base::GroupTime;
 use settle_machine::{EntryMeta, StateMachine};
 use settle_tx::{
     BranchId, BranchStatus, BranchType, Command, CommandBody, Decision, Direction, Expect, GlobalStatus, MachineConfig,
-    OwnedCommand, OwnedCommandBody, Reply, ReqId, Tid, TxEffect, TxError, TxMachine, decode_batch, encode_batch,
-    lock_rows,
+    OperatorAct, OwnedCommand, OwnedCommandBody, Reply, ReqId, Signed, Tid, TxEffect, TxError, TxMachine, decode_batch,
+    encode_batch, lock_rows,
 };
 
 /// A command by small numbers, so that transactions, branches and rows collide often.
@@ -42,6 +42,10 @@ enum Step {
         tx: u64,
         status: GlobalStatus,
     },
+    Operate {
+        tx: u64,
+        act: OperatorAct<String>,
+    },
     /// The request of so many steps ago once more.
     Again {
         back: usize,
@@ -58,6 +62,20 @@ fn branch_status() -> impl Strategy<Value = BranchStatus> {
     proptest::sample::select(BranchStatus::ALL)
 }
 
+fn act() -> impl Strategy<Value = OperatorAct<String>> {
+    prop_oneof![
+        Just(OperatorAct::Commit),
+        Just(OperatorAct::Rollback),
+        Just(OperatorAct::StopRetry),
+        Just(OperatorAct::ResumeRetry),
+        Just(OperatorAct::Forget),
+        (1..=BRANCHES, proptest::collection::vec(0..6u8, 0..3)).prop_map(|(branch, rows)| OperatorAct::ReleaseLock {
+            branch: BranchId::new(1, branch),
+            rows: lock_keys(&rows),
+        }),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let kind = prop_oneof![4 => Just(BranchType::At), 1 => proptest::sample::select(BranchType::ALL)];
     let decision = proptest::sample::select(vec![Decision::Commit, Decision::Rollback, Decision::Timeout]);
@@ -70,6 +88,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (1..=BRANCHES, branch_status()).prop_map(|(branch, status)| Step::Done { branch, status }),
         1 => (1..=TXS, branch_status()).prop_map(|(tx, status)| Step::SagaDone { tx, status }),
         1 => (1..=TXS, proptest::sample::select(GlobalStatus::ALL)).prop_map(|(tx, status)| Step::End { tx, status }),
+        2 => (1..=TXS, act()).prop_map(|(tx, act)| Step::Operate { tx, act }),
         3 => (1..20usize).prop_map(|back| Step::Again { back }),
         1 => (0..100_000u64).prop_map(|millis| Step::Wait { millis }),
     ]
@@ -139,6 +158,10 @@ fn lock_keys(rows: &[u8]) -> String {
     format!("t:{}", rows.iter().map(u8::to_string).collect::<Vec<_>>().join(","))
 }
 
+fn lock_keys_have(keys: &str, row: u8) -> bool {
+    lock_rows(keys).any(|named| named.is_ok_and(|named| named.pk == row.to_string()))
+}
+
 /// Which transaction a branch belongs to is known to the machine only while it is open; ask by the model.
 fn body_of(step: &Step, model: &Model) -> OwnedCommandBody {
     let owner = |branch: u64| model.branches.get(branch as usize - 1).map_or(1, |branch| branch.tx);
@@ -166,6 +189,7 @@ fn body_of(step: &Step, model: &Model) -> OwnedCommandBody {
             tid: Tid::new(1, *tx),
             status: *status,
         },
+        Step::Operate { tx, act } => rig::operate(Tid::new(1, *tx), act.clone()),
         Step::Again { .. } | Step::Wait { .. } => unreachable!("it is no new request"),
     }
 }
@@ -174,10 +198,11 @@ fn body_of(step: &Step, model: &Model) -> OwnedCommandBody {
 fn visible(machine: &TxMachine) -> String {
     let outcomes: Vec<_> = (1..=64).map(|seq| machine.outcome(Tid::new(1, seq)).status()).collect();
     format!(
-        "{:?} {:?} {:?}",
+        "{:?} {:?} {:?} {:?}",
         machine.globals().collect::<Vec<_>>(),
         outcomes,
-        machine.stats()
+        machine.stats(),
+        machine.audit().collect::<Vec<_>>()
     )
 }
 
@@ -265,6 +290,20 @@ fn check_step(step: &Step, result: &Result<Reply, TxError>, rig: &Rig, model: &m
                 prop_assert_eq!(model.holder(row), Some(holder.seq()), "the conflict names the holder");
             }
         }
+        Step::Operate {
+            tx,
+            act: OperatorAct::ReleaseLock { branch, rows },
+        } if matches!(result, Ok(Reply::Operated { acted: true, .. })) => {
+            prop_assert_eq!(
+                model.decided(*tx),
+                Some(Direction::Rollback),
+                "only what is undone keeps rows"
+            );
+            let branch = &mut model.branches[branch.seq() as usize - 1];
+            prop_assert_eq!(branch.tx, *tx);
+            let freed = |row: &u8| rows.is_empty() || lock_keys_have(rows, *row);
+            branch.rows.retain(|row| !freed(row));
+        }
         Step::Done { branch, status } if result.is_ok() => {
             let tx = model.branches.get(*branch as usize - 1).map_or(1, |branch| branch.tx);
             prop_assert!(status.direction().is_some(), "only a fact of the second phase counts");
@@ -308,6 +347,11 @@ fn check_step(step: &Step, result: &Result<Reply, TxError>, rig: &Rig, model: &m
                 });
                 let status = ends.unwrap_or_else(|| rig.machine.outcome(*tid).status());
                 model.decided[at] = status.direction();
+            }
+            TxEffect::Operated { tid, record } => {
+                prop_assert_eq!(rig.machine.audit().next_back(), Some(&**record), "what acted is kept");
+                let status = rig.machine.outcome(*tid).status();
+                prop_assert_eq!(record.status, status);
             }
             TxEffect::BranchChanged { branch, status, .. } if status.done().is_some() => {
                 model.branches[branch.seq() as usize - 1].holds = false;
@@ -611,7 +655,19 @@ fn any_command() -> impl Strategy<Value = OwnedCommand> {
             branch,
             status
         }),
-        (tid, proptest::sample::select(GlobalStatus::ALL)).prop_map(|(tid, status)| CommandBody::End { tid, status }),
+        (tid.clone(), proptest::sample::select(GlobalStatus::ALL))
+            .prop_map(|(tid, status)| CommandBody::End { tid, status }),
+        (tid, act(), text(), text(), any::<u64>()).prop_map(|(tid, act, operator, reason, at_ms)| {
+            CommandBody::Operate {
+                tid,
+                act,
+                signed: Signed {
+                    operator,
+                    reason,
+                    at_ms,
+                },
+            }
+        }),
     ];
     (any::<u64>(), any::<u64>(), any::<u64>(), body).prop_map(|(origin, seq, settled_below, body)| OwnedCommand {
         req: ReqId { origin, seq },

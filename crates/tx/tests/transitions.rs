@@ -5,10 +5,10 @@ mod rig;
 use std::fmt::Write;
 
 use expect_test::expect_file;
-use rig::{Rig, begin, decide, register};
+use rig::{Rig, begin, decide, operate, register};
 use settle_tx::{
-    BranchId, BranchStatus, BranchType, CommandBody, Decision, GlobalStatus, MachineConfig, Outcome, OwnedCommandBody,
-    Reply, Tid, TxError,
+    BranchId, BranchStatus, BranchType, CommandBody, Decision, GlobalStatus, MachineConfig, OperatorAct, Outcome,
+    OwnedCommandBody, Reply, Tid, TxError,
 };
 
 /// A transaction with two branches, brought to each status there is; then one command.
@@ -99,6 +99,19 @@ fn commands(tid: Tid, branch: BranchId) -> Vec<(String, OwnedCommandBody)> {
     ] {
         commands.push((format!("End {status}"), CommandBody::End { tid, status }));
     }
+    for act in [
+        OperatorAct::Commit,
+        OperatorAct::Rollback,
+        OperatorAct::StopRetry,
+        OperatorAct::ResumeRetry,
+        OperatorAct::Forget,
+        OperatorAct::ReleaseLock {
+            branch,
+            rows: String::new(),
+        },
+    ] {
+        commands.push((format!("Operate {}", act.kind()), operate(tid, act)));
+    }
     commands
 }
 
@@ -108,6 +121,9 @@ fn answer(result: &Result<Reply, TxError>) -> String {
         Ok(Reply::Branch { .. }) => "Branch".to_owned(),
         Ok(Reply::Decided { status }) => format!("Decided {status}"),
         Ok(Reply::Ended { status }) => format!("Ended {status}"),
+        Ok(Reply::Operated { status, acted }) => {
+            format!("{} {status}", if *acted { "Operated" } else { "unchanged" })
+        }
         Ok(reply) => format!("{reply:?}"),
         Err(error) => error.code().to_string(),
     }
@@ -162,7 +178,7 @@ fn no_command_turns_a_decision_round() {
                 !status.is_ended() || after == status,
                 "{name} of a transaction that is {status}"
             );
-            if let Ok(Reply::Decided { status: told }) = result {
+            if let Ok(Reply::Decided { status: told } | Reply::Operated { status: told, .. }) = result {
                 assert_eq!(
                     told.direction(),
                     status.direction(),

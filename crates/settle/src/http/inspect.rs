@@ -1,25 +1,28 @@
 //! Where proposals' time goes, and which versions the cluster runs.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use settle_host::{OperatorDone, OperatorRequest, STAGES, Timeline};
 use settle_telemetry::Clock;
+use utoipa::ToSchema;
 
-use super::{Api, ApiError, Body, operate};
+use super::{Api, ApiError, extract::Body, group::operate};
 use crate::server::BUILD_VERSION;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct ProposalJson {
     group: u64,
     index: u64,
     /// How long ago it was proposed.
     age_ms: u64,
     total_us: u64,
-    stages_us: serde_json::Map<String, serde_json::Value>,
+    stages_us: BTreeMap<String, u64>,
 }
 
+/// Where the time of sampled proposals went.
+#[utoipa::path(get, path = "/v1/node/proposals", tag = "node", responses((status = 200, body = Vec<ProposalJson>), ApiError))]
 pub(super) async fn proposals(State(api): State<Arc<Api>>) -> Result<Json<Vec<ProposalJson>>, ApiError> {
     let timelines = api.node.inspect(|host| host.timelines().copied().collect::<Vec<_>>());
     let now = api.node.clock().now();
@@ -30,17 +33,13 @@ pub(super) async fn proposals(State(api): State<Arc<Api>>) -> Result<Json<Vec<Pr
             index: timeline.index,
             age_ms: now.since(timeline.proposed).as_millis() as u64,
             total_us: us.iter().sum(),
-            stages_us: STAGES
-                .iter()
-                .zip(us)
-                .map(|(name, us)| (name.to_string(), us.into()))
-                .collect(),
+            stages_us: STAGES.iter().zip(us).map(|(name, us)| (name.to_string(), us)).collect(),
         }
     };
     Ok(Json(timelines.await?.into_iter().map(row).collect()))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct VersionJson {
     /// The lowest and the highest in force among the groups of this server; equal but while one is being raised.
     lowest: Option<u32>,
@@ -49,13 +48,15 @@ pub(super) struct VersionJson {
     nodes: Vec<BuildJson>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct BuildJson {
     node: u32,
     /// `null`: not connected.
     build: Option<u32>,
 }
 
+/// The cluster version in force, and what every server's build can do.
+#[utoipa::path(get, path = "/v1/cluster/version", tag = "cluster", responses((status = 200, body = VersionJson), ApiError))]
 pub(super) async fn version(State(api): State<Arc<Api>>) -> Result<Json<VersionJson>, ApiError> {
     let versions = api.node.inspect(|host| host.versions()).await?;
     let nodes = versions.builds.iter().map(|(node, build)| BuildJson {
@@ -70,13 +71,14 @@ pub(super) async fn version(State(api): State<Arc<Api>>) -> Result<Json<VersionJ
     }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raise {
+    #[schema(maximum = 4294967295_u64)]
     version: u32,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct RaisedJson {
     /// Groups that it is proposed in.
     groups: usize,
@@ -85,6 +87,8 @@ pub(super) struct RaisedJson {
     leaderless: usize,
 }
 
+/// Raises the cluster version in the groups that this server leads.
+#[utoipa::path(post, path = "/v1/cluster/version", tag = "cluster", request_body = Raise, responses((status = 200, body = RaisedJson), ApiError))]
 pub(super) async fn raise_version(
     State(api): State<Arc<Api>>,
     Body(Raise { version }): Body<Raise>,

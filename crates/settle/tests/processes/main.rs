@@ -6,6 +6,7 @@ mod formation;
 mod leader_kill;
 mod ledger;
 mod load;
+mod operate_tx;
 mod operators;
 mod start;
 mod wiped_node;

@@ -6,7 +6,7 @@ use settle_testkit::{Cluster, Process};
 use crate::{SETTLE, SOON, spec};
 
 /// Runs `settle ctl` against the first server; gives its exit code and what it printed.
-async fn ctl(cluster: &Cluster, name: &str, words: &[&str]) -> Result<(i32, String)> {
+pub async fn ctl(cluster: &Cluster, name: &str, words: &[&str]) -> Result<(i32, String)> {
     let url = format!("http://{}", cluster.http(1));
     let args = [&["ctl", "--http", &url], words].concat();
     let out = cluster.data_dir(1).with_extension(format!("{name}.out"));

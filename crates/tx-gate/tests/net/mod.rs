@@ -13,7 +13,7 @@ use settle_machine::{
 use settle_tx::{BranchStatus, BranchType, CallKind, Direction, MachineConfig, Tid, TxMachine};
 use settle_tx_gate::{
     AdminAnswer, AdminRequest, BranchCall, BranchRegistration, CallId, ClientAnswer, ClientRequest, ConnId, DropReason,
-    GateConfig, GateError, GateNote, GateRequest, GateResponse, Ident, RequestKey, RmAnswer, TxGate,
+    GateConfig, GateError, GateNote, GateRequest, GateResponse, Ident, RefusalError, RequestKey, RmAnswer, TxGate,
 };
 
 pub const GROUP: GroupId = GroupId(1);
@@ -111,7 +111,7 @@ pub struct Net {
     pub term: Term,
     pub requests: BTreeMap<RequestKey, (Conn, ClientRequest)>,
     pub told: BTreeMap<RequestKey, Told>,
-    pub admin: BTreeMap<RequestKey, Result<AdminAnswer, GateError>>,
+    pub admin: BTreeMap<RequestKey, Result<AdminAnswer, RefusalError>>,
     pub calls: Vec<SeenCall>,
     pub closed: Vec<(Conn, GateError)>,
     pub notes: Vec<(usize, GateNote)>,

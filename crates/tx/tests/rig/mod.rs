@@ -5,8 +5,8 @@ use bytes::Bytes;
 use settle_base::GroupTime;
 use settle_machine::{EntryMeta, StateMachine};
 use settle_tx::{
-    BranchId, BranchStatus, BranchType, CommandBody, Decision, Expect, MachineConfig, OwnedCommand, OwnedCommandBody,
-    Reply, ReqId, Tid, TxEffect, TxError, TxMachine, encode_batch,
+    BranchId, BranchStatus, BranchType, CommandBody, Decision, Expect, MachineConfig, OperatorAct, OwnedCommand,
+    OwnedCommandBody, Reply, ReqId, Signed, Tid, TxEffect, TxError, TxMachine, encode_batch,
 };
 
 pub struct Rig {
@@ -89,6 +89,10 @@ impl Rig {
         self.ask(CommandBody::BranchDone { tid, branch, status })
     }
 
+    pub fn operate(&mut self, tid: Tid, act: OperatorAct<String>) -> Result<Reply, TxError> {
+        self.ask(operate(tid, act))
+    }
+
     pub fn snapshot(&self) -> Vec<u8> {
         self.machine.begin_snapshot().flat_map(|chunk| chunk.to_vec()).collect()
     }
@@ -121,6 +125,15 @@ pub fn decide(tid: Tid, decision: Decision) -> OwnedCommandBody {
         decision,
         expect: Expect::Begin,
     }
+}
+
+pub fn operate(tid: Tid, act: OperatorAct<String>) -> OwnedCommandBody {
+    let signed = Signed {
+        operator: "ada".into(),
+        reason: "ticket 7".into(),
+        at_ms: 1_700_000_000_000,
+    };
+    CommandBody::Operate { tid, act, signed }
 }
 
 /// Loads a snapshot cut into chunks of `size` bytes.

@@ -1,0 +1,425 @@
+//! `settle ctl tx`: global transactions, what keeps them, and what an operator does about it.
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use settle_tx::GlobalStatus;
+
+use super::table::{duration, print_table, rows, short, text, utc};
+use crate::http_client;
+
+/// Rows of one request.
+const PAGE: usize = 1_000;
+
+#[derive(clap::Subcommand, Debug)]
+pub(super) enum TxCommand {
+    /// Transactions that have not ended, oldest first.
+    List {
+        /// Only those with this status, e.g. Begin or CommitRetrying.
+        #[arg(long, value_parser = status_named)]
+        status: Option<GlobalStatus>,
+        #[command(flatten)]
+        filter: Filter,
+        /// Only those begun by this application.
+        #[arg(long, value_name = "NAME")]
+        application: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Continue after this transaction id.
+        #[arg(long, value_name = "ID")]
+        after: Option<String>,
+    },
+    /// One transaction with its branches, and what operators did to it.
+    Show {
+        /// Its xid, or the number at the end of it.
+        xid: String,
+    },
+    /// Commit a transaction that nobody has decided yet.
+    Commit(Act),
+    /// Roll back a transaction that nobody has decided yet.
+    Rollback(Act),
+    /// Stop calling the branches of a decided transaction. Its locks stay.
+    StopRetry(Act),
+    /// Call the branches again, those that had failed for good too.
+    ResumeRetry(Act),
+    /// End a decided transaction as it was decided, whatever its branches said, and free its locks. Nothing is called any
+    /// more: what is not settled by then never will be.
+    Forget {
+        #[command(flatten)]
+        act: Act,
+        #[command(flatten)]
+        claim: Claim,
+    },
+    /// The rows that open transactions keep locked, and who holds them.
+    Locks {
+        #[command(flatten)]
+        filter: Filter,
+        /// Only this table, or only one row as `table:pk`.
+        #[arg(long, value_name = "TABLE[:PK]")]
+        row: Option<String>,
+        /// Only those that this transaction holds.
+        #[arg(long, value_name = "XID")]
+        holder: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Continue there.
+        #[arg(long, value_name = "NEXT")]
+        after: Option<String>,
+    },
+    /// Free rows that a branch of a transaction which rolls back still keeps locked.
+    ReleaseLock {
+        #[command(flatten)]
+        act: Act,
+        /// The branch that holds them.
+        #[arg(long, value_name = "ID")]
+        branch: String,
+        /// Only these, as `table:pk,pk;table2:pk`; else all of the branch.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        rows: String,
+        #[command(flatten)]
+        claim: Claim,
+    },
+    /// What operators did, newest first.
+    Audit {
+        /// Of this group; else of the first.
+        #[arg(long)]
+        group: Option<u8>,
+        /// At most so many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Only acts before this number.
+        #[arg(long, value_name = "NUMBER")]
+        before: Option<u64>,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Filter {
+    /// Only of transactions begun at least so long ago, e.g. 30s or 10m.
+    #[arg(long, value_name = "DURATION")]
+    older_than: Option<String>,
+    /// Only of this resource, as the resource manager names it.
+    #[arg(long, value_name = "ID")]
+    resource: Option<String>,
+    /// Only of this group; else of all.
+    #[arg(long)]
+    group: Option<u8>,
+}
+
+/// The transaction, and who acts on it and why: kept in the group's log.
+#[derive(clap::Args, Debug)]
+pub(super) struct Act {
+    /// Its xid, or the number at the end of it.
+    xid: String,
+    /// Why; a ticket's number will do.
+    #[arg(long, value_name = "TEXT")]
+    why: String,
+    /// Who acts.
+    #[arg(long = "as", value_name = "NAME", env = "USER")]
+    operator: String,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Claim {
+    /// The work of the branch is committed or undone already: you have looked. Settle cannot.
+    #[arg(long, required = true)]
+    i_know_the_branch_is_settled: bool,
+}
+
+pub(super) fn run(base: &str, json: bool, command: &TxCommand) -> anyhow::Result<()> {
+    let show = |value: &Value, print: &dyn Fn(&Value)| {
+        if json {
+            println!("{value:#}");
+        } else {
+            print(value);
+        }
+    };
+    match command {
+        TxCommand::List {
+            status,
+            filter,
+            application,
+            limit,
+            after,
+        } => {
+            let mut query = filter.query();
+            query.extend(status.map(|status| ("status", status.to_string())));
+            query.extend(application.clone().map(|name| ("application", name)));
+            let answer = pages(&format!("{base}/v1/tx"), &query, "transactions", *limit, after.clone())?;
+            show(&answer, &print_list);
+        }
+        TxCommand::Show { xid } => show(&get(&format!("{base}/v1/tx/{}", escaped(xid)))?, &print_tx),
+        TxCommand::Locks {
+            filter,
+            row,
+            holder,
+            limit,
+            after,
+        } => {
+            let mut query = filter.query();
+            query.extend(row.clone().map(|row| ("row", row)));
+            let number = |xid: &String| xid.rsplit(':').next().unwrap_or_default().to_owned();
+            query.extend(holder.as_ref().map(|xid| ("holder", number(xid))));
+            let answer = pages(&format!("{base}/v1/tx/locks"), &query, "locks", *limit, after.clone())?;
+            show(&answer, &print_locks);
+        }
+        TxCommand::Audit { group, limit, before } => {
+            let mut query = vec![("limit", limit.to_string())];
+            query.extend(group.map(|group| ("group", group.to_string())));
+            query.extend(before.map(|before| ("before", before.to_string())));
+            let answer = get(&with_query(&format!("{base}/v1/tx/audit"), &query))?;
+            show(&answer, &|answer: &Value| {
+                print_acts(rows(&answer["acts"]), "No operator has acted yet.")
+            });
+        }
+        TxCommand::Commit(act) => act.post(base, "commit", json!({}), &show)?,
+        TxCommand::Rollback(act) => act.post(base, "rollback", json!({}), &show)?,
+        TxCommand::StopRetry(act) => act.post(base, "stop-retry", json!({}), &show)?,
+        TxCommand::ResumeRetry(act) => act.post(base, "resume-retry", json!({}), &show)?,
+        TxCommand::Forget { act, claim } => {
+            let body = json!({ "branch_is_settled": claim.i_know_the_branch_is_settled });
+            act.post(base, "forget", body, &show)?;
+        }
+        TxCommand::ReleaseLock {
+            act,
+            branch,
+            rows,
+            claim,
+        } => {
+            let settled = claim.i_know_the_branch_is_settled;
+            let body = json!({ "branch_is_settled": settled, "branch": branch, "rows": rows });
+            act.post(base, "release-lock", body, &show)?;
+        }
+    }
+    Ok(())
+}
+
+/// Shows an answer, as JSON or by its printer.
+type Show<'a> = dyn Fn(&Value, &dyn Fn(&Value)) + 'a;
+
+impl Filter {
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let mut query = Vec::new();
+        query.extend(self.older_than.clone().map(|age| ("older-than", age)));
+        query.extend(self.resource.clone().map(|resource| ("resource", resource)));
+        query.extend(self.group.map(|group| ("group", group.to_string())));
+        query
+    }
+}
+
+impl Act {
+    fn post(&self, base: &str, act: &str, mut body: Value, show: &Show<'_>) -> anyhow::Result<()> {
+        body["operator"] = json!(self.operator);
+        body["reason"] = json!(self.why);
+        let url = format!("{base}/v1/tx/{}/{act}", escaped(&self.xid));
+        let answer = parsed(&http_client::post(&url, &body)?)?;
+        show(&answer, &|answer: &Value| match &answer["acted"] {
+            Value::Bool(true) => println!("Done: {} is {} now.", self.xid, text(&answer["status"])),
+            _ => println!("Nothing was left to do: {} is {}.", self.xid, text(&answer["status"])),
+        });
+        Ok(())
+    }
+}
+
+fn status_named(name: &str) -> Result<GlobalStatus, String> {
+    let found = GlobalStatus::ALL
+        .iter()
+        .find(|status| status.to_string().eq_ignore_ascii_case(name));
+    found.copied().ok_or_else(|| {
+        let open = GlobalStatus::ALL
+            .iter()
+            .filter(|status| **status == GlobalStatus::Begin || status.direction().is_some() && !status.is_ended());
+        let names: Vec<String> = open.map(GlobalStatus::to_string).collect();
+        format!("open transactions have one of {}", names.join(", "))
+    })
+}
+
+fn get(url: &str) -> anyhow::Result<Value> {
+    parsed(&http_client::get(url)?)
+}
+
+fn parsed(answer: &str) -> anyhow::Result<Value> {
+    serde_json::from_str(answer).context("the server's answer is no JSON")
+}
+
+/// Asks until `limit` rows are there or the list has ended.
+fn pages(
+    url: &str,
+    query: &[(&'static str, String)],
+    key: &str,
+    limit: usize,
+    mut after: Option<String>,
+) -> anyhow::Result<Value> {
+    let mut found = Vec::new();
+    loop {
+        let mut query = query.to_vec();
+        query.push(("limit", (limit - found.len()).clamp(1, PAGE).to_string()));
+        query.extend(after.take().map(|after| ("after", after)));
+        let mut answer = get(&with_query(url, &query))?;
+        if let Value::Array(rows) = answer[key].take() {
+            found.extend(rows);
+        }
+        after = answer["next"].as_str().map(str::to_owned);
+        if after.is_none() || found.len() >= limit {
+            return Ok(json!({ key: found, "next": after }));
+        }
+    }
+}
+
+fn with_query(url: &str, query: &[(&'static str, String)]) -> String {
+    let pairs: Vec<String> = query
+        .iter()
+        .map(|(name, value)| format!("{name}={}", escaped(value)))
+        .collect();
+    format!("{url}?{}", pairs.join("&"))
+}
+
+fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' => (byte as char).to_string(),
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+fn print_list(answer: &Value) {
+    let head = ["xid", "status", "age", "timeout", "branches", "application", "name", ""];
+    let mut table = vec![head.map(str::to_owned)];
+    for tx in rows(&answer["transactions"]) {
+        let note = if tx["retry_stopped"] == true {
+            "retry stopped"
+        } else {
+            ""
+        };
+        table.push([
+            text(&tx["xid"]),
+            text(&tx["status"]),
+            duration(&tx["age_ms"]),
+            duration(&tx["timeout_ms"]),
+            text(&tx["open_branches"]),
+            short(&tx["application"], 30),
+            short(&tx["name"], 40),
+            note.to_owned(),
+        ]);
+    }
+    match table.len() {
+        1 => println!("No such transaction is open."),
+        _ => print_table(&table),
+    }
+    print_next(answer);
+}
+
+fn print_locks(answer: &Value) {
+    let head = ["resource", "row", "held by", "branch", "status", "transaction's age"];
+    let mut table = vec![head.map(str::to_owned)];
+    for lock in rows(&answer["locks"]) {
+        table.push([
+            short(&lock["resource"], 60),
+            format!("{}:{}", text(&lock["table"]), text(&lock["pk"])),
+            text(&lock["xid"]),
+            text(&lock["branch"]),
+            text(&lock["status"]),
+            duration(&lock["age_ms"]),
+        ]);
+    }
+    match table.len() {
+        1 => println!("No such row is locked."),
+        _ => print_table(&table),
+    }
+    print_next(answer);
+}
+
+fn print_next(answer: &Value) {
+    if let Some(next) = answer["next"].as_str() {
+        println!("There are more: --after {next}");
+    }
+}
+
+fn print_acts(acts: &[Value], none: &str) {
+    let head = ["#", "when", "who", "what", "transaction", "left it", "why"];
+    let mut table = vec![head.map(str::to_owned)];
+    for act in acts {
+        let what = match act["subject"].as_str() {
+            None | Some("") => text(&act["act"]),
+            Some(subject) => format!("{} {subject}", text(&act["act"])),
+        };
+        table.push([
+            text(&act["number"]),
+            utc(&act["at_ms"]),
+            text(&act["operator"]),
+            what,
+            text(&act["id"]),
+            text(&act["status"]),
+            text(&act["reason"]),
+        ]);
+    }
+    match table.len() {
+        1 => println!("{none}"),
+        _ => print_table(&table),
+    }
+}
+
+fn print_tx(tx: &Value) {
+    if tx["ended"] == true {
+        match tx["evicted"] == true {
+            true => println!("{} has ended, longer ago than outcomes are kept.", text(&tx["id"])),
+            false => println!("{}: {}", text(&tx["id"]), text(&tx["status"])),
+        }
+        print_acts_on(tx);
+        return;
+    }
+    println!("{}   {}", text(&tx["xid"]), text(&tx["status"]));
+    println!(
+        "  begun {} ago by {} ({}), name {}; its timeout is {}",
+        duration(&tx["age_ms"]),
+        text(&tx["application"]),
+        text(&tx["service_group"]),
+        text(&tx["name"]),
+        duration(&tx["timeout_ms"])
+    );
+    if tx["retry_stopped"] == true {
+        println!("  An operator stopped it: its branches are not called until `settle ctl tx resume-retry`.");
+    }
+    let head = ["branch", "type", "status", "failing for", "resource", "client", "locks"];
+    let mut table = vec![head.map(str::to_owned)];
+    for branch in rows(&tx["branches"]) {
+        table.push([
+            text(&branch["branch"]),
+            text(&branch["branch_type"]),
+            text(&branch["status"]),
+            duration(&branch["retrying_for_ms"]),
+            text(&branch["resource"]),
+            text(&branch["client"]),
+            short(&branch["lock_keys"], 60),
+        ]);
+    }
+    match table.len() {
+        1 => println!("  No branch has been registered."),
+        _ => print_table(&table),
+    }
+    print_acts_on(tx);
+}
+
+fn print_acts_on(tx: &Value) {
+    let acts = rows(&tx["acts"]);
+    if !acts.is_empty() {
+        println!("\nWhat operators did to it:");
+        print_acts(acts, "");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_types_reaches_the_server_as_one_path_segment() {
+        assert_eq!(
+            escaped("10.0.0.1:8091:72057594037927937"),
+            "10.0.0.1:8091:72057594037927937"
+        );
+        assert_eq!(escaped("a/b?c&d"), "a%2Fb%3Fc%26d");
+    }
+}

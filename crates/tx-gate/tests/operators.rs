@@ -1,0 +1,209 @@
+//! Operators' acts and lists through the gate.
+
+mod net;
+
+use net::*;
+use settle_tx::{ActKind, GlobalStatus, OperatorAct, Signed, Tid, TxError};
+use settle_tx_gate::{
+    AdminAnswer, AdminRequest, ClientAnswer, GateError, GateNote, LockCursor, LockFilter, LockRowView, OperatorRequest,
+    RefusalError, TxFilter, TxView,
+};
+
+fn tid(xid: &str) -> Tid {
+    Tid::from_xid(xid).expect("an xid")
+}
+
+fn act(xid: &str, act: OperatorAct<String>) -> AdminRequest {
+    AdminRequest::Operate(OperatorRequest {
+        id: xid.to_owned(),
+        act,
+        signed: Signed {
+            operator: "ada".to_owned(),
+            reason: "ticket 7".to_owned(),
+            at_ms: 1,
+        },
+        claims_settled: false,
+    })
+}
+
+fn admin(net: &mut Net, node: usize, body: AdminRequest) -> Result<AdminAnswer, RefusalError> {
+    let key = net.ask_admin(node, body);
+    net.until("an answer", |net| net.admin.contains_key(&key));
+    net.admin.remove(&key).expect("it was just there")
+}
+
+#[test]
+fn an_act_through_any_node_is_done_once_although_leaders_change_and_proposals_are_lost() {
+    for seed in 0..8 {
+        let mut net = Net::new(3, 600 + seed);
+        let (tm, rm) = (net.tm(0), net.rm(1, "stock", "10.0.0.1", 50_000, "action"));
+        let xid = net.begin(tm);
+        net.branch(rm, tcc(&xid, "action"));
+        net.faults.proposal_lost = 50;
+        net.faults.proposal_twice = 50;
+        let key = net.ask_admin(2, act(&xid, OperatorAct::Rollback));
+        net.lose_leader();
+        net.run(700);
+        net.elect(1);
+        net.until("an answer", |net| net.admin.contains_key(&key));
+        let status = GlobalStatus::Rollbacking;
+        assert_eq!(net.admin[&key], Ok(AdminAnswer::Operated { status, acted: true }));
+        net.faults.proposal_lost = 0;
+        net.do_next_call();
+        net.until("the end", |net| net.oracle.open_count() == 0);
+        assert_eq!(net.oracle.audit().count(), 1);
+        let told = net.call(tm, commit(&xid));
+        let ended = GlobalStatus::TimeoutRollbacked;
+        assert_eq!(
+            told,
+            ClientAnswer::Ended { status: ended },
+            "the client is told the truth"
+        );
+    }
+}
+
+#[test]
+fn a_refused_act_is_told_with_the_machines_own_error_and_an_unsigned_one_never_comes_to_the_log() {
+    let mut net = Net::new(2, 610);
+    let tm = net.tm(0);
+    let xid = net.begin(tm);
+    net.call(tm, commit(&xid));
+    let (tid, status) = (tid(&xid), GlobalStatus::Committed);
+    let refused = admin(&mut net, 1, act(&xid, OperatorAct::Rollback));
+    assert_eq!(
+        refused,
+        Err(RefusalError::Tx(TxError::ContradictsDecision { tid, status }))
+    );
+    let entries = net.log.len();
+    for (operator, reason, field) in [(" \t", "x", "operator"), ("ada", "", "reason")] {
+        let AdminRequest::Operate(mut request) = act(&xid, OperatorAct::Commit) else {
+            unreachable!("it was just made")
+        };
+        request.signed.operator = operator.to_owned();
+        request.signed.reason = reason.to_owned();
+        let refused = admin(&mut net, 1, AdminRequest::Operate(request));
+        assert_eq!(refused, Err(RefusalError::Gate(GateError::NotSigned { field })));
+    }
+    let unclaimed = admin(&mut net, 1, act(&xid, OperatorAct::Forget));
+    assert_eq!(
+        unclaimed,
+        Err(RefusalError::Gate(GateError::NotClaimed { act: ActKind::Forget }))
+    );
+    let stranger = admin(&mut net, 1, act("nonsense", OperatorAct::Commit));
+    assert!(matches!(
+        stranger,
+        Err(RefusalError::Gate(GateError::UnknownXid { .. }))
+    ));
+    assert_eq!(net.log.len(), entries);
+}
+
+#[test]
+fn an_act_that_no_leader_takes_is_told_as_unknown() {
+    let mut net = Net::new(2, 611);
+    let tm = net.tm(0);
+    let xid = net.begin(tm);
+    net.lose_leader();
+    let told = admin(&mut net, 1, act(&xid, OperatorAct::Rollback));
+    assert_eq!(told, Err(RefusalError::Gate(GateError::ActTimedOut)));
+}
+
+#[test]
+fn what_was_done_is_shown_with_the_transaction_and_in_the_audit_and_noted_by_the_leader_alone() {
+    let mut net = Net::new(2, 612);
+    let (tm, rm) = (net.tm(0), net.rm(1, "stock", "10.0.0.1", 50_000, "action"));
+    let xid = net.begin(tm);
+    net.branch(rm, tcc(&xid, "action"));
+    for step in [OperatorAct::Rollback, OperatorAct::StopRetry] {
+        admin(&mut net, 1, act(&xid, step)).expect("nothing speaks against it");
+    }
+    let view = admin(&mut net, 1, AdminRequest::ShowTx { id: xid.clone() });
+    let Ok(AdminAnswer::Transaction(TxView::Open { row, acts, .. })) = view else {
+        panic!("{view:?}")
+    };
+    assert!(row.retry_stopped);
+    let kinds: Vec<_> = acts.iter().map(|record| record.act).collect();
+    assert_eq!(kinds, [ActKind::Rollback, ActKind::StopRetry]);
+    let audit = |before, limit| AdminRequest::Audit {
+        group: None,
+        before,
+        limit,
+    };
+    let newest = admin(&mut net, 0, audit(None, 1));
+    assert_eq!(newest, Ok(AdminAnswer::Audit(vec![acts[1].clone()])));
+    let older = admin(&mut net, 0, audit(Some(2), 0));
+    assert_eq!(older, Ok(AdminAnswer::Audit(vec![acts[0].clone()])));
+    net.until("both replicas to be there", |net| {
+        net.nodes.iter().all(|node| node.machine.audit().count() == 2)
+    });
+    let noted = net
+        .notes
+        .iter()
+        .filter(|(_, note)| matches!(note, GateNote::Operated { .. }));
+    let noted: Vec<_> = noted.map(|(node, _)| *node).collect();
+    assert_eq!(noted, [0, 0]);
+}
+
+#[test]
+fn lists_are_filtered_and_pages_of_them_leave_nothing_out() {
+    let mut net = Net::new(1, 613);
+    let tm = net.tm(0);
+    let rms = ["db", "other"].map(|resource| net.rm(0, "stock", "10.0.0.1", 50_000, resource));
+    let xids: Vec<String> = (0..4).map(|_| net.begin(tm)).collect();
+    for (n, xid) in xids.iter().enumerate() {
+        let rows = format!("t:{n},{n}0;u:{n}");
+        net.branch(rms[n % 2], at(xid, ["db", "other"][n % 2], &rows));
+    }
+    let by_resource = AdminRequest::ListTx(TxFilter {
+        resource: Some("other".to_owned()),
+        ..TxFilter::default()
+    });
+    let Ok(AdminAnswer::Transactions { rows, next: None }) = admin(&mut net, 0, by_resource) else {
+        panic!("a list")
+    };
+    let listed: Vec<_> = rows.iter().map(|row| row.xid.as_str()).collect();
+    assert_eq!(listed, [xids[1].as_str(), xids[3].as_str()]);
+    for (application, count) in [("orders", 4), ("stock", 0)] {
+        let filter = TxFilter {
+            application: Some(application.to_owned()),
+            ..TxFilter::default()
+        };
+        let Ok(AdminAnswer::Transactions { rows, .. }) = admin(&mut net, 0, AdminRequest::ListTx(filter)) else {
+            panic!("a list")
+        };
+        assert_eq!(rows.len(), count, "{application}");
+    }
+
+    let mut all = |filter: LockFilter| {
+        let (mut found, mut after) = (Vec::<LockRowView>::new(), None::<LockCursor>);
+        loop {
+            let filter = LockFilter {
+                after,
+                limit: 2,
+                ..filter.clone()
+            };
+            let Ok(AdminAnswer::Locks { rows, next }) = admin(&mut net, 0, AdminRequest::Locks(filter)) else {
+                panic!("locks")
+            };
+            assert!(rows.len() <= 2);
+            found.extend(rows);
+            after = next;
+            if after.is_none() {
+                let named = found.iter().map(|row| format!("{}:{}", row.table, row.pk));
+                return named.collect::<Vec<_>>().join(" ");
+            }
+        }
+    };
+    assert_eq!(
+        all(LockFilter::default()),
+        "t:0 t:00 u:0 t:1 t:10 u:1 t:2 t:20 u:2 t:3 t:30 u:3"
+    );
+    let of = |resource: Option<&str>, row: Option<&str>, holder| LockFilter {
+        resource: resource.map(str::to_owned),
+        row: row.map(str::to_owned),
+        holder,
+        ..LockFilter::default()
+    };
+    assert_eq!(all(of(Some("db"), Some("t"), None)), "t:0 t:00 t:2 t:20");
+    assert_eq!(all(of(None, Some("u:3"), None)), "u:3");
+    assert_eq!(all(of(None, None, Some(tid(&xids[2])))), "t:2 t:20 u:2");
+}
