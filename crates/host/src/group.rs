@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use settle_base::{GroupId, GroupTime, Index, Mono, PeerId, Term, mutant};
 use settle_machine::{GroupRole, GroupView, StateMachine};
-use settle_raft::{Raft, Role, SnapshotMeta};
+use settle_raft::{PeerStatus, ProgressState, Raft, Role, SnapshotMeta};
 use settle_storage::FileName;
 
 use crate::{
@@ -166,6 +166,17 @@ impl<M: StateMachine> Group<M> {
     pub(crate) fn gives_state_to(&self, peer: PeerId) -> bool {
         let has_state = !self.is_witness() && !self.is_quarantined();
         self.raft.is_leader() && has_state && members::is_in(self.raft.conf(), peer)
+    }
+
+    /// At the leader: whether `peer`, a learner, could lead once it is a voter. It lacks at most `within` entries, and its
+    /// machine is not waiting for a state from here: a voter without one holds the log and can serve nobody.
+    pub(crate) fn has_caught_up(&self, peer: PeerId, within: u64) -> bool {
+        let status = self.raft.status();
+        let is_close = |p: &PeerStatus| {
+            let is_served = p.state == ProgressState::Replicate && p.recent_active && !p.recovering;
+            p.peer == peer && is_served && status.last_index.saturating_sub(p.matched) <= within
+        };
+        status.progress.iter().any(is_close) && !self.sending.contains_key(&peer)
     }
 
     pub(crate) fn rest_if_quiet(&mut self, after_ticks: u32, is_gone: impl Fn(PeerId) -> bool) {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use settle_base::{GroupId, GroupTime, Mono, NodeId, PeerId};
 use settle_machine::{Event, Service, StateMachine};
-use settle_raft::{ConfState, Config, HardState, MAX_PEERS, ProgressState, Raft, Restored, SnapshotMeta};
+use settle_raft::{ConfState, Config, HardState, MAX_PEERS, Raft, Restored, SnapshotMeta};
 use settle_storage::{Disk, DiskError, DiskErrorKind, DiskRead, FileName, Op};
 use settle_wal::{LogIdentity, Record, Wal, WalError};
 
@@ -352,14 +352,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 let configured = self.config.nodes.iter().find(|(n, _)| *n == node);
                 let known = || group.book.iter().find(|m| m.node == node).map(|m| m.address.clone());
                 let address = configured.map(|(_, a)| a.clone()).or_else(known).unwrap_or_default();
-                let status = group.raft.status();
-                let caught_up = status.progress.iter().any(|p| {
-                    p.peer == peer
-                        && p.state == ProgressState::Replicate
-                        && p.recent_active
-                        && !p.recovering
-                        && p.matched + self.config.promote_within_entries >= status.last_index
-                });
+                let caught_up = group.has_caught_up(peer, self.config.promote_within_entries);
                 let witness = hello.witness;
                 let member = Member {
                     peer,

@@ -62,10 +62,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
                 (vec![ConfChangeKind::AddLearner(peer)], Book::new([member]).encode())
             }
             (MemberRole::Voter, Some(peer)) if conf.learners.contains(&peer) => {
-                let status = g.raft.status();
-                let lag = |p: &settle_raft::PeerStatus| status.last_index.saturating_sub(p.matched);
-                let is_close = |p: &settle_raft::PeerStatus| p.peer == peer && p.recent_active && !p.recovering;
-                if !status.progress.iter().any(|p| is_close(p) && lag(p) <= promote_within) {
+                if !g.has_caught_up(peer, promote_within) {
                     return false;
                 }
                 let member = Member {
@@ -90,15 +87,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
     pub(crate) fn change_voters(&mut self, group: GroupId, nodes: &[NodeId], now: Mono) -> Result<(), NodeId> {
         let own = self.config.node;
         let g = self.groups.get(&group).filter(|g| g.is_ready_leader()).ok_or(own)?;
-        let status = g.raft.status();
-        let conf = &status.conf;
-        let has_caught_up = |peer: PeerId| {
-            let is_close = |p: &settle_raft::PeerStatus| {
-                let lag = status.last_index.saturating_sub(p.matched);
-                p.peer == peer && p.recent_active && !p.recovering && lag <= self.config.promote_within_entries
-            };
-            conf.learners.contains(&peer) && status.progress.iter().any(is_close)
-        };
+        let conf = g.raft.conf();
+        let promote_within = self.config.promote_within_entries;
+        let has_caught_up = |peer: PeerId| conf.learners.contains(&peer) && g.has_caught_up(peer, promote_within);
         let (mut stay, mut brought, mut changes) = (Vec::new(), Vec::new(), Vec::new());
         for &node in nodes {
             let is_voter = |m: &&Member| m.node == node && conf.voters.contains(&m.peer);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use harness::{Ask, Cluster, GROUP, Told};
 use settle_base::NodeId;
-use settle_host::{HostEvent, HostNote, OperatorError, OperatorRequest, PeerMessage};
+use settle_host::{HostEvent, HostNote, MemberRole, OperatorError, OperatorRequest, PeerMessage};
 
 /// A cluster that compares after every eighth command.
 fn comparing() -> (Cluster, u32) {
@@ -201,6 +201,35 @@ fn a_leader_that_differs_hands_over_and_is_rebuilt() {
     propose(&mut cluster, 20);
     cluster.until("equal replicas", all_equal);
     assert_eq!(quarantines(&cluster), [leader], "and it stays right");
+}
+
+#[test]
+fn a_learner_that_is_being_rebuilt_is_not_promoted() {
+    let (mut cluster, leader) = comparing();
+    let wrong = leader % 3 + 1;
+    let turn_into = |c: &mut Cluster, role| {
+        let (group, node) = (GROUP, NodeId(wrong));
+        let request = OperatorRequest::ChangeMember { group, node, role };
+        c.give(leader, HostEvent::Operator(request));
+    };
+    let sizes = |c: &Cluster| {
+        let conf = c.hosts[&leader].raft(GROUP).expect("a member").conf();
+        (conf.voters.len(), conf.outgoing.len(), conf.learners.len())
+    };
+    turn_into(&mut cluster, MemberRole::Learner);
+    cluster.until("a learner", |c| sizes(c) == (2, 0, 1));
+    err_once(&mut cluster, wrong);
+    (0..8).for_each(|_| cluster.give(leader, HostEvent::Request(Ask::Propose("line"))));
+    let is_chunk = |(from, to, message): &(u32, u32, PeerMessage)| {
+        (*from, *to) == (leader, wrong) && matches!(message, PeerMessage::SnapshotChunk(_))
+    };
+    cluster.step_until("a state on its way", |c| c.sent.iter().any(is_chunk));
+    assert_eq!(quarantines(&cluster), [wrong]);
+    turn_into(&mut cluster, MemberRole::Voter);
+    cluster.until("a rebuilt replica", |c| is_rebuilt(c, wrong));
+    assert_eq!(sizes(&cluster), (2, 0, 1), "it had the log and could not have led");
+    turn_into(&mut cluster, MemberRole::Voter);
+    cluster.until("a voter", |c| sizes(c) == (3, 0, 0));
 }
 
 #[test]
