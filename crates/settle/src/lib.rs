@@ -7,5 +7,4 @@ pub mod dev;
 mod http;
 mod http_client;
 mod metrics;
-pub mod seata_client;
 pub mod server;

@@ -16,7 +16,11 @@
 //!
 //! These three block, for databases like SQLite; [`nonblocking`] has them for asynchronous ones.
 
+#[cfg(feature = "sqlx-mysql")]
+mod mysql;
 pub mod nonblocking;
+#[cfg(feature = "sqlx-postgres")]
+mod postgres;
 mod rules;
 #[cfg(feature = "rusqlite")]
 mod sqlite;

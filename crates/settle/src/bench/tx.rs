@@ -1,7 +1,6 @@
 //! `settle bench tx`: begin, register, commit, as fast as asked, against any server that speaks the Seata wire.
 
 use std::{
-    net::{SocketAddr, ToSocketAddrs},
     path::PathBuf,
     sync::{
         Arc,
@@ -13,7 +12,10 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use settle_seata_wire::{BranchType, GlobalStatus};
+use settle_sdk::{
+    BranchType, GlobalStatus, Options,
+    connection::{Connection, Role, obedient},
+};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
@@ -24,10 +26,7 @@ use super::{
     process::{self, Usage},
     report::{Latency, counters, grouped, histogram},
 };
-use crate::{
-    config::parse_duration,
-    seata_client::{SeataClient, obedient},
-};
+use crate::config::parse_duration;
 
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -104,7 +103,7 @@ struct Report {
 }
 
 struct Load {
-    pairs: Vec<(SeataClient, Option<SeataClient>)>,
+    pairs: Vec<(Connection, Option<Connection>)>,
     row: AtomicU64,
 }
 
@@ -130,22 +129,30 @@ struct Counts {
 }
 
 pub async fn run(args: TxArgs) -> anyhow::Result<()> {
-    let targets = args
-        .target
-        .iter()
-        .map(|text| resolve(text))
-        .collect::<anyhow::Result<Vec<SocketAddr>>>()?;
+    let mut options = Options::new(args.target.iter().map(String::as_str), APPLICATION);
+    options.attempt_timeout = REQUEST_TIMEOUT;
+    options.max_in_flight = 65_536;
+    let (tm_role, rm_role) = (
+        Role::TransactionManager,
+        Role::ResourceManager {
+            resources: RESOURCE.to_owned(),
+        },
+    );
     let disk_sync = match &args.disk {
         Some(dir) => Some(Latency::of_times(&disk::sync_times(dir, Duration::from_secs(1))?)),
         None => None,
     };
     let mut pairs = Vec::new();
     for i in 0..args.connections.min(args.clients) as usize {
-        let address = targets[i % targets.len()];
-        let tm = SeataClient::tm(address, APPLICATION, REQUEST_TIMEOUT).await?;
+        let address = &args.target[i % args.target.len()];
+        let open = async |role| {
+            let opened = Connection::open(address, role, obedient(), &options).await;
+            opened.with_context(|| format!("--target {address}"))
+        };
+        let tm = open(&tm_role).await?;
         let rm = match args.mode {
             Mode::Empty => None,
-            Mode::Branch1 => Some(SeataClient::rm(address, APPLICATION, RESOURCE, obedient(), REQUEST_TIMEOUT).await?),
+            Mode::Branch1 => Some(open(&rm_role).await?),
         };
         pairs.push((tm, rm));
     }
@@ -173,13 +180,6 @@ pub async fn run(args: TxArgs) -> anyhow::Result<()> {
     }
     ensure!(counts.errors == 0, "{} transactions failed", counts.errors);
     Ok(())
-}
-
-fn resolve(text: &str) -> anyhow::Result<SocketAddr> {
-    text.to_socket_addrs()
-        .with_context(|| format!("`{text}` is not a host:port"))?
-        .next()
-        .with_context(|| format!("`{text}` has no address"))
 }
 
 struct Measured {

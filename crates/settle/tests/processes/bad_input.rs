@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::BytesMut;
-use settle::seata_client::{ClientError, SeataClient, obedient};
+use settle_sdk::connection::{Connection, ConnectionError, obedient};
 use settle_seata_wire::{
     BranchEnd, BranchEndResponse, BranchRegister, BranchReport, BranchStatus, BranchType, Frame, FrameDecoder,
     GlobalStatus, Identity, MAX_FRAME_BYTES_DEFAULT, Message, MsgType, Outcome, ProtocolVersion, RegisterRm, TxResult,
@@ -16,7 +16,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{SOON, load::RESOURCE, spec, turn};
+use crate::{RESOURCE, SOON, connect_rm, connect_tm, spec, turn};
 
 /// A client that may send anything.
 struct Raw {
@@ -134,9 +134,9 @@ impl Raw {
 }
 
 /// A cluster of one, and a client that must not notice any of it.
-async fn server() -> Result<(Cluster, SeataClient)> {
+async fn server() -> Result<(Cluster, Connection)> {
     let cluster = Cluster::start(spec(1)).await?;
-    let tm = SeataClient::tm(cluster.tx(1), "bank", SOON).await?;
+    let tm = connect_tm(cluster.tx(1), SOON).await?;
     Ok((cluster, tm))
 }
 
@@ -148,7 +148,7 @@ async fn logged(cluster: &Cluster, code: &str) -> Result<()> {
     .await
 }
 
-async fn still_serves(tm: &SeataClient) -> Result<()> {
+async fn still_serves(tm: &Connection) -> Result<()> {
     let xid = tm
         .begin("unharmed", 60_000)
         .await
@@ -157,9 +157,9 @@ async fn still_serves(tm: &SeataClient) -> Result<()> {
     Ok(())
 }
 
-fn refusal<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> String {
+fn refusal<T: std::fmt::Debug>(answer: Result<T, ConnectionError>) -> String {
     match answer {
-        Err(ClientError::Refused { message }) => message,
+        Err(ConnectionError::Refused { message }) => message,
         other => panic!("not refused: {other:?}"),
     }
 }
@@ -243,7 +243,7 @@ async fn a_request_before_the_registration_ends_the_connection() -> Result<()> {
 async fn an_xid_that_is_not_ours_is_finished_and_takes_no_branch() -> Result<()> {
     let _turn = turn().await;
     let (cluster, tm) = server().await?;
-    let rm = SeataClient::rm(cluster.tx(1), "bank", RESOURCE, obedient(), SOON).await?;
+    let rm = connect_rm(cluster.tx(1), obedient(), SOON).await?;
     let xid = tm.begin("mine", 60_000).await?;
     let (_, id) = xid.rsplit_once(':').context("an xid ends in its number")?;
     let never_begun = format!("{}{}", &xid[..xid.len() - id.len()], id.parse::<i64>()? + 1_000_000);
@@ -274,7 +274,7 @@ async fn an_xid_that_is_not_ours_is_finished_and_takes_no_branch() -> Result<()>
 async fn a_branch_of_anothers_transaction_is_not_reported_and_a_decided_one_takes_no_more() -> Result<()> {
     let _turn = turn().await;
     let (cluster, tm) = server().await?;
-    let rm = SeataClient::rm(cluster.tx(1), "bank", RESOURCE, obedient(), SOON).await?;
+    let rm = connect_rm(cluster.tx(1), obedient(), SOON).await?;
     let (mine, others) = (tm.begin("mine", 60_000).await?, tm.begin("other's", 60_000).await?);
     let branch = rm
         .register_branch(&others, BranchType::At, RESOURCE, "account:1")

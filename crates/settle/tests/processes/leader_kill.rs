@@ -7,8 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use settle::seata_client::ClientError;
-use settle_seata_wire::BranchType;
+use settle_sdk::{BranchType, connection::ConnectionError};
 use settle_testkit::Cluster;
 use tokio::{
     task::JoinSet,
@@ -43,7 +42,12 @@ impl Stalls {
 }
 
 /// Begins and commits through one node, one after the other, and notes the longest that each took.
-async fn probe(clients: Arc<Clients>, n: u64, stalls: Arc<Mutex<Stalls>>, until: Instant) -> Result<(), ClientError> {
+async fn probe(
+    clients: Arc<Clients>,
+    n: u64,
+    stalls: Arc<Mutex<Stalls>>,
+    until: Instant,
+) -> Result<(), ConnectionError> {
     while Instant::now() < until {
         let start = Instant::now();
         let xid = clients.begin(n).await?;

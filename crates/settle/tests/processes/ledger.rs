@@ -6,8 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use settle::seata_client::Phase;
-use settle_seata_wire::GlobalStatus;
+use settle_sdk::{GlobalStatus, connection::Phase};
 
 /// Something that a client was told is not true (any more).
 #[derive(Debug, thiserror::Error)]

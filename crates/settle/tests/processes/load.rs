@@ -10,17 +10,19 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use settle::seata_client::{ClientError, Handler, Phase, SeataClient};
-use settle_seata_wire::{BranchRegister, BranchStatus, BranchType, Message};
+use settle_sdk::{
+    BranchStatus, BranchType,
+    connection::{Answer, Connection, ConnectionError, Phase, PhaseTwo},
+};
+use settle_seata_wire::{BranchEnd, BranchRegister, Message};
 use settle_testkit::{Cluster, until};
 use tokio::task::JoinSet;
 
 use crate::{
-    SOON,
+    RESOURCE, SOON, connect_rm, connect_tm,
     ledger::{BrokenPromise, End, Ledger, Told},
 };
 
-pub const RESOURCE: &str = "jdbc:mysql://bank";
 /// Longer than any hold of the server's, so that silence is the server's decision.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// No transaction of these tests ends by its time.
@@ -32,7 +34,7 @@ const LOOKED_AT: usize = 25;
 
 /// One transaction manager and one resource manager at each of some nodes.
 pub struct Clients {
-    nodes: BTreeMap<u32, (SeataClient, SeataClient)>,
+    nodes: BTreeMap<u32, (Connection, Connection)>,
     pub ledger: Arc<Ledger>,
 }
 
@@ -46,15 +48,15 @@ impl Clients {
         for node in nodes {
             let address = cluster.tx(node);
             let notes = ledger.clone();
-            let handler: Handler = Arc::new(move |phase, call| {
+            let calls: Arc<dyn PhaseTwo> = Arc::new(move |phase, call: BranchEnd, answer: Answer| {
                 notes.called(phase, call.branch_id, &call.xid);
-                Some(match phase {
+                answer.send(match phase {
                     Phase::Commit => BranchStatus::PhaseTwoCommitted,
                     Phase::Rollback => BranchStatus::PhaseTwoRollbacked,
-                })
+                });
             });
-            let tm = SeataClient::tm(address, "bank", ANSWER_WITHIN).await?;
-            let rm = SeataClient::rm(address, "bank", RESOURCE, handler, ANSWER_WITHIN).await?;
+            let tm = connect_tm(address, ANSWER_WITHIN).await?;
+            let rm = connect_rm(address, calls, ANSWER_WITHIN).await?;
             connected.insert(node, (tm, rm));
         }
         Ok(Arc::new(Clients {
@@ -63,33 +65,33 @@ impl Clients {
         }))
     }
 
-    fn nth(&self, n: u64) -> &(SeataClient, SeataClient) {
+    fn nth(&self, n: u64) -> &(Connection, Connection) {
         let at = (n % self.nodes.len() as u64) as usize;
         self.nodes.values().nth(at).expect("it is below the number of nodes")
     }
 
-    pub fn tm(&self, n: u64) -> &SeataClient {
+    pub fn tm(&self, n: u64) -> &Connection {
         &self.nth(n).0
     }
 
-    pub fn rm(&self, n: u64) -> &SeataClient {
+    pub fn rm(&self, n: u64) -> &Connection {
         &self.nth(n).1
     }
 
-    pub async fn begin(&self, n: u64) -> Result<String, ClientError> {
+    pub async fn begin(&self, n: u64) -> Result<String, ConnectionError> {
         let xid = self.tm(n).begin("transfer", TIMEOUT_MS).await?;
         self.ledger.begun(&xid);
         Ok(xid)
     }
 
     /// Registers a branch through the `n`th node and notes it. False when the row is another's.
-    pub async fn lock(&self, n: u64, xid: &str, kind: BranchType, row: &str) -> Result<bool, ClientError> {
+    pub async fn lock(&self, n: u64, xid: &str, kind: BranchType, row: &str) -> Result<bool, ConnectionError> {
         match self.rm(n).register_branch(xid, kind, RESOURCE, row).await {
             Ok(branch) => {
                 self.ledger.registered(xid, branch, row);
                 Ok(true)
             }
-            Err(ClientError::Refused { .. }) => Ok(false),
+            Err(ConnectionError::Refused { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -109,7 +111,7 @@ impl Clients {
         }
     }
 
-    pub async fn end(&self, n: u64, xid: &str, end: End) -> Result<(), ClientError> {
+    pub async fn end(&self, n: u64, xid: &str, end: End) -> Result<(), ConnectionError> {
         self.ledger.asking(xid, end);
         let status = match end {
             End::Commit => self.tm(n).commit(xid).await?,
@@ -120,7 +122,7 @@ impl Clients {
     }
 
     /// One transaction of the mix, over as many nodes as there are.
-    async fn transaction(&self, n: u64) -> Result<(), ClientError> {
+    async fn transaction(&self, n: u64) -> Result<(), ConnectionError> {
         let xid = self.begin(n).await?;
         let (kind, row) = match n % 3 {
             0 => (BranchType::At, format!("account:hot{}", n / 3 % HOT_ROWS)),
@@ -157,7 +159,7 @@ impl Clients {
 
 /// Workers that run transactions until told to stop, or until their connections fail.
 pub struct Load {
-    workers: JoinSet<Result<(), ClientError>>,
+    workers: JoinSet<Result<(), ConnectionError>>,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
 }

@@ -8,11 +8,16 @@ mod ledger;
 mod load;
 mod operate_tx;
 mod operators;
+mod sdk;
 mod start;
 mod wiped_node;
 
-use std::time::Duration;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use settle_sdk::{
+    Options,
+    connection::{Connection, ConnectionError, PhaseTwo, Role, obedient},
+};
 use settle_testkit::ClusterSpec;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -32,4 +37,41 @@ fn spec(nodes: u32) -> ClusterSpec {
     ClusterSpec::new(SETTLE, nodes)
         .set("tx.retry-min", "\"100ms\"")
         .set("tx.retry-max", "\"1s\"")
+}
+
+const RESOURCE: &str = "jdbc:mysql://bank";
+
+async fn connect_tm(address: SocketAddr, answer_within: Duration) -> Result<Connection, ConnectionError> {
+    connect(address, "bank", Role::TransactionManager, obedient(), answer_within).await
+}
+
+async fn connect_rm(
+    address: SocketAddr,
+    calls: Arc<dyn PhaseTwo>,
+    answer_within: Duration,
+) -> Result<Connection, ConnectionError> {
+    let resources = RESOURCE.to_owned();
+    connect(
+        address,
+        "bank",
+        Role::ResourceManager { resources },
+        calls,
+        answer_within,
+    )
+    .await
+}
+
+/// A connection that only the server ends: it waits for one that sleeps.
+async fn connect(
+    address: SocketAddr,
+    application: &str,
+    role: Role,
+    calls: Arc<dyn PhaseTwo>,
+    answer_within: Duration,
+) -> Result<Connection, ConnectionError> {
+    let mut options = Options::new([address.to_string()], application);
+    options.connect_timeout = SOON;
+    options.attempt_timeout = answer_within;
+    options.dead_after = 10 * SOON;
+    Connection::open(&options.addresses[0], &role, calls, &options).await
 }

@@ -6,25 +6,36 @@ use std::sync::{
 };
 
 use anyhow::{Result, ensure};
-use settle::seata_client::{Handler, SeataClient};
-use settle_seata_wire::{BranchStatus, BranchType};
+use settle_sdk::{
+    BranchStatus, BranchType,
+    connection::{Answer, Connection, PhaseTwo, Role, obedient},
+};
+use settle_seata_wire::BranchEnd;
 use settle_testkit::{Cluster, until};
 
-use crate::{SOON, operators::ctl, spec};
+use crate::{SOON, connect, operators::ctl, spec};
 
 const DB: &str = "jdbc:mysql://shop";
 
 /// A resource manager that fails for good until it is told to work.
-async fn broken_rm(cluster: &Cluster, node: u32) -> Result<(SeataClient, Arc<AtomicBool>)> {
+async fn broken_rm(cluster: &Cluster, node: u32) -> Result<(Connection, Arc<AtomicBool>)> {
     let works = Arc::new(AtomicBool::new(false));
     let told = works.clone();
-    let handler: Handler = Arc::new(move |_, _| {
-        Some(match told.load(Ordering::SeqCst) {
+    let calls: Arc<dyn PhaseTwo> = Arc::new(move |_, _: BranchEnd, answer: Answer| {
+        answer.send(match told.load(Ordering::SeqCst) {
             true => BranchStatus::PhaseTwoRollbacked,
             false => BranchStatus::PhaseTwoRollbackFailedUnretryable,
-        })
+        });
     });
-    let rm = SeataClient::rm(cluster.tx(node), "stock", DB, handler, SOON).await?;
+    let resources = DB.to_owned();
+    let rm = connect(
+        cluster.tx(node),
+        "stock",
+        Role::ResourceManager { resources },
+        calls,
+        SOON,
+    )
+    .await?;
     Ok((rm, works))
 }
 
@@ -57,7 +68,7 @@ async fn an_operator_ends_what_hangs_and_every_act_is_kept_over_a_change_of_lead
     let _turn = crate::turn().await;
     let mut cluster = Cluster::start(spec(3).set("tx.retry-min", "\"100ms\"")).await?;
     let leader = cluster.leader().await?;
-    let tm = SeataClient::tm(cluster.tx(1), "shop", SOON).await?;
+    let tm = connect(cluster.tx(1), "shop", Role::TransactionManager, obedient(), SOON).await?;
     let (rm, works) = broken_rm(&cluster, 1).await?;
     let (failing, waiting) = (tm.begin("failing", 600_000).await?, tm.begin("waiting", 600_000).await?);
     let branch = rm.register_branch(&failing, BranchType::At, DB, "stock:7,8").await?;

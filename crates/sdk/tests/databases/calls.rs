@@ -1,0 +1,160 @@
+//! Calls for branches, one behind the other in any order and at the same time. Written once for both databases, whose
+//! types `sqlx` keeps apart.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use settle_base::Prng;
+use settle_sdk::fence::{FenceError, FenceKey, Pass, nonblocking};
+use settle_testkit::throughout;
+use tokio::task::JoinSet;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Call {
+    Prepare,
+    Commit,
+    Rollback,
+}
+
+pub type Told = Result<Pass, FenceError<sqlx::Error>>;
+
+fn key(branch_id: i64) -> FenceKey<'static> {
+    FenceKey {
+        xid: "127.0.0.1:8091:7",
+        branch_id,
+        action: "accounts",
+    }
+}
+
+macro_rules! calls_over {
+    ($name:ident, $database:ty) => {
+        pub mod $name {
+            use super::*;
+
+            type Pool = sqlx::Pool<$database>;
+            type Transaction = sqlx::Transaction<'static, $database>;
+
+            /// What an application does for a call, up to the end of its database transaction.
+            async fn call(tx: &mut Transaction, branch: i64, call: Call) -> Result<Told> {
+                let told = match call {
+                    Call::Prepare => nonblocking::prepare(&mut **tx, key(branch))
+                        .await
+                        .map(|()| Pass::Do),
+                    Call::Commit => nonblocking::commit(&mut **tx, key(branch)).await,
+                    Call::Rollback => nonblocking::rollback(&mut **tx, key(branch)).await,
+                };
+                if matches!(told, Ok(Pass::Do)) {
+                    let done = format!("INSERT INTO done VALUES ({branch}, '{call:?}')");
+                    sqlx::query(&done).execute(&mut **tx).await?;
+                }
+                Ok(told)
+            }
+
+            async fn end(tx: Transaction, told: &Told, is_cut: bool) -> Result<()> {
+                match told {
+                    Ok(_) if !is_cut => tx.commit().await?,
+                    _ => tx.rollback().await?,
+                }
+                Ok(())
+            }
+
+            async fn once(pool: &Pool, branch: i64, wanted: Call, is_cut: bool) -> Result<Told> {
+                let mut tx = pool.begin().await?;
+                let told = call(&mut tx, branch, wanted).await?;
+                end(tx, &told, is_cut).await?;
+                Ok(told)
+            }
+
+            async fn count(pool: &Pool, branch: i64, part: Call) -> Result<i64> {
+                let sql = format!("SELECT count(*) FROM done WHERE branch = {branch} AND part = '{part:?}'");
+                Ok(sqlx::query_scalar(&sql).fetch_one(pool).await?)
+            }
+
+            /// One behind the other, repeated, reordered and cut off.
+            pub async fn shuffled(pool: &Pool) -> Result<()> {
+                for branch in 0..60 {
+                    let mut random = Prng::new(branch as u64);
+                    let last = if random.percent(50) {
+                        Call::Commit
+                    } else {
+                        Call::Rollback
+                    };
+                    let mut is_rolled_back = false;
+                    for _ in 0..random.between(1, 8) {
+                        let wanted = if random.percent(50) { Call::Prepare } else { last };
+                        let is_cut = random.percent(30);
+                        let told = once(pool, branch, wanted, is_cut).await?;
+                        ensure!(
+                            !(wanted == Call::Prepare && is_rolled_back && told.is_ok()),
+                            "seed {branch}: phase one after the rollback"
+                        );
+                        is_rolled_back |= wanted == Call::Rollback && told.is_ok() && !is_cut;
+                    }
+                    let told = once(pool, branch, last, false).await?;
+                    let tried = count(pool, branch, Call::Prepare).await?;
+                    ensure!(
+                        told.is_ok() || (last == Call::Commit && tried == 0),
+                        "seed {branch}: {told:?}"
+                    );
+                    let (confirmed, cancelled) = (
+                        count(pool, branch, Call::Commit).await?,
+                        count(pool, branch, Call::Rollback).await?,
+                    );
+                    let expected = if last == Call::Commit {
+                        (tried, 0)
+                    } else {
+                        (0, tried)
+                    };
+                    ensure!(
+                        tried <= 1 && (confirmed, cancelled) == expected,
+                        "seed {branch}: tried {tried}, confirmed {confirmed}, cancelled {cancelled}"
+                    );
+                }
+                Ok(())
+            }
+
+            /// Phase one and the rollback meet in the database: whichever comes first, nothing is left undone.
+            pub async fn at_once(pool: &Pool) -> Result<()> {
+                for (branch, first, second) in [
+                    (1_000, Call::Prepare, Call::Rollback),
+                    (1_001, Call::Rollback, Call::Prepare),
+                ] {
+                    let mut leading = pool.begin().await?;
+                    let told = call(&mut leading, branch, first).await?;
+                    ensure!(told.is_ok(), "{told:?}");
+                    let mut waiting = JoinSet::new();
+                    let following = pool.clone();
+                    waiting.spawn(async move { once(&following, branch, second, false).await });
+                    let met = throughout(Duration::from_millis(100), async || {
+                        ensure!(
+                            waiting.try_join_next().is_none(),
+                            "{second:?} did not wait for {first:?}"
+                        );
+                        Ok(())
+                    });
+                    met.await?;
+                    end(leading, &told, false).await?;
+                    let told = waiting.join_all().await.pop().expect("there is one")?;
+                    match second {
+                        Call::Rollback if told.is_err() => {
+                            ensure!(
+                                matches!(told, Err(FenceError::Raced { .. } | FenceError::Store(_))),
+                                "{told:?}"
+                            );
+                            // The coordinator calls again.
+                            let again = once(pool, branch, second, false).await?;
+                            ensure!(matches!(again, Ok(Pass::Do)), "{again:?}");
+                        }
+                        Call::Rollback => ensure!(matches!(told, Ok(Pass::Do)), "{told:?}"),
+                        _ => ensure!(matches!(told, Err(FenceError::TooLate { .. })), "{told:?}"),
+                    }
+                    ensure!(count(pool, branch, Call::Prepare).await? == count(pool, branch, Call::Rollback).await?);
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+calls_over!(mariadb, sqlx::MySql);
+calls_over!(postgres, sqlx::Postgres);
