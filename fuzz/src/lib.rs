@@ -1,6 +1,6 @@
 //! What more than one target checks.
 
-use settle_hessian::{ClassNames, DecodeOptions, Dialect, Document, Incoming, Reader};
+use settle_hessian::{ClassNames, DecodeOptions, Dialect, Document, HessianError, Incoming, Reader};
 
 /// Any bytes: a reader of `dialect` ends with values or an error, skipping agrees with reading, and what was read
 /// survives being written in either dialect.
@@ -71,7 +71,12 @@ pub fn hessian_incoming(bytes: &[u8]) {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    assert_eq!(failed.as_ref(), Some(&error));
+                    // The whole may have been too short for a length that it claims, which an arriving one cannot tell.
+                    let is_short = matches!(failed, Some(HessianError::Truncated { .. }));
+                    assert!(
+                        is_short || failed.as_ref() == Some(&error),
+                        "{error}, and the whole: {failed:?}"
+                    );
                     assert_eq!(read, ends.len());
                     return;
                 }
