@@ -1,10 +1,13 @@
-//! The `settle` executable's parts: the server, a cluster for development, the operator's tool, load generators.
+//! The `settle` executable's parts: the demo, the server, a cluster for development, the operator's tool, load generators.
 
 pub mod bench;
 pub mod config;
 pub mod ctl;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod dev;
 mod http;
 mod http_client;
+mod local;
 mod metrics;
 pub mod server;

@@ -1,4 +1,4 @@
-//! One executable: `settle server`, `dev`, `ctl`, `bench`, `config`.
+//! One executable: `settle demo`, `dev`, `server`, `ctl`, `bench`, `config`.
 
 #[cfg(settle_mutants)]
 compile_error!("deliberate bugs are for the simulator: this program must not be built with them");
@@ -6,6 +6,8 @@ compile_error!("deliberate bugs are for the simulator: this program must not be 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+#[cfg(feature = "demo")]
+use settle::demo;
 use settle::{bench, config, ctl, dev, server};
 
 /// The financial-grade distributed stack as one program.
@@ -18,10 +20,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run one server of a cluster.
-    Server(server::ServerArgs),
+    /// See for yourself: money moves while servers are killed, and none is lost.
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
+    /// One account service of the demo.
+    #[cfg(feature = "demo")]
+    #[command(hide = true)]
+    DemoAccount(demo::AccountArgs),
     /// Run a whole cluster on this machine, for development.
     Dev(dev::DevArgs),
+    /// Run one server of a cluster.
+    Server(server::ServerArgs),
     /// Look into a running cluster and act on it.
     Ctl(ctl::CtlArgs),
     /// Measure a server with the wire of the system it replaces, or replication alone.
@@ -49,6 +58,10 @@ fn main() -> ExitCode {
 
 fn run(command: Command, runtime: &tokio::runtime::Runtime) -> ExitCode {
     let result = match command {
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => return runtime.block_on(demo::run(args)),
+        #[cfg(feature = "demo")]
+        Command::DemoAccount(args) => return runtime.block_on(demo::run_account(args)),
         Command::Server(args) => return runtime.block_on(server::run(args)),
         Command::Dev(args) => runtime.block_on(dev::run(args)),
         Command::Ctl(args) => ctl::run(args),

@@ -112,6 +112,13 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
         },
     )?;
 
+    if config.tx.lose_decide_every > 0 {
+        tracing::warn!(
+            every = config.tx.lose_decide_every,
+            "this server loses decisions on purpose: test.lose-decide-every is set"
+        );
+    }
+
     // All ports first: a server that cannot be reached must not touch its data.
     let tx_listener = bind(config.listen_tx, "transactions", config.max_connections).await?;
     let http_listener = bind(config.listen_http, "the HTTP API", MAX_HTTP_CONNECTIONS).await?;
@@ -140,7 +147,7 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
         let stopped = stopped.clone();
         async move { door.serve(tx_listener, stopped).await }
     });
-    tasks.spawn(serve_http(http_listener, api, stopped));
+    tasks.spawn(serve_http(http_listener, http::router(api), stopped));
     tracing::info!(
         node = %config.node, tx = %config.listen_tx, http = %config.listen_http, peer = %config.listen_peer,
         data_dir = %config.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "server started"
@@ -254,6 +261,7 @@ fn gate_config(config: &Config) -> GateConfig {
         max_lock_bytes: settle_base::ByteSize(tx.max_lock_bytes),
         max_lock_key_bytes: settle_base::ByteSize(tx.max_lock_key_bytes as u64),
         max_application_data_bytes: settle_base::ByteSize(tx.max_application_data_bytes as u64),
+        lose_decide_every: tx.lose_decide_every,
         driver: DriverConfig {
             backoff_min: tx.retry_min,
             backoff_max: tx.retry_max,
@@ -267,8 +275,8 @@ fn gate_config(config: &Config) -> GateConfig {
     }
 }
 
-async fn serve_http(listener: Listener, api: Arc<Api>, stop: settle_net::Stop) {
-    let router = http::router(api);
+/// Serves `router` on `listener` until told to stop.
+pub(crate) async fn serve_http(listener: Listener, router: axum::Router, stop: settle_net::Stop) {
     let inner = stop.clone();
     listener
         .serve(stop, move |accepted| {

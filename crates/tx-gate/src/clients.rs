@@ -249,6 +249,11 @@ impl TxGate {
 
     fn decide(&mut self, waiter: Waiter, xid: &str, decision: Decision, cx: &mut Cx<'_>) -> Result<(), GateError> {
         let tid = self.locate(xid, cx)?;
+        if decision == Decision::Commit && self.door.loses_decision() {
+            let status = GlobalStatus::Committed;
+            self.door.answer(waiter, ClientAnswer::Ended { status }, cx);
+            return Ok(());
+        }
         let group = self
             .groups
             .get_mut(&tid.group())

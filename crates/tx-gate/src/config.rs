@@ -53,6 +53,10 @@ pub struct GateConfig {
 
     /// The driver of phase two, at work on the node that leads a group.
     pub driver: DriverConfig,
+
+    /// For tests only: breaks a promise. One in so many commits that arrive here is answered as committed and never
+    /// proposed; 0 is none.
+    pub lose_decide_every: u64,
 }
 
 impl Default for GateConfig {
@@ -82,6 +86,7 @@ impl Default for GateConfig {
             max_resource_bytes: 1_024,
             max_calls: 16_384,
             driver: DriverConfig::default(),
+            lose_decide_every: 0,
         }
     }
 }

@@ -59,6 +59,8 @@ pub(crate) struct Door {
     /// Calls whose leader is to be told that they came to nothing; told at the end of each step.
     pub failed_calls: Vec<FailedCall>,
     pub totals: GateStats,
+    /// Commits that arrived; counted only when some are lost on purpose.
+    commits: u64,
 }
 
 impl Door {
@@ -74,7 +76,18 @@ impl Door {
             no_channel_notes: (Mono::ZERO, 0),
             failed_calls: Vec::new(),
             totals: GateStats::default(),
+            commits: 0,
         }
+    }
+
+    /// Whether the commit that has just arrived is one to be lost on purpose.
+    pub fn loses_decision(&mut self) -> bool {
+        let every = self.config.lose_decide_every;
+        if every == 0 {
+            return false;
+        }
+        self.commits += 1;
+        self.commits.is_multiple_of(every)
     }
 
     pub fn hold(&self, kind: RequestKind) -> Duration {

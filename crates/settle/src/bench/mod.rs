@@ -11,6 +11,8 @@ mod raft;
 mod report;
 mod tx;
 
+pub(crate) use report::grouped;
+
 #[derive(clap::Subcommand, Debug)]
 pub enum BenchCommand {
     /// Global transactions over the Seata wire, with its own resource manager.

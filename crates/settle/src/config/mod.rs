@@ -119,6 +119,8 @@ pub struct TxConfig {
     pub max_lock_bytes: u64,
     pub max_lock_key_bytes: usize,
     pub max_application_data_bytes: usize,
+    /// 0 is never.
+    pub lose_decide_every: u64,
 }
 
 impl Config {
@@ -415,6 +417,7 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
             )?,
             max_lock_key_bytes: values.size("tx.max-lock-key", ByteSize::kib(1), TEXT_MAX)? as usize,
             max_application_data_bytes: values.size("tx.max-application-data", ByteSize::kib(1), TEXT_MAX)? as usize,
+            lose_decide_every: values.integer("test.lose-decide-every", 0, 1_000_000_000)? as u64,
         },
         log_level: values.text("log.level")?,
         log_json: values.choice("log.format")? == "json",

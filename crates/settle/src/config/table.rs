@@ -87,6 +87,7 @@ pub const KEYS: &[Key] = &[
     key("log.level", Kind::Text, "\"info\"", "`error`, `warn`, `info`, `debug`, or a filter such as `info,settle_node=debug`."),
     key("log.format", Kind::Choice(&["text", "json"]), "\"text\"", "One line of text or one JSON object for each event."),
     key("test.disk", Kind::Choice(&["real", "lossy", "lossy-without-sync"]), "\"real\"", "For tests only. `lossy` keeps what is not synced in memory, so that a kill loses it as a power cut would; `lossy-without-sync` also makes a sync do nothing."),
+    key("test.lose-decide-every", Kind::Integer, "0", "For tests only: breaks a promise, so that what looks for broken ones can be seen to find it. One in so many commits that arrive at this server is answered as committed and never decided, so that its time rolls it back; 0 is none."),
 ];
 
 /// The reference configuration: every key with its default, commented.
