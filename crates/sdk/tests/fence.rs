@@ -1,5 +1,7 @@
 //! The fence over a real SQLite: calls come repeated, reordered and cut off, and money comes out right.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use rusqlite::{Connection, TransactionBehavior};
 use settle_sdk::fence::{self, FenceError, FenceKey, FenceStatus, Pass, SQLITE_SCHEMA};
@@ -132,6 +134,34 @@ fn a_row_is_written_as_java_writes_it() -> rusqlite::Result<()> {
     // What no fence wrote is not guessed at.
     bank.database.execute("UPDATE tcc_fence_log SET status = 9", [])?;
     assert!(matches!(bank.call(Call::Commit, false)?, Err(FenceError::Store(_))));
+    Ok(())
+}
+
+#[test]
+fn only_old_rows_that_ended_are_cleaned_away_so_many_at_once() -> rusqlite::Result<()> {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let mut bank = Bank::new()?;
+    for (branch, status, modified) in [
+        (1, 1, "2020-01-01 00:00:00.000"),
+        (2, 2, "2020-01-01 00:00:00.000"),
+        (3, 3, "2020-01-01 00:00:00.000"),
+        (4, 4, "2020-01-01 00:00:00.000"),
+        (5, 2, "2999-01-01 00:00:00.000"),
+    ] {
+        let sql = "INSERT INTO tcc_fence_log VALUES ('x', ?1, 'a', ?2, ?3, ?3)";
+        bank.database.execute(sql, (branch, status, modified))?;
+    }
+    assert!(bank.call(Call::Rollback, false)?.is_ok());
+    let mut tx = bank.database.transaction()?;
+    let mut clean = |older_than, limit| fence::clean(&mut tx, older_than, limit).expect("SQLite in memory");
+    assert_eq!((clean(DAY, 2), clean(DAY, 2), clean(DAY, 2)), (2, 1, 0));
+    // The newest stays whatever is asked: its phase one may be on its way.
+    assert_eq!(clean(Duration::ZERO, 10), 0);
+    tx.commit()?;
+    let left: i64 = bank
+        .database
+        .query_row("SELECT count(*) FROM tcc_fence_log", [], |row| row.get(0))?;
+    assert_eq!(left, 3);
     Ok(())
 }
 

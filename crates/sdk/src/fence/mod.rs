@@ -25,6 +25,8 @@ mod rules;
 #[cfg(feature = "rusqlite")]
 mod sqlite;
 
+use std::time::Duration;
+
 use settle_base::{ErrorCode, Retryable};
 
 use crate::{BranchCall, TccError};
@@ -108,7 +110,13 @@ pub trait FenceStore {
 
     /// Changes the status. False, and nothing changed, when it is not `from`.
     fn change(&mut self, key: FenceKey<'_>, from: FenceStatus, to: FenceStatus) -> Result<bool, Self::Error>;
+
+    /// Deletes at most `limit` rows that ended more than `seconds` ago, and says how many.
+    fn delete_ended(&mut self, seconds: i64, limit: u32) -> Result<u64, Self::Error>;
 }
+
+/// Rows that ended later than this are never deleted: a phase one or a repeated call may still come for them.
+pub const KEEP_AT_LEAST: Duration = Duration::from_secs(3_600);
 
 /// Why the fence lets nobody through. The database transaction is to be rolled back.
 #[derive(Debug, thiserror::Error)]
@@ -190,6 +198,17 @@ pub fn commit<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Pass, F
 pub fn rollback<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Pass, FenceError<S::Error>> {
     let step = rules::rollback(store.load(key)?);
     follow(store, key, step)
+}
+
+/// Deletes the rows of branches that ended more than `older_than` ago (at least [`KEEP_AT_LEAST`]), up to `limit` of them;
+/// how many it were. The table grows for ever unless somebody calls this, or Java's cleaner, now and then. Choose it longer
+/// than any call can be late: a day, as Java does, is safe unless the coordinator retries for longer than that. Rows of
+/// branches that were only tried stay.
+///
+/// # Errors
+/// [`FenceError::Store`].
+pub fn clean<S: FenceStore>(store: &mut S, older_than: Duration, limit: u32) -> Result<u64, FenceError<S::Error>> {
+    Ok(store.delete_ended(rules::seconds(older_than), limit)?)
 }
 
 fn follow<S: FenceStore>(store: &mut S, key: FenceKey<'_>, step: Step) -> Result<Pass, FenceError<S::Error>> {

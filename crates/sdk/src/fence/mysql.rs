@@ -50,4 +50,11 @@ impl FenceStore for MySqlConnection {
             .await?;
         Ok(changed.rows_affected() == 1)
     }
+
+    async fn delete_ended(&mut self, seconds: i64, limit: u32) -> Told<u64> {
+        let sql = "DELETE FROM tcc_fence_log WHERE status IN (2, 3, 4) AND gmt_modified < NOW(3) - INTERVAL ? SECOND \
+                   LIMIT ?";
+        let deleted = sqlx::query(sql).bind(seconds).bind(limit).execute(self).await?;
+        Ok(deleted.rows_affected())
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! With `sqlx` the store is the connection under an open transaction: `nonblocking::commit(&mut *tx, call.into()).await`.
 
+use std::time::Duration;
+
 use super::{FenceError, FenceKey, FenceStatus, Pass, rules, rules::Step};
 
 /// As [`FenceStore`](super::FenceStore).
@@ -25,6 +27,9 @@ pub trait FenceStore: Send {
         from: FenceStatus,
         to: FenceStatus,
     ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+
+    /// Deletes at most `limit` rows that ended more than `seconds` ago, and says how many.
+    fn delete_ended(&mut self, seconds: i64, limit: u32) -> impl Future<Output = Result<u64, Self::Error>> + Send;
 }
 
 /// As [`prepare`](super::prepare).
@@ -54,6 +59,18 @@ pub async fn commit<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<P
 pub async fn rollback<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Pass, FenceError<S::Error>> {
     let step = rules::rollback(store.load(key).await?);
     follow(store, key, step).await
+}
+
+/// As [`clean`](super::clean).
+///
+/// # Errors
+/// Those of [`clean`](super::clean).
+pub async fn clean<S: FenceStore>(
+    store: &mut S,
+    older_than: Duration,
+    limit: u32,
+) -> Result<u64, FenceError<S::Error>> {
+    Ok(store.delete_ended(rules::seconds(older_than), limit).await?)
 }
 
 async fn follow<S: FenceStore>(store: &mut S, key: FenceKey<'_>, step: Step) -> Result<Pass, FenceError<S::Error>> {

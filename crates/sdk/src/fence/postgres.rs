@@ -47,4 +47,15 @@ impl FenceStore for PgConnection {
             .await?;
         Ok(changed.rows_affected() == 1)
     }
+
+    async fn delete_ended(&mut self, seconds: i64, limit: u32) -> Told<u64> {
+        let sql = "DELETE FROM tcc_fence_log WHERE ctid IN (SELECT ctid FROM tcc_fence_log WHERE status IN (2, 3, 4) \
+                   AND gmt_modified < clock_timestamp()::timestamp(3) - make_interval(secs => $1::float8) LIMIT $2)";
+        let deleted = sqlx::query(sql)
+            .bind(seconds)
+            .bind(i64::from(limit))
+            .execute(self)
+            .await?;
+        Ok(deleted.rows_affected())
+    }
 }

@@ -1,6 +1,8 @@
 //! What each call does, by the row it finds: the same for every database.
 
-use super::{FenceError, FenceKey, FenceStatus};
+use std::time::Duration;
+
+use super::{FenceError, FenceKey, FenceStatus, KEEP_AT_LEAST};
 
 /// What to write, if anything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,4 +70,10 @@ pub(super) fn rollback(row: Option<FenceStatus>) -> Step {
         Some(FenceStatus::RolledBack | FenceStatus::Suspended) => Step::Nothing,
         Some(status @ FenceStatus::Committed) => Step::Refuse(Refusal::Contradicted(status)),
     }
+}
+
+/// How old a row must be to be deleted.
+pub(super) fn seconds(older_than: Duration) -> i64 {
+    // A hundred years: databases end somewhere.
+    older_than.max(KEEP_AT_LEAST).as_secs().min(3_155_760_000) as i64
 }

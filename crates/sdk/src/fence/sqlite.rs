@@ -52,4 +52,13 @@ impl FenceStore for Transaction<'_> {
         let rows = update.execute((key.xid, key.branch_id, from as u8, to as u8))?;
         Ok(rows == 1)
     }
+
+    fn delete_ended(&mut self, seconds: i64, limit: u32) -> Result<u64, rusqlite::Error> {
+        let rows = self.execute(
+            "DELETE FROM tcc_fence_log WHERE rowid IN (SELECT rowid FROM tcc_fence_log WHERE status IN (2, 3, 4) \
+             AND gmt_modified < strftime('%Y-%m-%d %H:%M:%f', 'now', '-' || ?1 || ' seconds') LIMIT ?2)",
+            (seconds, limit),
+        )?;
+        Ok(rows as u64)
+    }
 }

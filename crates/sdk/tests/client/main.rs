@@ -1,6 +1,7 @@
 //! The client against coordinators that do as the test says, over real sockets.
 
 mod calls;
+mod carried;
 mod ends;
 mod fake;
 mod registrations;

@@ -113,12 +113,41 @@ macro_rules! calls_over {
                 Ok(())
             }
 
+            /// Old rows that ended go, the others stay.
+            pub async fn cleaned(pool: &Pool) -> Result<()> {
+                ensure!(once(pool, 2_000, Call::Prepare, false).await?.is_ok());
+                let old = "UPDATE tcc_fence_log SET gmt_modified = '2020-01-01 00:00:00'";
+                sqlx::query(old).execute(pool).await?;
+                ensure!(once(pool, 2_001, Call::Rollback, false).await?.is_ok());
+                let ended = "SELECT count(*) FROM tcc_fence_log WHERE status IN (2, 3, 4)";
+                let before: i64 = sqlx::query_scalar(ended).fetch_one(pool).await?;
+                let mut tx = pool.begin().await?;
+                let first = nonblocking::clean(&mut *tx, Duration::ZERO, 1).await?;
+                let rest = nonblocking::clean(&mut *tx, Duration::ZERO, 10_000).await?;
+                tx.commit().await?;
+                ensure!(
+                    (first, rest) == (1, before as u64 - 2),
+                    "{first} and {rest} of {before}"
+                );
+                let left: i64 = sqlx::query_scalar("SELECT count(*) FROM tcc_fence_log WHERE branch_id >= 2000")
+                    .fetch_one(pool)
+                    .await?;
+                ensure!(left == 2, "{left} are left");
+                Ok(())
+            }
+
             /// Phase one and the rollback meet in the database: whichever comes first, nothing is left undone.
             pub async fn at_once(pool: &Pool) -> Result<()> {
-                for (branch, first, second) in [
-                    (1_000, Call::Prepare, Call::Rollback),
-                    (1_001, Call::Rollback, Call::Prepare),
-                ] {
+                let meetings = [
+                    (1_000, false, Call::Prepare, Call::Rollback),
+                    (1_001, false, Call::Rollback, Call::Prepare),
+                    (1_002, true, Call::Commit, Call::Commit),
+                    (1_003, true, Call::Rollback, Call::Rollback),
+                ];
+                for (branch, is_tried, first, second) in meetings {
+                    if is_tried {
+                        ensure!(once(pool, branch, Call::Prepare, false).await?.is_ok());
+                    }
                     let mut leading = pool.begin().await?;
                     let told = call(&mut leading, branch, first).await?;
                     ensure!(told.is_ok(), "{told:?}");
@@ -136,6 +165,12 @@ macro_rules! calls_over {
                     end(leading, &told, false).await?;
                     let told = waiting.join_all().await.pop().expect("there is one")?;
                     match second {
+                        // It waited for the row, and found it done.
+                        _ if first == second => {
+                            ensure!(matches!(told, Ok(Pass::Nothing)), "{told:?}");
+                            ensure!(count(pool, branch, first).await? == 1);
+                            continue;
+                        }
                         Call::Rollback if told.is_err() => {
                             ensure!(
                                 matches!(told, Err(FenceError::Raced { .. } | FenceError::Store(_))),

@@ -31,6 +31,7 @@ async fn in_mariadb_a_branch_is_whole_or_absent_whatever_the_order_of_calls() ->
     }
     calls::mariadb::shuffled(&pool).await?;
     calls::mariadb::at_once(&pool).await?;
+    calls::mariadb::cleaned(&pool).await?;
     pool.close().await;
     server.finish();
     Ok(())
@@ -46,6 +47,7 @@ async fn in_postgres_a_branch_is_whole_or_absent_whatever_the_order_of_calls() -
     }
     calls::postgres::shuffled(&pool).await?;
     calls::postgres::at_once(&pool).await?;
+    calls::postgres::cleaned(&pool).await?;
     pool.close().await;
     server.finish();
     Ok(())
