@@ -11,9 +11,10 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use settle_base::{ErrorCode, GroupId, Retryable};
+use settle_base::{ErrorCode, Retryable};
 use settle_node::NodeHandle;
 use settle_telemetry::prometheus::registry::Registry;
+use settle_tx::TxMachine;
 use settle_tx_gate::TxGate;
 use settle_tx_server::Door;
 use utoipa::OpenApi;
@@ -136,10 +137,9 @@ async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let (gate, machine) = api
         .node
         .inspect(|host| {
-            (
-                host.service().stats(),
-                host.machine(GroupId(1)).map(settle_tx::TxMachine::stats),
-            )
+            let groups = host.service().config().groups.iter();
+            let machines = groups.filter_map(|group| host.machine(*group)).map(TxMachine::stats);
+            (host.service().stats(), machines.reduce(settle_tx::Stats::plus))
         })
         .await?;
     (api.refresh)(&status, &gate, machine);

@@ -2,7 +2,7 @@
 
 use std::{future::IntoFuture, path::PathBuf, process::ExitCode, sync::Arc};
 
-use settle_base::{ErrorCode, GroupId, PeerId};
+use settle_base::{ErrorCode, GroupId, Mono, PeerId};
 use settle_disk_file::FileDiskOptions;
 use settle_host::{ClusterId, HostConfig};
 use settle_net::{BindError, Listener, StopHandle, bind};
@@ -127,6 +127,22 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
     let metrics = ServerMetrics::default();
     let responder = Responder::new(metrics.door.clone());
     let (node, mut running) = start_node(&config, peer_listener, responder.clone(), &metrics)?;
+    // Nobody would be told the truth of the transactions in it.
+    let last = node.inspect(|host| {
+        host.group_statuses(None, usize::MAX, Mono::ZERO)
+            .last()
+            .map(|g| g.group)
+    });
+    if let Ok(Some(last)) = last.await
+        && last.0 > config.tx.groups
+    {
+        let reason = format!(
+            "tx.groups is {}, but this data directory has group {last}: groups cannot be taken away",
+            config.tx.groups
+        );
+        running.stop().await;
+        return Err(ServerError::Config(ConfigError::Contradiction { reason }));
+    }
     let door_config = DoorConfig {
         max_frame_bytes: config.max_frame_bytes,
         ..DoorConfig::default()
@@ -188,6 +204,7 @@ fn start_node(
         .map(|peer| (peer.node, peer.address.clone()))
         .collect();
     let mut host = HostConfig::new(config.node, nodes, seed);
+    host.groups = groups_of(config);
     host.tick = config.tick;
     host.election_ticks = ticks(config.election_timeout, config.tick);
     host.heartbeat_ticks = ticks(config.heartbeat_interval, config.tick);
@@ -247,10 +264,17 @@ fn ticks(duration: std::time::Duration, tick: std::time::Duration) -> u32 {
     duration.as_millis().div_ceil(tick.as_millis()) as u32
 }
 
+/// The transaction groups that a cluster is founded with.
+fn groups_of(config: &Config) -> Vec<GroupId> {
+    (1..=config.tx.groups).map(GroupId).collect()
+}
+
 fn gate_config(config: &Config) -> GateConfig {
     let tx = &config.tx;
     GateConfig {
         xid_prefix: tx.advertise.clone(),
+        groups: groups_of(config),
+        service_groups: tx.service_groups.clone(),
         reply_hold_rm: tx.reply_hold_rm,
         reply_hold_tm: tx.reply_hold_tm,
         call_timeout: tx.call_timeout,

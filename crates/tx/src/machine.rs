@@ -97,6 +97,22 @@ pub struct Stats {
     pub begun_total: u64,
 }
 
+impl Stats {
+    /// Of two groups together.
+    pub fn plus(self, other: Stats) -> Stats {
+        Stats {
+            open_transactions: self.open_transactions + other.open_transactions,
+            open_branches: self.open_branches + other.open_branches,
+            lock_rows: self.lock_rows + other.lock_rows,
+            lock_bytes: self.lock_bytes + other.lock_bytes,
+            branch_bytes: self.branch_bytes + other.branch_bytes,
+            outcome_bytes: self.outcome_bytes + other.outcome_bytes,
+            dedup_results: self.dedup_results + other.dedup_results,
+            begun_total: self.begun_total + other.begun_total,
+        }
+    }
+}
+
 /// The replicated state of one group's global transactions.
 pub struct TxMachine {
     pub(crate) config: MachineConfig,
@@ -301,13 +317,18 @@ impl TxMachine {
             settled_below,
             body,
         } = command;
-        let result = match self.dedup.look_up(req, settled_below, self.time) {
+        let asked = match settle_base::mutant!("requests_of_all_gates_alike") {
+            true => crate::ReqId { origin: 0, ..req },
+            false => req,
+        };
+        let result = match self.dedup.look_up(asked, settled_below, self.time) {
+            Seen::Again(_) if settle_base::mutant!("repeated_request_done_again") => self.execute(body, effects),
             Seen::Again(result) => result,
             // A copy of a request that found no room may come when there is room: it cannot be called undone.
             Seen::Settled | Seen::NoRoom => Err(TxError::RequestExpired),
             Seen::New => {
                 let result = self.execute(body, effects);
-                self.dedup.store(req, result.clone());
+                self.dedup.store(asked, result.clone());
                 result
             }
         };

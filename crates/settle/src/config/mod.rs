@@ -4,7 +4,7 @@ mod table;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, str::FromStr, time::Duration};
 
-use settle_base::{ByteSize, ErrorCode, NodeId, Retryable};
+use settle_base::{ByteSize, ErrorCode, GroupId, NodeId, Retryable};
 use settle_disk_file::DiskKind;
 use settle_raft::PRIORITY_MAX;
 use table::{KEYS, Key, Kind, nearest};
@@ -53,6 +53,8 @@ impl ConfigError {
 
 /// A cluster has at most so many servers: consensus takes 64 members, and one place stays free for a replacement.
 const MAX_NODES: usize = 63;
+/// An xid has room for 255.
+const GROUPS_MAX: i64 = 64;
 
 /// Another server of the cluster, or this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +107,10 @@ pub struct Config {
 pub struct TxConfig {
     /// `host:port` as it is written into new xids.
     pub advertise: String,
+    /// Numbers from 1 up.
+    pub groups: u64,
+    /// Those that do not use the first group.
+    pub service_groups: BTreeMap<String, GroupId>,
     pub reply_hold_rm: Duration,
     pub reply_hold_tm: Duration,
     pub call_timeout: Duration,
@@ -399,6 +405,8 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
         wal_segment_bytes: values.size("wal.segment", ByteSize::kib(64), gib(4))?,
         tx: TxConfig {
             advertise,
+            groups: values.integer("tx.groups", 1, GROUPS_MAX)? as u64,
+            service_groups: service_groups(values)?,
             reply_hold_rm: values.duration("tx.reply-hold-rm", MS(100), S(600))?,
             reply_hold_tm: values.duration("tx.reply-hold-tm", MS(100), S(600))?,
             call_timeout: values.duration("tx.call-timeout", MS(100), S(600))?,
@@ -446,7 +454,29 @@ fn check_relations(config: &Config) -> Result<(), ConfigError> {
     if config.tx.retry_min > config.tx.retry_max {
         return contradiction("tx.retry-min is longer than tx.retry-max");
     }
+    let groups = config.tx.groups;
+    if let Some((name, group)) = config.tx.service_groups.iter().find(|(_, group)| group.0 > groups) {
+        return contradiction(&format!(
+            "tx.service-groups gives `{name}` group {group}, but tx.groups is {groups}"
+        ));
+    }
     Ok(())
+}
+
+fn service_groups(values: &Values) -> Result<BTreeMap<String, GroupId>, ConfigError> {
+    values.get("tx.service-groups", |value| {
+        let form = || "write a list, e.g. [\"orders=1\", \"stock=2\"], each name once".to_owned();
+        let mut groups = BTreeMap::new();
+        for item in value.as_array().ok_or_else(form)? {
+            let (name, number) = item.as_str().and_then(|text| text.rsplit_once('=')).ok_or_else(form)?;
+            let number = number.trim().parse::<u64>().ok().filter(|number| *number > 0);
+            let before = groups.insert(name.trim().to_owned(), GroupId(number.ok_or_else(form)?));
+            if name.trim().is_empty() || before.is_some() {
+                return Err(form());
+            }
+        }
+        Ok(groups)
+    })
 }
 
 fn peers(values: &Values, node: NodeId, listen_peer: SocketAddr) -> Result<Vec<Peer>, ConfigError> {
@@ -560,6 +590,26 @@ mod tests {
             assert_eq!(error.code().to_string(), "CF0004", "{text}: {error}");
         }
         assert_eq!(load("[tx", &[]).expect_err("no TOML").code().to_string(), "CF0002");
+    }
+
+    #[test]
+    fn service_groups_go_to_groups_that_there_are_and_each_to_one() {
+        let config = load("[tx]\ngroups = 3\nservice-groups = [\"orders=3\", \"a=b=2\"]", &[]);
+        let config = config.expect("a good configuration");
+        assert_eq!(config.tx.service_groups["orders"], GroupId(3));
+        assert_eq!(config.tx.service_groups["a=b"], GroupId(2), "a name may hold anything");
+        for (text, code) in [
+            ("groups = 0", "CF0004"),
+            ("groups = 65", "CF0004"),
+            ("service-groups = [\"orders\"]", "CF0004"),
+            ("service-groups = [\"orders=0\"]", "CF0004"),
+            ("service-groups = [\"=1\"]", "CF0004"),
+            ("service-groups = [\"orders=1\", \"orders=1\"]", "CF0004"),
+            ("groups = 2\nservice-groups = [\"orders=3\"]", "CF0005"),
+        ] {
+            let error = load(&format!("[tx]\n{text}"), &[]).expect_err(text);
+            assert_eq!(error.code().to_string(), code, "{text}: {error}");
+        }
     }
 
     #[test]

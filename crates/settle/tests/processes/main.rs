@@ -3,6 +3,7 @@
 mod bad_input;
 mod durability;
 mod formation;
+mod groups;
 mod leader_kill;
 mod ledger;
 mod load;
