@@ -196,7 +196,7 @@ pub fn run(scenario: Scenario, seed: u64, mut options: Options) -> Report {
             world::run(scenario.name(), seed, options, register::Registers::new)
         }
         Scenario::Tx => {
-            options.shape.groups = 1;
+            options.shape.groups = 1 + seed % 3;
             world::run(scenario.name(), seed, options, tx::Apps::new)
         }
         Scenario::Range => {

@@ -197,4 +197,109 @@ pub const MUTANTS: &[Mutant] = &[
         "range",
         "a target absorbs a source that has not applied all of its log",
     ),
+    mutant(
+        "branch_joins_decided",
+        "tx",
+        "a branch is registered with a transaction that is decided",
+    ),
+    mutant(
+        "rollback_frees_locks_early",
+        "tx",
+        "a rollback lets go of its rows before they are undone",
+    ),
+    mutant(
+        "locks_free_before_the_decision_is_durable",
+        "tx",
+        "a row counts as free as soon as its holder's commit is asked for",
+    ),
+    mutant(
+        "commit_answered_before_the_decision",
+        "tx",
+        "a commit is answered when it is proposed",
+    ),
+    mutant(
+        "rollback_told_as_it_is",
+        "tx",
+        "the commit of a rolled-back transaction is answered with a status that Java takes for success",
+    ),
+    mutant(
+        "finished_told_of_what_has_ended",
+        "tx",
+        "an end that is asked for again is answered with Finished",
+    ),
+    mutant(
+        "hold_answered_with_begin",
+        "tx",
+        "a commit that cannot be decided in time is answered with Begin",
+    ),
+    mutant(
+        "status_of_a_stale_replica",
+        "tx",
+        "a status is answered by whatever replica is at hand",
+    ),
+    mutant(
+        "deposed_leader_drives",
+        "tx",
+        "a node that leads no more goes on driving",
+    ),
+    mutant(
+        "timeout_of_a_deposed_leader",
+        "tx",
+        "a timeout that a leader has judged gets into the log of the next one",
+    ),
+    mutant(
+        "wall_clock_in_a_timeout",
+        "tx",
+        "timeouts are judged by the clock of the leader's machine",
+    ),
+    mutant(
+        "new_leader_ends_all_open",
+        "tx",
+        "a new leader rolls back what it finds undecided",
+    ),
+    mutant(
+        "rollback_in_order_of_registration",
+        "tx",
+        "the branch that was registered first is rolled back first",
+    ),
+    mutant(
+        "repeated_request_done_again",
+        "tx",
+        "a request that is proposed again since its result was slow is done again",
+    ),
+    mutant(
+        "requests_of_all_gates_alike",
+        "tx",
+        "requests of two gates with one number are taken for one",
+    ),
+    mutant(
+        "tcc_call_to_another_application",
+        "tx",
+        "a TCC branch is called at another application that serves its resource",
+    ),
+    mutant(
+        "failed_answer_taken_for_done",
+        "tx",
+        "an answer that says failed and done counts as done",
+    ),
+    mutant(
+        "silence_taken_for_done",
+        "tx",
+        "a call that was never answered counts as done",
+    ),
+    mutant(
+        "unknown_xa_branch_done_at_once",
+        "tx",
+        "an XA branch that its database does not know (yet) counts as done",
+    ),
+    mutant(
+        "sessions_told_only_when_nodes_meet",
+        "tx",
+        "nodes tell each other of their clients when they meet, and of later ones never",
+    ),
+    mutant(
+        "outcomes_of_another_group",
+        "tx",
+        "an outcome is looked up in the table of the next group",
+    ),
 ];

@@ -339,6 +339,7 @@ impl<W: Workload> World<W> {
             self.invariants
                 .applied(group, applied, slips, machine.state_hash(), raft.id())?;
         }
+        let workload = self.workload.as_mut().expect("it is lent only during a call");
         workload.check_machine(group, applied, machine)
     }
 }

@@ -47,6 +47,11 @@ pub(crate) trait Workload {
         false
     }
 
+    /// With faults off and clients stopped, everything has healed within so many simulated microseconds.
+    fn heals_within_us(&self) -> u64 {
+        60_000_000
+    }
+
     fn begin(&mut self, io: &mut Io<RequestOf<Self>>);
     fn wake(&mut self, timer: u64, io: &mut Io<RequestOf<Self>>) -> Checked;
     fn answer(&mut self, node: usize, response: ResponseOf<Self>, io: &mut Io<RequestOf<Self>>) -> Checked;
@@ -57,7 +62,7 @@ pub(crate) trait Workload {
     /// Nothing is in flight at the clients, nor, as the machines stand, at the service.
     fn is_idle(&self, machines: &Machines<Self::Machine>) -> bool;
     /// What must hold in any replica at any time; asked when it has applied more.
-    fn check_machine(&self, group: GroupId, applied: Index, machine: &Self::Machine) -> Checked;
+    fn check_machine(&mut self, group: GroupId, applied: Index, machine: &Self::Machine) -> Checked;
     /// What must hold on any node at any time; asked after each of its turns.
     fn check_node(&self, _host: &Host<Self::Service, MemDisk>, _now: Mono) -> Checked {
         Ok(())

@@ -26,8 +26,6 @@ use crate::{
 
 /// With faults off, clients go on for so long before they finish what is in flight.
 const CALM_US: u64 = 10_000_000;
-/// Then everything must have healed before this much more.
-const HEAL_US: u64 = 60_000_000;
 pub(crate) const TICK_US: u64 = 50_000;
 
 pub(crate) enum Happening<W: Workload> {
@@ -419,11 +417,12 @@ impl<W: Workload> World<W> {
             workload.stop();
         }
         self.tell(format_args!("clients stop"));
-        self.run_until(calm_at + CALM_US + HEAL_US, World::is_healed)?;
+        let heal_us = self.workload.as_ref().map_or(0, Workload::heals_within_us);
+        self.run_until(calm_at + CALM_US + heal_us, World::is_healed)?;
         if !self.is_healed() {
             let what = format!(
                 "not healed {} s after the last fault: {}",
-                (CALM_US + HEAL_US) / 1_000_000,
+                (CALM_US + heal_us) / 1_000_000,
                 self.describe()
             );
             return Err(Broken::new("liveness", what));

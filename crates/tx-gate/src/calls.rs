@@ -308,7 +308,11 @@ fn fact(kind: CallKind, answer: &RmAnswer) -> Option<BranchStatus> {
         .filter(|status| status.direction() == Some(direction));
     match fitting {
         // Failed, yet "done": the result code decides, and asking again is harmless.
-        Some(status) if !answer.ok && status.done().is_some() => Some(retryable(kind)),
+        Some(status)
+            if !answer.ok && status.done().is_some() && !settle_base::mutant!("failed_answer_taken_for_done") =>
+        {
+            Some(retryable(kind))
+        }
         Some(status) => Some(status),
         None if !answer.ok => Some(retryable(kind)),
         None => None,

@@ -178,6 +178,13 @@ impl TxGate {
             ClientRequest::Rollback { xid } => self.decide(waiter, &xid, Decision::Rollback, cx),
             ClientRequest::Status { xid } => {
                 let tid = self.locate(&xid, cx)?;
+                if settle_base::mutant!("status_of_a_stale_replica")
+                    && let Some(view) = cx.group(tid.group())
+                {
+                    let status = view.machine.outcome(tid).status();
+                    self.door.answer(waiter, ClientAnswer::Status { status }, cx);
+                    return Ok(());
+                }
                 self.query(tid.group(), Query::Status { waiter, tid });
                 Ok(())
             }
@@ -264,6 +271,14 @@ impl TxGate {
         };
         // What this replica has applied is decided for ever; what it has not, the log must say.
         if is_known && group.standing(waiter, tid, cx) != Standing::Undecided {
+            let has_ended = cx
+                .group(group.id)
+                .is_some_and(|view| view.machine.global(tid).is_none());
+            if has_ended && settle_base::mutant!("finished_told_of_what_has_ended") {
+                let status = GlobalStatus::Finished;
+                self.door.answer(waiter, ClientAnswer::Ended { status }, cx);
+                return Ok(());
+            }
             group.answer_decided(waiter, tid, &mut self.door, cx);
             return Ok(());
         }
@@ -272,6 +287,12 @@ impl TxGate {
             decision,
             expect: Expect::Begin,
         };
+        if decision == Decision::Commit && settle_base::mutant!("commit_answered_before_the_decision") {
+            group.submit(body, Purpose::Timeout, &self.door.config, cx.now);
+            let status = GlobalStatus::Committed;
+            self.door.answer(waiter, ClientAnswer::Ended { status }, cx);
+            return Ok(());
+        }
         self.propose(tid.group(), body, waiter, Some(tid), cx)
     }
 

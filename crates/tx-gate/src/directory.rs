@@ -233,7 +233,9 @@ impl Directory {
 
 fn fit(entry: &Entry, wanted: Wanted<'_>) -> Option<Fit> {
     if entry.application != wanted.application {
-        return (wanted.branch_type == BranchType::At).then_some(Fit::OtherApplication);
+        let may_be_another =
+            wanted.branch_type == BranchType::At || settle_base::mutant!("tcc_call_to_another_application");
+        return may_be_another.then_some(Fit::OtherApplication);
     }
     if entry.ip != wanted.ip {
         return Some(Fit::SameApplication);

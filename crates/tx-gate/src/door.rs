@@ -179,6 +179,9 @@ impl Door {
         };
         let fits = self.directory.put(cx.node, run, info, self.config.max_sessions);
         assert!(fits, "the door opens no more sessions than the directory takes");
+        if settle_base::mutant!("sessions_told_only_when_nodes_meet") {
+            return;
+        }
         self.tell_all(&news, cx);
     }
 
@@ -214,6 +217,9 @@ impl Door {
             return;
         }
         self.next_digest_at = cx.now + DIGEST_EVERY;
+        if settle_base::mutant!("sessions_told_only_when_nodes_meet") {
+            return;
+        }
         let digest = self.directory.digest_of(cx.node);
         self.tell_all(&GateMessage::Digest { run: self.run, digest }, cx);
     }

@@ -3,10 +3,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use settle_base::{GroupId, Mono, NodeId, Term};
+use settle_base::{GroupId, GroupTime, Mono, NodeId, Term};
 use settle_machine::{Action, GroupRole};
 use settle_tx::{
-    BranchId, BranchStatus, CallFailure, Driver, DriverAction, OwnedCommandBody, Reply, Tid, TxEffect, TxError,
+    BranchId, BranchStatus, CallFailure, Decision, Direction, Driver, DriverAction, GlobalStatus, OwnedCommandBody,
+    Reply, Tid, TxEffect, TxError,
 };
 
 use crate::{
@@ -110,7 +111,7 @@ impl TxGroup {
         }
         self.leader = leader;
         let leads = (role.is_ready_leader && role.leader == Some(cx.node)).then_some(role.term);
-        if leads == self.leading {
+        if leads == self.leading || (leads.is_none() && settle_base::mutant!("deposed_leader_drives")) {
             return;
         }
         if self.leading.take().is_some() {
@@ -252,6 +253,15 @@ impl TxGroup {
     /// How the transaction stands for this client on this node's replica; undecided when there is none.
     pub fn standing(&self, waiter: Waiter, tid: Tid, cx: &Cx<'_>) -> Standing {
         let is_commit = waiter.kind == RequestKind::Commit;
+        if settle_base::mutant!("outcomes_of_another_group") {
+            let other = tid.group().0 as u8 % 3 + 1;
+            let outcome = cx
+                .group(GroupId(u64::from(other)))
+                .map(|view| replies::standing(is_commit, &view.machine.outcome(Tid::new(other, tid.seq()))));
+            if let Some(standing) = outcome.filter(|standing| *standing != Standing::Undecided) {
+                return standing;
+            }
+        }
         match cx.group(self.id) {
             Some(view) => replies::standing(is_commit, &view.machine.outcome(tid)),
             None => Standing::Undecided,
@@ -284,7 +294,13 @@ impl TxGroup {
                     resource,
                     lock_keys,
                 } => {
-                    let result = view.machine.lockable(&resource, &lock_keys, tid);
+                    let mut result = view.machine.lockable(&resource, &lock_keys, tid);
+                    if let Err(TxError::LockConflict { holder, .. }) = result
+                        && settle_base::mutant!("locks_free_before_the_decision_is_durable")
+                        && self.pending.has(|body| is_commit_of(body, holder))
+                    {
+                        result = Ok(());
+                    }
                     door.give(waiter, replies::to_lock_query(result), cx);
                 }
                 Query::Admin { key, body, .. } => {
@@ -332,6 +348,12 @@ impl TxGroup {
         );
         for purpose in over {
             match purpose {
+                Purpose::Client { waiter, tid: Some(_) }
+                    if waiter.kind == RequestKind::Commit && settle_base::mutant!("hold_answered_with_begin") =>
+                {
+                    let status = GlobalStatus::Begin;
+                    door.answer(waiter, ClientAnswer::Ended { status }, cx);
+                }
                 Purpose::Client { waiter, .. } => door.give(waiter, Due::Silence(DropReason::HoldExpired), cx),
                 Purpose::Operator { key } => door.answer_admin(key, Err(GateError::ActTimedOut), cx),
                 // The leader gives the call up by itself and makes it again.
@@ -394,12 +416,17 @@ impl TxGroup {
         }
         let group = self.id;
         let actions = &mut *cx.actions;
+        // A timeout is judged by this leader's time. Another one's may be earlier, so it must not get there by way of him.
+        let leading = self
+            .leading
+            .filter(|_| !settle_base::mutant!("timeout_of_a_deposed_leader"));
+        let is_leaders = |purpose: &Purpose| matches!(purpose, Purpose::Timeout);
         self.pending
-            .take_batches(cx.now, door.config.re_propose_max, |command| {
+            .take_batches(cx.now, door.config.re_propose_max, is_leaders, |command, is_leaders| {
                 actions.push(Action::Propose {
                     group,
                     command,
-                    expected_term: None,
+                    expected_term: leading.filter(|_| is_leaders),
                 });
             });
         if let Some(token) = self.reads.ask(cx.now) {
@@ -413,7 +440,11 @@ impl TxGroup {
             return;
         };
         let mut actions = std::mem::take(&mut self.driver_actions);
-        self.driver.poll(view.machine, view.time, &mut actions);
+        let now = match settle_base::mutant!("wall_clock_in_a_timeout") {
+            true => GroupTime(cx.now.as_millis()),
+            false => view.time,
+        };
+        self.driver.poll(view.machine, now, &mut actions);
         for action in actions.drain(..) {
             self.carry_out(action, term, &view, door, cx);
         }
@@ -441,6 +472,18 @@ impl TxGroup {
         if self.leading == Some(term)
             && let Some(view) = cx.group(self.id)
         {
+            if why == CallFailure::Timeout
+                && settle_base::mutant!("silence_taken_for_done")
+                && let Some(direction) = view.machine.global(tid).and_then(|global| global.status.direction())
+            {
+                let status = match direction {
+                    Direction::Commit => BranchStatus::PhaseTwoCommitted,
+                    Direction::Rollback => BranchStatus::PhaseTwoRollbacked,
+                };
+                let body = OwnedCommandBody::BranchDone { tid, branch, status };
+                let pause = std::time::Duration::from_secs(1);
+                self.pending.submit(body, Purpose::Mark { tid, branch }, cx.now, pause);
+            }
             if self.sent.get(&(tid, branch)).is_some_and(|(_, sent)| *sent == attempt) {
                 self.sent.remove(&(tid, branch));
             }
@@ -448,4 +491,9 @@ impl TxGroup {
                 .on_call_failed(view.machine, tid, branch, attempt, why, view.time);
         }
     }
+}
+
+fn is_commit_of(body: &OwnedCommandBody, holder: Tid) -> bool {
+    let decision = Decision::Commit;
+    matches!(body, OwnedCommandBody::Decide { tid, decision: asked, .. } if (*tid, *asked) == (holder, decision))
 }

@@ -89,6 +89,12 @@ impl<P> Pending<P> {
         self.bytes
     }
 
+    /// Whether such a command waits to be applied. Reads all of them.
+    pub fn has(&self, is_meant: impl Fn(&OwnedCommandBody) -> bool) -> bool {
+        let commands = self.entries.values().filter_map(|entry| entry.command.as_ref());
+        commands.into_iter().any(|command| is_meant(&command.body))
+    }
+
     /// How often a command was proposed again.
     pub fn re_proposed(&self) -> u64 {
         self.re_proposed
@@ -170,17 +176,33 @@ impl<P> Pending<P> {
         }
     }
 
-    /// The queued commands as log entries, as few as possible, oldest first.
-    pub fn take_batches(&mut self, now: Mono, longest: Duration, mut propose: impl FnMut(Bytes)) {
+    /// The queued commands as log entries, as few as possible, oldest first. Those that only the leader who gave them may
+    /// bring into the log, as `is_leaders` says, are apart: `propose` is told which they are.
+    pub fn take_batches(
+        &mut self,
+        now: Mono,
+        longest: Duration,
+        is_leaders: impl Fn(&P) -> bool,
+        mut propose: impl FnMut(Bytes, bool),
+    ) {
         if self.queue.is_empty() {
             return;
         }
-        let settled_below = self.settled_below();
         let mut queue = std::mem::take(&mut self.queue);
         queue.sort_unstable();
+        let is_of_leader = |seq: &u64| self.entries.get(seq).is_some_and(|entry| is_leaders(&entry.purpose));
+        let of_leader: Vec<u64> = queue.extract_if(.., |seq| is_of_leader(seq)).collect();
+        self.batch(&queue, now, longest, |command| propose(command, false));
+        self.batch(&of_leader, now, longest, |command| propose(command, true));
+        queue.clear();
+        self.queue = queue;
+    }
+
+    fn batch(&mut self, queue: &[u64], now: Mono, longest: Duration, mut propose: impl FnMut(Bytes)) {
+        let settled_below = self.settled_below();
         let mut batch: Vec<OwnedCommand> = Vec::new();
         let mut bytes = 0;
-        for seq in &queue {
+        for seq in queue {
             let Some(entry) = self.entries.get_mut(seq) else {
                 continue;
             };
@@ -202,8 +224,6 @@ impl<P> Pending<P> {
             propose(encode_batch(&batch));
             self.put_back(&mut batch);
         }
-        queue.clear();
-        self.queue = queue;
     }
 
     fn put_back(&mut self, batch: &mut Vec<OwnedCommand>) {
@@ -268,15 +288,20 @@ mod tests {
     /// (seq, settled_below) of every command of every entry.
     fn proposed(pending: &mut Pending<u64>, now: u64) -> Vec<Vec<(u64, u64)>> {
         let mut entries = Vec::new();
-        pending.take_batches(Mono::from_millis(now), LONGEST, |bytes| {
-            let commands = decode_batch(&bytes).expect("it was just encoded");
-            entries.push(
-                commands
-                    .iter()
-                    .map(|command| (command.req.seq, command.settled_below))
-                    .collect(),
-            );
-        });
+        pending.take_batches(
+            Mono::from_millis(now),
+            LONGEST,
+            |_| false,
+            |bytes, _| {
+                let commands = decode_batch(&bytes).expect("it was just encoded");
+                entries.push(
+                    commands
+                        .iter()
+                        .map(|command| (command.req.seq, command.settled_below))
+                        .collect(),
+                );
+            },
+        );
         entries
     }
 
@@ -293,6 +318,23 @@ mod tests {
         let mut pending = three();
         assert_eq!(proposed(&mut pending, 0), [[(1, 1), (2, 1), (3, 1)]]);
         assert!(proposed(&mut pending, 0).is_empty());
+    }
+
+    #[test]
+    fn what_a_leader_gives_is_proposed_apart_from_what_any_leader_may_take() {
+        let mut pending = three();
+        let mut entries = Vec::new();
+        pending.take_batches(
+            Mono::ZERO,
+            LONGEST,
+            |purpose| *purpose == 2,
+            |bytes, is_leaders| {
+                let commands = decode_batch(&bytes).expect("it was just encoded");
+                let seqs: Vec<u64> = commands.iter().map(|command| command.req.seq).collect();
+                entries.push((seqs, is_leaders));
+            },
+        );
+        assert_eq!(entries, [(vec![1, 3], false), (vec![2], true)]);
     }
 
     #[test]

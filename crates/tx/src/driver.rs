@@ -196,7 +196,8 @@ impl Driver {
         self.prng = Prng::from_parts(&[self.seed, term]);
         for global in machine.globals() {
             if global.status == GlobalStatus::Begin {
-                self.set_deadline(global.tid, global.deadline());
+                let is_hasty = settle_base::mutant!("new_leader_ends_all_open");
+                self.set_deadline(global.tid, if is_hasty { GroupTime::ZERO } else { global.deadline() });
             } else {
                 self.drive(global);
             }
@@ -442,9 +443,13 @@ impl Driver {
 
     /// Starts the last open branch. One that failed for good holds up those before it, which an operator must know of.
     fn drive_rollback(&mut self, global: &Global) {
-        let last = global
+        let mut open = global
             .open_branches()
-            .rfind(|branch| branch.branch_type != BranchType::Saga);
+            .filter(|branch| branch.branch_type != BranchType::Saga);
+        let last = match settle_base::mutant!("rollback_in_order_of_registration") {
+            true => open.next(),
+            false => open.next_back(),
+        };
         if let Some(branch) = last.filter(|branch| !branch.status.is_unretryable()) {
             self.add_call(global.tid, branch, CallKind::Rollback);
         }

@@ -163,6 +163,7 @@ impl GlobalStatus {
             CommitFailed | CommitRetryTimeout => CommitFailed,
             Rollbacking | TimeoutRollbacking => TimeoutRollbacking,
             RollbackRetrying | TimeoutRollbackRetrying => TimeoutRollbackRetrying,
+            Rollbacked | TimeoutRollbacked if settle_base::mutant!("rollback_told_as_it_is") => Rollbacked,
             Rollbacked | TimeoutRollbacked => TimeoutRollbacked,
             RollbackFailed | TimeoutRollbackFailed | RollbackRetryTimeout => TimeoutRollbackFailed,
             UnKnown | Finished => Finished,

@@ -115,7 +115,8 @@ impl TxMachine {
             let status = self.standing(tid)?;
             return Err(TxError::NotActive { tid, status });
         };
-        if global.status != GlobalStatus::Begin && !global.may_grow(branch_type) {
+        let may_grow = global.may_grow(branch_type) || settle_base::mutant!("branch_joins_decided");
+        if global.status != GlobalStatus::Begin && !may_grow {
             return Err(TxError::NotActive {
                 tid,
                 status: global.status,
@@ -249,7 +250,7 @@ impl TxMachine {
                 self.branch_bytes -= close(branch, tid, &mut self.locks);
                 global.open_branches -= 1;
                 self.open_branches -= 1;
-            } else if decision == Decision::Commit {
+            } else if decision == Decision::Commit || settle_base::mutant!("rollback_frees_locks_early") {
                 self.branch_bytes -= release_locks(branch, tid, &mut self.locks);
             }
             self.open_digest.count_branch(tid, branch);
@@ -434,7 +435,8 @@ fn release_locks(branch: &mut Branch, tid: Tid, locks: &mut LockTable) -> u64 {
 /// An XA resource that has not known the branch for long enough has ended it before an answer was lost.
 fn settle_xaer_nota(global: &Global, branch: &Branch, fact: BranchStatus, now: GroupTime) -> BranchStatus {
     let timeout = u64::from(global.timeout_ms);
-    let is_late = now.0 > global.deadline().0.saturating_add(timeout.max(XAER_NOTA_RETRY_MS));
+    let is_late = now.0 > global.deadline().0.saturating_add(timeout.max(XAER_NOTA_RETRY_MS))
+        || settle_base::mutant!("unknown_xa_branch_done_at_once");
     if !(fact.is_xaer_nota() && branch.branch_type == BranchType::Xa && is_late) {
         return fact;
     }

@@ -52,11 +52,6 @@ impl Broken {
     }
 }
 
-/// Makes every failed check of a closure a breach of one property.
-pub(crate) fn named(invariant: &'static str) -> impl Fn(String) -> Broken {
-    move |what| Broken { invariant, what }
-}
-
 /// What one replica had shown after its last turn, since its process started.
 #[derive(Default)]
 pub(crate) struct Seen {

@@ -172,7 +172,7 @@ impl<M: StateMachine + 'static> Workload for Commands<M> {
         self.clients.iter().all(|c| c.asking.is_none())
     }
 
-    fn check_machine(&self, group: GroupId, applied: Index, machine: &Once<Judged<M>>) -> Checked {
+    fn check_machine(&mut self, group: GroupId, applied: Index, machine: &Once<Judged<M>>) -> Checked {
         machine.machine().broken.as_ref().map_or(Ok(()), |what| {
             let what = format!("group {group} at index {applied} or before, {what}");
             Err(Broken::new("the plan's invariant", what))

@@ -211,7 +211,7 @@ impl Workload for Ranges {
         is_whole && self.clients.is_idle() && machines.iter().all(|(_, m)| is_settled(m))
     }
 
-    fn check_machine(&self, group: GroupId, applied: Index, machine: &RangeMap) -> Checked {
+    fn check_machine(&mut self, group: GroupId, applied: Index, machine: &RangeMap) -> Checked {
         let mut fates = self.fates.borrow_mut();
         match machine.state {
             State::Merging(merging) => drop(fates.prepared.insert((group, merging.prepared))),

@@ -159,7 +159,7 @@ impl Workload for Registers {
         self.clients.is_idle()
     }
 
-    fn check_machine(&self, _: GroupId, applied: Index, machine: &RegisterMachine) -> Checked {
+    fn check_machine(&mut self, _: GroupId, applied: Index, machine: &RegisterMachine) -> Checked {
         if !applied.is_multiple_of(64) {
             return Ok(());
         }

@@ -1,286 +1,416 @@
-//! Applications: each a transaction manager and a resource manager of both databases over one connection, as a Java
-//! service with Seata is.
+//! The applications of a world, their nodes' answers, and the judge of both.
 
-use std::time::Duration;
-
-use settle_base::{GroupId, Index, NodeId, Prng};
-use settle_host::ClusterId;
-use settle_tx::{BranchStatus, BranchType, CallKind, DriverConfig, MachineConfig, TxMachine};
-use settle_tx_gate::{
-    BranchCall, BranchRegistration, CallId, ClientAnswer, ClientRequest, ConnId, GateConfig, GateRequest, GateResponse,
-    Ident, RequestKey, RmAnswer, TxGate,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
 
-use super::bank::Bank;
+use settle_base::{GroupId, Index, Mono, NodeId, Prng};
+use settle_host::{ClusterId, Host};
+use settle_storage::MemDisk;
+use settle_tx::{BranchType, DriverConfig, MachineConfig, Tid, TxMachine};
+use settle_tx_gate::{ClientAnswer, ClientRequest, ConnId, GateConfig, GateRequest, GateResponse, RequestKey, TxGate};
+
+use super::{
+    app::{App, Ask, Frame, Question, Role},
+    bank::Bank,
+    invariants::{Judge, money_is_conserved, only_the_leader_drives},
+    operators::Operators,
+    transfer::{Habits, Journal},
+};
 use crate::{
     Coverage, Shape,
-    invariants::{Broken, Checked, named},
+    invariants::{Broken, Checked},
     workload::{Io, Machines, Workload},
 };
 
-const RESOURCES: [&str; 2] = ["jdbc:db0", "jdbc:db1"];
-/// Tries of a branch that meets a lock, before the application rolls back.
-const LOCK_TRIES: u32 = 5;
-/// The property that the bank judges: no transaction goes both ways, no money comes or goes.
-const DECIDED: &str = "atomic commitment";
-
 pub(crate) struct Apps {
-    apps: Vec<App>,
-    bank: Bank,
-    accounts: u32,
-    timeout_ms: u64,
-    next_conn: u64,
-    is_stopped: bool,
-    retries: u64,
-    counted_conflicts: u64,
+    pub(super) apps: Vec<App>,
+    pub(super) bank: Bank,
+    pub(super) judge: Judge,
+    pub(super) journal: Journal,
+    pub(super) habits: Habits,
+    pub(super) next_transfer: u64,
+    config: GateConfig,
+    /// How long a transaction may take.
+    pub(super) timeout_ms: u64,
+    pub(super) tm_timeout_us: u64,
+    pub(super) rm_timeout_us: u64,
+    pub(super) merge_us: u64,
+    pub(super) is_stopped: bool,
+    /// The last connection of each node, numbered anew by every process.
+    conns: BTreeMap<usize, u64>,
+    /// Whose connection it is, open or closed.
+    owners: BTreeMap<(usize, ConnId), usize>,
+    questions: BTreeMap<(usize, ConnId, RequestKey), Question>,
+    frames: BTreeMap<u64, Frame>,
+    next_frame: u64,
+    pub(super) next_call: u64,
+    told_branches: BTreeMap<i64, (u64, usize)>,
+    /// Sagas of which a process that was called for them knew nothing, by xid.
+    pub(super) never_begun: BTreeSet<String>,
+    pub(super) counts: Counts,
+    pub(super) operators: Operators,
 }
 
 #[derive(Default)]
-struct App {
-    conn: Option<(usize, ConnId)>,
-    next_key: u64,
-    /// The one request that is waited for.
-    waiting: Option<RequestKey>,
-    is_rm: bool,
-    is_tm: bool,
-    work: Work,
-    generation: u64,
-    /// Calls whose answer comes a little later.
-    calls: Vec<(u64, ConnId, usize, CallId, BranchCall)>,
-    next_call: u64,
+pub(super) struct Counts {
+    pub(super) unanswered: u64,
+    pub(super) given_up: u64,
+    pub(super) late_answers: u64,
+    pub(super) refused: u64,
+    pub(super) branch_reports: u64,
+    pub(super) lock_queries: u64,
+    pub(super) sagas_called: u64,
+    pub(super) merged: u64,
+    pub(super) dropped: u64,
+    pub(super) restarts: u64,
+    pub(super) dead_channels: u64,
+    pub(super) closed: u64,
+    pub(super) answers_lost: u64,
+    pub(super) answered_twice: u64,
+    pub(super) groups_used: u64,
+    /// By type of branch.
+    pub(super) branches: [u64; 5],
 }
 
-#[derive(Clone, Default, Debug)]
-enum Work {
-    #[default]
-    Idle,
-    Beginning,
-    /// Registers one branch after the other.
-    Registering {
-        xid: String,
-        legs: Vec<(u32, i64)>,
-        done: usize,
-        tries: u32,
+/// What a number of [`Workload::wake`] stands for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Timer {
+    Thread {
+        app: usize,
+        thread: usize,
+        generation: u64,
     },
-    Ending {
-        xid: String,
-        is_commit: bool,
+    /// A call has been executed.
+    Call {
+        app: usize,
+        number: u64,
     },
+    /// Look after the connections; perhaps something happens to the process.
+    Chores {
+        app: usize,
+    },
+    Flush {
+        app: usize,
+        life: u32,
+    },
+    /// A dead channel is noticed.
+    Notice {
+        app: usize,
+        node: usize,
+        conn: u64,
+    },
+    Back {
+        app: usize,
+    },
+    Operators,
+}
+
+impl Timer {
+    pub(super) fn encode(self) -> u64 {
+        let (kind, app, middle, low) = match self {
+            Timer::Thread {
+                app,
+                thread,
+                generation,
+            } => (0, app, thread, generation),
+            Timer::Call { app, number } => (1, app, 0, number),
+            Timer::Chores { app } => (2, app, 0, 0),
+            Timer::Flush { app, life } => (3, app, 0, u64::from(life)),
+            Timer::Notice { app, node, conn } => (4, app, node, conn),
+            Timer::Back { app } => (5, app, 0, 0),
+            Timer::Operators => (6, 0, 0, 0),
+        };
+        kind << 60 | (app as u64) << 52 | (middle as u64) << 44 | low
+    }
+
+    fn decode(timer: u64) -> Timer {
+        let (app, middle) = ((timer >> 52) as usize & 0xff, (timer >> 44) as usize & 0xff);
+        let low = timer & ((1 << 44) - 1);
+        match timer >> 60 {
+            0 => Timer::Thread {
+                app,
+                thread: middle,
+                generation: low,
+            },
+            1 => Timer::Call { app, number: low },
+            2 => Timer::Chores { app },
+            3 => Timer::Flush { app, life: low as u32 },
+            4 => Timer::Notice {
+                app,
+                node: middle,
+                conn: low,
+            },
+            5 => Timer::Back { app },
+            _ => Timer::Operators,
+        }
+    }
 }
 
 impl Apps {
-    pub(crate) fn new(prng: &mut Prng, _: &Shape) -> Apps {
+    pub(crate) fn new(prng: &mut Prng, shape: &Shape) -> Apps {
         let accounts = [4, 20, 100][prng.below(3) as usize];
+        let (tm_timeout_us, rm_timeout_us) = (prng.between(3_000_000, 8_000_000), prng.between(1_500_000, 4_000_000));
+        let has_one_address = prng.percent(30);
+        let apps = prng.between(2, 7) as usize;
+        let groups: Vec<GroupId> = (1..=shape.groups).map(GroupId).collect();
+        // Most servers give up before their clients do; where they do not, answers come late.
+        let hold_percent = [80, 80, 130][prng.below(3) as usize];
+        let app = |number| {
+            let service_group = 1 + number as u64 % shape.groups;
+            App::new(number, service_group, prng.between(1, 4) as usize, has_one_address)
+        };
+        let config = GateConfig {
+            service_groups: groups.iter().map(|group| (service_group(group.0), *group)).collect(),
+            groups,
+            reply_hold_tm: Duration::from_micros(tm_timeout_us * hold_percent / 100),
+            reply_hold_rm: Duration::from_micros(rm_timeout_us * hold_percent / 100),
+            phase_two_wait: Duration::from_micros(tm_timeout_us / 2),
+            call_timeout: Duration::from_secs(3),
+            driver: DriverConfig {
+                backoff_max: Duration::from_secs(4),
+                call_timeout: Duration::from_secs(4),
+                ..DriverConfig::default()
+            },
+            ..GateConfig::default()
+        };
         Apps {
-            apps: (0..prng.between(2, 8)).map(|_| App::default()).collect(),
-            bank: Bank::new(accounts),
-            accounts,
+            apps: (0..apps).map(app).collect(),
+            bank: Bank::default(),
+            judge: Judge::default(),
+            journal: Journal::default(),
+            habits: Habits {
+                accounts,
+                has_xa: prng.percent(30),
+            },
+            next_transfer: 1,
+            config,
             timeout_ms: prng.between(2_000, 12_000),
-            next_conn: 1,
+            tm_timeout_us,
+            rm_timeout_us,
+            merge_us: [1_000, 5_000, 20_000][prng.below(3) as usize],
             is_stopped: false,
-            retries: 0,
-            counted_conflicts: 0,
+            conns: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            frames: BTreeMap::new(),
+            next_frame: 1,
+            next_call: 1,
+            told_branches: BTreeMap::new(),
+            never_begun: BTreeSet::new(),
+            counts: Counts::default(),
+            operators: Operators::default(),
         }
     }
 
-    fn timer(&mut self, i: usize) -> u64 {
-        self.apps[i].generation += 1;
-        (i as u64) << 40 | self.apps[i].generation
+    pub(super) fn group_of(&self, i: usize) -> GroupId {
+        self.config.group_of(&service_group(self.apps[i].service_group))
     }
 
-    fn pause(&mut self, i: usize, most_us: u64, io: &mut Io<GateRequest>) {
-        let timer = self.timer(i);
-        let pause = io.prng.below(most_us) + 1_000;
-        io.wake_in(pause, timer);
-    }
-
-    fn connect(&mut self, i: usize, io: &mut Io<GateRequest>) {
-        let Some(node) = io.pick_node() else {
-            return self.pause(i, 300_000, io);
-        };
-        let conn = ConnId(self.next_conn);
-        self.next_conn += 1;
-        let port = 10_000 + (conn.0 % 50_000) as u16;
-        let app = &mut self.apps[i];
-        app.conn = Some((node, conn));
-        (app.is_rm, app.is_tm, app.waiting) = (false, false, None);
-        let ip = format!("10.1.0.{i}");
-        io.requests.push((500, node, GateRequest::Open { conn, ip, port }));
-        self.step(i, io);
-    }
-
-    fn disconnect(&mut self, i: usize, io: &mut Io<GateRequest>) {
-        if let Some((node, conn)) = self.apps[i].conn.take() {
-            io.send(node, GateRequest::Close { conn });
-        }
-        self.apps[i].waiting = None;
-    }
-
-    /// Sends what comes next.
-    fn step(&mut self, i: usize, io: &mut Io<GateRequest>) {
-        let Some((node, conn)) = self.apps[i].conn else {
-            return self.connect(i, io);
-        };
-        let ident = Ident {
-            application: format!("app{}", i % 3),
-            service_group: "default_tx_group".to_owned(),
+    pub(super) fn ident(&self, i: usize) -> settle_tx_gate::Ident {
+        settle_tx_gate::Ident {
+            application: self.apps[i].application.clone(),
+            service_group: service_group(self.apps[i].service_group),
             version: "1.8.0".to_owned(),
-        };
-        let app = &self.apps[i];
-        let body = if !app.is_rm {
-            let resources = RESOURCES.map(str::to_owned).to_vec();
-            ClientRequest::RegisterRm { ident, resources }
-        } else if !app.is_tm {
-            ClientRequest::RegisterTm { ident }
-        } else {
-            match &app.work {
-                Work::Idle => {
-                    if self.is_stopped {
-                        return;
-                    }
-                    self.apps[i].work = Work::Beginning;
-                    let name = "transfer".to_owned();
-                    let timeout_ms = self.timeout_ms as i32;
-                    ClientRequest::Begin { timeout_ms, name }
-                }
-                Work::Beginning => {
-                    let (name, timeout_ms) = ("transfer".to_owned(), self.timeout_ms as i32);
-                    ClientRequest::Begin { timeout_ms, name }
-                }
-                Work::Registering { xid, legs, done, .. } => {
-                    let (account, _) = legs[*done];
-                    ClientRequest::RegisterBranch(BranchRegistration {
-                        xid: xid.clone(),
-                        branch_type: BranchType::At,
-                        resource: RESOURCES[account as usize % 2].to_owned(),
-                        lock_keys: format!("account:{account}"),
-                        application_data: String::new(),
-                    })
-                }
-                Work::Ending { xid, is_commit: true } => ClientRequest::Commit { xid: xid.clone() },
-                Work::Ending { xid, is_commit: false } => ClientRequest::Rollback { xid: xid.clone() },
-            }
-        };
-        let app = &mut self.apps[i];
-        app.next_key += 1;
-        let key = RequestKey(app.next_key);
-        app.waiting = Some(key);
-        let latency = io.prng.between(600, 2_000);
-        io.requests.push((latency, node, GateRequest::Call { conn, key, body }));
-        let timer = self.timer(i);
-        let patience = io.prng.between(1_500_000, 8_000_000);
-        io.wake_in(patience, timer);
-    }
-
-    fn answered(&mut self, i: usize, answer: ClientAnswer, io: &mut Io<GateRequest>) -> Checked {
-        let work = self.apps[i].work.clone();
-        let mut pause = 2_000;
-        match (answer, work) {
-            (ClientAnswer::RmRegistered, _) => self.apps[i].is_rm = true,
-            (ClientAnswer::TmRegistered, _) => self.apps[i].is_tm = true,
-            (ClientAnswer::Begun { xid }, Work::Beginning) => {
-                let amount = io.prng.between(1, 50) as i64;
-                let mut account = || io.prng.below(u64::from(self.accounts)) as u32;
-                let legs = vec![(account(), -amount), (account(), amount)];
-                self.apps[i].work = Work::Registering {
-                    xid,
-                    legs,
-                    done: 0,
-                    tries: 0,
-                };
-            }
-            (ClientAnswer::BranchRegistered { branch }, Work::Registering { xid, legs, done, .. }) => {
-                let (account, delta) = legs[done];
-                let is_changed = self.bank.change(branch, account, delta);
-                let done = done + 1;
-                self.apps[i].work = if is_changed && done < legs.len() {
-                    let tries = 0;
-                    Work::Registering { xid, legs, done, tries }
-                } else {
-                    let is_commit = is_changed && io.prng.percent(75);
-                    Work::Ending { xid, is_commit }
-                };
-                // Some never come back: the coordinator's timeout decides.
-                if io.prng.percent(5) {
-                    self.apps[i].work = Work::Idle;
-                }
-                pause = 30_000;
-            }
-            (ClientAnswer::Refused(_), Work::Registering { xid, legs, done, tries }) => {
-                self.counted_conflicts += 1;
-                self.apps[i].work = if tries < LOCK_TRIES {
-                    let tries = tries + 1;
-                    Work::Registering { xid, legs, done, tries }
-                } else {
-                    Work::Ending { xid, is_commit: false }
-                };
-                pause = 200_000;
-            }
-            (ClientAnswer::Ended { status }, Work::Ending { xid, .. }) => {
-                self.bank.told(&xid, status).map_err(named(DECIDED))?;
-                self.apps[i].work = Work::Idle;
-                pause = 100_000;
-            }
-            (ClientAnswer::Refused(_), _) => pause = 500_000,
-            (answer, work) => {
-                let what = format!("application {i} got {answer:?} at {work:?}");
-                return Err(Broken::new("answers fit their questions", what));
-            }
         }
-        self.pause(i, pause, io);
-        Ok(())
     }
 
-    /// A resource manager takes a while, fails sometimes, and sometimes never answers.
-    fn called(
+    /// The channel for a message: mostly to the server that the xid names, as Java chooses (`XIDLoadBalance`).
+    pub(super) fn choose(&self, i: usize, role: Role, xid: &str, prng: &mut Prng) -> Option<usize> {
+        let channels = &self.apps[i].channels;
+        let fits: Vec<usize> = (0..channels.len())
+            .filter(|at| channels[*at].role == role && channels[*at].is_registered)
+            .collect();
+        let named = fits.iter().find(|at| xid.starts_with(&prefix(channels[**at].node)));
+        match named {
+            Some(at) if prng.percent(70) => Some(*at),
+            _ if fits.is_empty() => None,
+            _ => Some(fits[prng.below(fits.len() as u64) as usize]),
+        }
+    }
+
+    pub(super) fn open_frame(&mut self, messages: usize) -> Option<u64> {
+        if messages < 2 {
+            return None;
+        }
+        self.counts.merged += 1;
+        let frame = self.next_frame;
+        self.next_frame += 1;
+        let answers = Vec::with_capacity(messages);
+        self.frames.insert(
+            frame,
+            Frame {
+                missing: messages,
+                answers,
+            },
+        );
+        Some(frame)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that is known of one message")]
+    pub(super) fn put(
         &mut self,
         i: usize,
-        conn: ConnId,
-        node: usize,
-        call: CallId,
-        body: BranchCall,
+        channel: usize,
+        key: RequestKey,
+        thread: usize,
+        ask: Ask,
+        frame: Option<u64>,
+        body: ClientRequest,
         io: &mut Io<GateRequest>,
     ) {
-        let app = &mut self.apps[i];
-        app.next_call += 1;
-        let number = app.next_call;
-        app.calls.push((number, conn, node, call, body));
-        let after = io.prng.between(200, 20_000);
-        io.wake_in(after, 1 << 63 | (i as u64) << 40 | number);
+        let app = &self.apps[i];
+        let channel = &app.channels[channel];
+        let (node, conn) = (channel.node, channel.conn);
+        if channel.is_dead {
+            return;
+        }
+        let transfer = app.threads.get(thread).and_then(|t| t.transfer.as_ref());
+        let question = Question {
+            app: i,
+            life: app.life,
+            thread,
+            transfer: transfer.map_or(0, |transfer| transfer.number),
+            xid: transfer.map_or_else(String::new, |transfer| transfer.xid.clone()),
+            ask,
+            holders: match &body {
+                ClientRequest::LockQuery {
+                    xid,
+                    resource,
+                    lock_keys,
+                } => self.judge.holders(resource, lock_keys, xid),
+                _ => Vec::new(),
+            },
+            frame,
+        };
+        self.questions.insert((node, conn, key), question);
+        // In the order in which they were sent, and before the connection is closed.
+        io.requests.push((1_000, node, GateRequest::Call { conn, key, body }));
     }
 
-    fn do_phase_two(&mut self, i: usize, number: u64, io: &mut Io<GateRequest>) -> Checked {
-        let app = &mut self.apps[i];
-        let Some(at) = app.calls.iter().position(|(n, ..)| *n == number) else {
+    pub(super) fn connect(&mut self, i: usize, node: usize, role: Role, io: &mut Io<GateRequest>) {
+        let last = self.conns.entry(node).or_insert(0);
+        *last += 1;
+        let conn = ConnId(*last);
+        self.owners.insert((node, conn), i);
+        let port = 10_000 + (io.prng.below(50_000)) as u16;
+        let ip = self.apps[i].ip.clone();
+        io.requests.push((500, node, GateRequest::Open { conn, ip, port }));
+        self.apps[i].channels.push(super::app::Channel {
+            node,
+            conn,
+            role,
+            is_registered: false,
+            is_dead: false,
+        });
+        let ident = self.ident(i);
+        let body = match role {
+            Role::Tm => ClientRequest::RegisterTm { ident },
+            Role::Rm => {
+                let mut resources = self.resources();
+                // Its state machines (`SagaCore.getSagaResourceId`).
+                resources.push(format!("{}#{}", ident.application, ident.service_group));
+                ClientRequest::RegisterRm { ident, resources }
+            }
+        };
+        let (key, at) = (self.apps[i].key(), self.apps[i].channels.len() - 1);
+        self.put(i, at, key, usize::MAX, Ask::Registration, None, body, io);
+    }
+
+    /// Every application serves all of them: another one may be asked for AT alone.
+    fn resources(&self) -> Vec<String> {
+        let account = |kind, group, number| super::bank::Account { kind, group, number }.resource();
+        let of_group = |group: &GroupId| [0, 1].map(|number| account(BranchType::At, group.0, number));
+        let mut resources: Vec<String> = self.config.groups.iter().flat_map(of_group).collect();
+        for kind in [BranchType::Tcc, BranchType::Xa, BranchType::Saga] {
+            resources.extend([0, 1].map(|number| account(kind, 0, number)));
+        }
+        resources
+    }
+
+    /// The client closes a channel. What it has sent before arrives before.
+    pub(super) fn disconnect(&mut self, i: usize, at: usize, io: &mut Io<GateRequest>) {
+        let channel = self.apps[i].channels.remove(at);
+        let close = GateRequest::Close { conn: channel.conn };
+        io.requests.push((1_000, channel.node, close));
+    }
+
+    /// What a server says is judged, whether or not somebody hears it.
+    fn judge(&mut self, question: &Question, answer: &ClientAnswer) -> Checked {
+        match (question.ask, answer) {
+            (Ask::Begin, ClientAnswer::Begun { xid }) => self.judge.is_begun(xid, question.transfer),
+            (Ask::Branch { leg }, ClientAnswer::BranchRegistered { branch }) => {
+                let asker = (question.transfer, leg);
+                let first = *self.told_branches.entry(*branch).or_insert(asker);
+                if first != asker {
+                    let what = format!("branch {branch} is told to {asker:?} and to {first:?}");
+                    return Err(Broken::new("a branch is registered once", what));
+                }
+                Ok(())
+            }
+            (Ask::Lock { .. }, ClientAnswer::Lockable { lockable }) => {
+                self.counts.lock_queries += 1;
+                if *lockable {
+                    self.judge.is_free(&question.holders)
+                } else {
+                    Ok(())
+                }
+            }
+            (Ask::End(asked), ClientAnswer::Ended { status } | ClientAnswer::Status { status }) => {
+                self.judge.is_told(&question.xid, asked, *status)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn hears(
+        &mut self,
+        node: usize,
+        conn: ConnId,
+        key: RequestKey,
+        answer: ClientAnswer,
+        io: &mut Io<GateRequest>,
+    ) -> Checked {
+        let Some(question) = self.questions.remove(&(node, conn, key)) else {
+            let what = format!("{key:?} of {conn} at node {} is answered again: {answer:?}", node + 1);
+            return Err(Broken::new("a question is answered once", what));
+        };
+        self.judge(&question, &answer)?;
+        let i = question.app;
+        let Some(channel) = self.apps[i].channel(node, conn).filter(|c| !c.is_dead) else {
             return Ok(());
         };
-        let (_, conn, node, call, body) = app.calls.remove(at);
-        let is_current = app.conn == Some((node, conn));
-        let BranchCall { kind, xid, branch, .. } = body;
-        if io.prng.percent(3) && !self.is_stopped {
+        if question.ask == Ask::Registration {
+            channel.is_registered = true;
             return Ok(());
         }
-        let fails = io.prng.percent(5) && !self.is_stopped;
-        if !fails {
-            self.bank.phase_two(&xid, branch, kind).map_err(named(DECIDED))?;
-        }
-        let status = match (kind, fails) {
-            (CallKind::Commit, false) => BranchStatus::PhaseTwoCommitted,
-            (CallKind::Rollback, false) => BranchStatus::PhaseTwoRollbacked,
-            (CallKind::Commit, true) => BranchStatus::PhaseTwoCommitFailedRetryable,
-            (CallKind::Rollback, true) => BranchStatus::PhaseTwoRollbackFailedRetryable,
+        let Some(number) = question.frame else {
+            return self.answered(key, &question, answer, io);
         };
-        if is_current {
-            let answer = RmAnswer {
-                ok: !fails,
-                branch_status: Some(status),
-                xid,
-                branch,
-            };
-            io.send(node, GateRequest::CallAnswer { conn, call, answer });
+        let Some(frame) = self.frames.get_mut(&number) else {
+            // Another message of its frame was dropped.
+            return self.answered(key, &question, answer, io);
+        };
+        frame.answers.push((key, question, answer));
+        frame.missing -= 1;
+        if frame.missing > 0 {
+            return Ok(());
+        }
+        let frame = self.frames.remove(&number).expect("it was just there");
+        for (key, question, answer) in frame.answers {
+            self.answered(key, &question, answer, io)?;
         }
         Ok(())
     }
+}
+
+fn prefix(node: usize) -> String {
+    format!("10.0.0.{}:8091", node + 1)
+}
+
+fn service_group(number: u64) -> String {
+    format!("tx-group-{number}")
 }
 
 impl Workload for Apps {
@@ -289,15 +419,8 @@ impl Workload for Apps {
 
     fn service(&mut self, node: NodeId, run: u64) -> TxGate {
         let config = GateConfig {
-            xid_prefix: format!("10.0.0.{}:8091", node.0),
-            phase_two_wait: Duration::from_secs(5),
-            call_timeout: Duration::from_secs(3),
-            driver: DriverConfig {
-                backoff_max: Duration::from_secs(4),
-                call_timeout: Duration::from_secs(4),
-                ..DriverConfig::default()
-            },
-            ..GateConfig::default()
+            xid_prefix: prefix(node.0 as usize - 1),
+            ..self.config.clone()
         };
         TxGate::new(config, run << 8 | u64::from(node.0))
     }
@@ -314,79 +437,103 @@ impl Workload for Apps {
         self.apps.truncate(most);
     }
 
+    /// An XA branch that its database does not know counts as done only after a minute beyond its deadline.
+    fn heals_within_us(&self) -> u64 {
+        if self.habits.has_xa { 150_000_000 } else { 60_000_000 }
+    }
+
     fn begin(&mut self, io: &mut Io<GateRequest>) {
         for i in 0..self.apps.len() {
-            self.pause(i, 500_000, io);
+            self.come_back(i, io);
+            io.wake_in(1_000, Timer::Chores { app: i }.encode());
         }
+        io.wake_in(1_000_000, Timer::Operators.encode());
     }
 
     fn wake(&mut self, timer: u64, io: &mut Io<GateRequest>) -> Checked {
-        let (i, number) = ((timer >> 40) as usize & 0xff, timer & ((1 << 40) - 1));
-        if timer >> 63 == 1 {
-            return self.do_phase_two(i, number, io);
-        }
-        if self.apps[i].generation != number {
-            return Ok(());
-        }
-        if self.apps[i].waiting.take().is_some() {
-            self.retries += 1;
-            // What was asked may or may not have happened; only an end may be asked again.
-            self.apps[i].work = match std::mem::take(&mut self.apps[i].work) {
-                Work::Registering { xid, .. } => Work::Ending { xid, is_commit: false },
-                work @ Work::Ending { .. } => work,
-                Work::Idle | Work::Beginning => Work::Idle,
-            };
-            if io.prng.percent(50) {
-                self.disconnect(i, io);
+        match Timer::decode(timer) {
+            Timer::Thread {
+                app,
+                thread,
+                generation,
+            } => {
+                if self.apps[app].threads[thread].generation != generation {
+                    return Ok(());
+                }
+                return self.thread_wakes(app, thread, io);
             }
-        } else if io.prng.percent(1) && !self.is_stopped {
-            self.disconnect(i, io);
+            Timer::Call { app, number } => return self.executes(app, number, io),
+            Timer::Chores { app } => self.do_chores(app, io),
+            Timer::Flush { app, life } => {
+                if self.apps[app].life == life {
+                    self.flush(app, io);
+                }
+            }
+            Timer::Notice { app, node, conn } => {
+                let channels = &self.apps[app].channels;
+                let at = channels.iter().position(|c| (c.node, c.conn.0) == (node, conn));
+                if let Some(at) = at {
+                    self.disconnect(app, at, io);
+                } else if self.owners.get(&(node, ConnId(conn))) == Some(&app) {
+                    // The process is gone; the server has heard nothing for too long.
+                    io.requests.push((0, node, GateRequest::Close { conn: ConnId(conn) }));
+                }
+            }
+            Timer::Back { app } => self.come_back(app, io),
+            Timer::Operators => self.operators_look(io),
         }
-        self.step(i, io);
         Ok(())
     }
 
     fn answer(&mut self, node: usize, response: GateResponse, io: &mut Io<GateRequest>) -> Checked {
-        let of = |apps: &[App], conn: ConnId| apps.iter().position(|app| app.conn == Some((node, conn)));
         match response {
-            GateResponse::Answer { conn, key, answer } => {
-                let Some(i) = of(&self.apps, conn) else { return Ok(()) };
-                if self.apps[i].waiting == Some(key) {
-                    self.apps[i].waiting = None;
-                    return self.answered(i, answer, io);
-                }
-                Ok(())
+            GateResponse::Answer { conn, key, answer } if self.owners.contains_key(&(node, conn)) => {
+                self.hears(node, conn, key, answer, io)
             }
-            GateResponse::Call { conn, call, body } => {
-                if let Some(i) = of(&self.apps, conn) {
-                    self.called(i, conn, node, call, body, io);
-                }
-                Ok(())
-            }
+            GateResponse::Call { conn, call, body } => match self.owners.get(&(node, conn)) {
+                Some(&i) => self.called(i, node, conn, call, body, io),
+                None => Ok(()),
+            },
             GateResponse::CloseConn { conn, .. } => {
-                if let Some(i) = of(&self.apps, conn) {
-                    self.apps[i].conn = None;
-                    self.apps[i].waiting = None;
-                    self.pause(i, 300_000, io);
+                if let Some(&i) = self.owners.get(&(node, conn)) {
+                    let channels = &self.apps[i].channels;
+                    if let Some(at) = channels.iter().position(|c| (c.node, c.conn) == (node, conn)) {
+                        self.counts.closed += 1;
+                        self.disconnect(i, at, io);
+                    }
                 }
                 Ok(())
             }
-            GateResponse::Dropped { .. } | GateResponse::Admin { .. } | GateResponse::Note(_) => Ok(()),
+            GateResponse::Dropped { conn, key, .. } => {
+                self.counts.dropped += 1;
+                let frame = self
+                    .questions
+                    .remove(&(node, conn, key))
+                    .and_then(|question| question.frame);
+                let frame = frame.and_then(|frame| self.frames.remove(&frame));
+                // The others of its frame are answered one by one.
+                for (key, question, answer) in frame.into_iter().flat_map(|frame| frame.answers) {
+                    if self.apps[question.app].channel(node, conn).is_some_and(|c| !c.is_dead) {
+                        self.answered(key, &question, answer, io)?;
+                    }
+                }
+                Ok(())
+            }
+            GateResponse::Admin { key, result } => {
+                self.operated(key, result.ok());
+                Ok(())
+            }
+            // The process that was connected there is gone.
+            GateResponse::Answer { .. } | GateResponse::Note(_) => Ok(()),
         }
     }
 
-    fn node_down(&mut self, node: usize, io: &mut Io<GateRequest>) {
-        for i in 0..self.apps.len() {
-            if self.apps[i].conn.is_some_and(|(n, _)| n == node) {
-                self.apps[i].conn = None;
-                self.apps[i].waiting = None;
-                self.apps[i].work = match std::mem::take(&mut self.apps[i].work) {
-                    Work::Registering { xid, .. } => Work::Ending { xid, is_commit: false },
-                    Work::Beginning => Work::Idle,
-                    work => work,
-                };
-                self.pause(i, 100_000, io);
-            }
+    fn node_down(&mut self, node: usize, _io: &mut Io<GateRequest>) {
+        self.conns.remove(&node);
+        self.owners.retain(|(n, _), _| *n != node);
+        self.questions.retain(|(n, ..), _| *n != node);
+        for app in &mut self.apps {
+            app.channels.retain(|channel| channel.node != node);
         }
     }
 
@@ -395,41 +542,90 @@ impl Workload for Apps {
     }
 
     fn is_idle(&self, machines: &Machines<TxMachine>) -> bool {
-        let is_idle = |app: &App| matches!(app.work, Work::Idle) && app.calls.is_empty();
-        machines.iter().all(|(_, machine)| machine.open_count() == 0) && self.apps.iter().all(is_idle)
+        let is_over = |machine: &TxMachine| machine.open_count() == 0 && machine.lock_count() == 0;
+        machines.iter().all(|(_, machine)| is_over(machine)) && self.apps.iter().all(App::is_idle)
     }
 
-    fn check_machine(&self, _: GroupId, applied: Index, machine: &TxMachine) -> Checked {
+    fn check_machine(&mut self, group: GroupId, applied: Index, machine: &TxMachine) -> Checked {
         if applied.is_multiple_of(64) {
             machine.check_invariants();
         }
-        Ok(())
+        self.judge.applied(group, machine, &self.bank)
+    }
+
+    fn check_node(&self, host: &Host<TxGate, MemDisk>, _: Mono) -> Checked {
+        only_the_leader_drives(host)
     }
 
     fn finish(&mut self, machines: &Machines<TxMachine>) -> Checked {
         for (_, machine) in machines {
             machine.check_invariants();
-            self.bank.audit(machine).map_err(named(DECIDED))?;
+            self.judge.stands(machine)?;
+            self.counts.groups_used += u64::from(machine.stats().begun_total > 0);
         }
-        Ok(())
+        let decided = |xid: &str| Tid::from_xid(xid).and_then(|tid| self.judge.decided(tid));
+        money_is_conserved(&self.bank, &self.journal, decided)
     }
 
     fn count(&self, coverage: &mut Coverage) {
-        coverage.client_retries += self.retries;
-        coverage.tx_commits_told += self.bank.commits_told;
-        coverage.tx_rollbacks_told += self.bank.rollbacks_told;
-        coverage.tx_timeouts_told += self.bank.timeouts_told;
-        coverage.tx_calls += self.bank.calls;
-        coverage.tx_refused += self.counted_conflicts;
+        let (told, bank, counts) = (self.judge.told(), &self.bank.counts, &self.counts);
+        coverage.client_retries += counts.unanswered;
+        coverage.tx_commits_told += told.commits;
+        coverage.tx_rollbacks_told += told.rollbacks;
+        coverage.tx_timeouts_told += told.timeouts;
+        coverage.tx_statuses_told += told.statuses;
+        coverage.tx_reports_told += told.reports;
+        coverage.tx_calls += bank.calls;
+        coverage.tx_calls_repeated += bank.repeated;
+        coverage.tx_refused += counts.refused;
+        coverage.tx_branches_at += counts.branches[0];
+        coverage.tx_branches_tcc += counts.branches[1];
+        coverage.tx_branches_saga += counts.branches[2];
+        coverage.tx_branches_xa += counts.branches[3];
+        coverage.tx_lock_queries += counts.lock_queries;
+        coverage.tx_branch_reports += counts.branch_reports;
+        coverage.tx_confirmed_by_data += bank.by_data;
+        coverage.tx_empty_rollbacks += bank.empty_rollbacks;
+        coverage.tx_late_refused += bank.late_refused;
+        coverage.tx_xaer_nota += bank.xaer_nota;
+        coverage.tx_sagas_called += counts.sagas_called;
+        coverage.tx_steps_undone += bank.undone_steps;
+        coverage.tx_merged += counts.merged;
+        coverage.tx_given_up += counts.given_up;
+        coverage.tx_late_answers += counts.late_answers;
+        coverage.tx_dropped += counts.dropped;
+        coverage.tx_apps_restarted += counts.restarts;
+        coverage.tx_channels_dead += counts.dead_channels;
+        coverage.tx_answers_lost += counts.answers_lost;
+        coverage.tx_answered_twice += counts.answered_twice;
+        coverage.tx_acts += self.operators.acts;
+        coverage.tx_acts_refused += self.operators.refused;
+        coverage.tx_groups += counts.groups_used;
     }
 
     fn count_service(&mut self, _: &TxGate) {}
 
     fn describe(&self) -> String {
-        let work: Vec<_> = self.apps.iter().map(|app| (&app.work, app.conn, app.waiting)).collect();
-        format!(
-            "{} commits and {} rollbacks told; applications: {work:?}",
-            self.bank.commits_told, self.bank.rollbacks_told
-        )
+        let mut text = format!(
+            "{} commits and {} rollbacks told",
+            self.judge.told().commits,
+            self.judge.told().rollbacks
+        );
+        for (i, app) in self.apps.iter().enumerate() {
+            let transfers: Vec<_> = app.threads.iter().map(|t| (&t.transfer, t.waiting)).collect();
+            let calls: Vec<_> = app.calls.iter().map(|c| (c.number, &c.body)).collect();
+            text += &format!(
+                "\n  application {i} down {} {:?} left {} calls {calls:?}: {transfers:?}",
+                app.is_down,
+                app.channels,
+                app.left.len()
+            );
+        }
+        text
+    }
+
+    fn describe_machine(&self, machine: &TxMachine) -> String {
+        let open: Vec<_> = machine.globals().take(20).collect();
+        format!(" open {open:?}")
     }
 }
