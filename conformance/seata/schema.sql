@@ -38,3 +38,66 @@ CREATE TABLE tcc_fence_log (
 
 INSERT INTO account (id, balance) SELECT seq, 1000 FROM seq_1_to_1000;
 INSERT INTO tcc_account (id, balance) SELECT seq, 1000 FROM seq_1_to_1000;
+
+-- What the bank's own sagas have done, so that each step and each undoing of one counts once.
+CREATE TABLE saga_step (
+  id     VARCHAR(200) NOT NULL,
+  step   VARCHAR(16)  NOT NULL,
+  undone TINYINT      NOT NULL,
+  PRIMARY KEY (id, step)
+) ENGINE = InnoDB;
+
+-- The tables in which the state machine of Seata's clients keeps its sagas (script/client/saga/db/mysql.sql of v1.8.0).
+CREATE TABLE seata_state_machine_def (
+  id               VARCHAR(32)  NOT NULL PRIMARY KEY,
+  name             VARCHAR(128) NOT NULL,
+  tenant_id        VARCHAR(32)  NOT NULL,
+  app_name         VARCHAR(32)  NOT NULL,
+  type             VARCHAR(20),
+  comment_         VARCHAR(255),
+  ver              VARCHAR(16)  NOT NULL,
+  gmt_create       DATETIME(3)  NOT NULL,
+  status           VARCHAR(2)   NOT NULL,
+  content          TEXT,
+  recover_strategy VARCHAR(16)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
+
+CREATE TABLE seata_state_machine_inst (
+  id                  VARCHAR(128) NOT NULL PRIMARY KEY,
+  machine_id          VARCHAR(32)  NOT NULL,
+  tenant_id           VARCHAR(32)  NOT NULL,
+  parent_id           VARCHAR(128),
+  gmt_started         DATETIME(3)  NOT NULL,
+  business_key        VARCHAR(48),
+  start_params        TEXT,
+  gmt_end             DATETIME(3),
+  excep               BLOB,
+  end_params          TEXT,
+  status              VARCHAR(2),
+  compensation_status VARCHAR(2),
+  is_running          TINYINT(1),
+  gmt_updated         DATETIME(3)  NOT NULL,
+  UNIQUE KEY unikey_buz_tenant (business_key, tenant_id)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
+
+CREATE TABLE seata_state_inst (
+  id                       VARCHAR(48)  NOT NULL,
+  machine_inst_id          VARCHAR(128) NOT NULL,
+  name                     VARCHAR(128) NOT NULL,
+  type                     VARCHAR(20),
+  service_name             VARCHAR(128),
+  service_method           VARCHAR(128),
+  service_type             VARCHAR(16),
+  business_key             VARCHAR(48),
+  state_id_compensated_for VARCHAR(50),
+  state_id_retried_for     VARCHAR(50),
+  gmt_started              DATETIME(3)  NOT NULL,
+  is_for_update            TINYINT(1),
+  input_params             TEXT,
+  output_params            TEXT,
+  status                   VARCHAR(2)   NOT NULL,
+  excep                    BLOB,
+  gmt_updated              DATETIME(3),
+  gmt_end                  DATETIME(3),
+  PRIMARY KEY (id, machine_inst_id)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::mariadb::{BANKS, MariaDb};
 use super::process::tail;
-use super::versions::Serialization;
+use super::versions::{Client, Protocol, Serialization};
 
 /// One line from the bank, stamped when the driver read it.
 #[derive(Clone, Debug)]
@@ -60,9 +60,9 @@ impl Event {
 #[derive(Clone, Debug)]
 pub struct Transfer<'a> {
     pub id: String,
-    /// `at` or `tcc`.
+    /// `at`, `xa`, `tcc`, `saga` or `annotated`.
     pub mode: &'a str,
-    /// AT moves `account` of bank a to `account` of bank b; TCC moves it to `account + 1` of the same bank.
+    /// AT and XA move `account` of bank a to `account` of bank b; the others to `account + 1` of the same bank.
     pub account: u32,
     pub amount: i64,
     /// The business throws after both branches are registered.
@@ -82,10 +82,12 @@ pub struct Bank {
 }
 
 impl Bank {
-    /// Starts a bank whose client has `servers` in its file registry and nothing else configured but its serializer.
+    /// Starts a bank whose client has `servers` in its file registry and nothing else configured but how it writes its
+    /// messages.
     pub fn start(
         class_path: &str,
-        serialization: Serialization,
+        client: &Client,
+        saga_timeout: Duration,
         dir: &Path,
         servers: &[String],
         db: &MariaDb,
@@ -100,18 +102,18 @@ impl Bank {
             dir.join("file.conf"),
             format!(
                 "service {{\n  vgroupMapping.default_tx_group = \"default\"\n  default.grouplist = \"{list}\"\n}}\n{}",
-                match serialization {
-                    Serialization::Seata => String::new(),
-                    other => format!("transport {{\n  serialization = \"{}\"\n}}\n", other.name()),
-                }
+                transport(client)
             ),
         )?;
         let log = dir.join("bank.log");
         let mut child = Command::new("java")
-            .args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp"])
+            .args(["-Xmx256m", "-XX:TieredStopAtLevel=1"])
+            // 1.5 makes its proxies with a library that looks into them.
+            .args(["--add-opens", "java.base/java.lang=ALL-UNNAMED", "-cp"])
             .arg(format!("{}:{class_path}", dir.display()))
             .arg("settle.conformance.Bank")
             .args(BANKS.map(|bank| db.jdbc_url(bank)))
+            .arg(saga_timeout.as_millis().to_string())
             .current_dir(dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -157,10 +159,9 @@ impl Bank {
 
     /// Starts a transfer; it reports through events with its id.
     pub fn transfer(&mut self, transfer: &Transfer) -> Result<()> {
-        let to = if transfer.mode == "tcc" {
-            transfer.account + 1
-        } else {
-            transfer.account
+        let to = match transfer.mode {
+            "at" | "xa" => transfer.account,
+            _ => transfer.account + 1,
         };
         let mut line = json!({
             "cmd": "transfer", "id": transfer.id, "mode": transfer.mode, "from": transfer.account, "to": to,
@@ -235,9 +236,34 @@ impl Bank {
         self.seen.iter().filter(|event| fits(event)).cloned().collect()
     }
 
+    /// `kill -9`: the application dies.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// The client's log.
     pub fn log(&self) -> &Path {
         &self.log
+    }
+}
+
+/// What of the client's transport is not its default.
+fn transport(client: &Client) -> String {
+    let mut lines = Vec::new();
+    if client.serialization != Serialization::Seata {
+        lines.push(format!("  serialization = \"{}\"\n", client.serialization.name()));
+    }
+    if client.protocol != Protocol::Seata {
+        lines.push(format!("  protocol = \"{}\"\n", client.protocol.name()));
+    }
+    if let Some(compressor) = &client.compressor {
+        lines.push(format!("  compressor = \"{compressor}\"\n"));
+    }
+    match lines.is_empty() {
+        true => String::new(),
+        false => format!("transport {{\n{}}}\n", lines.concat()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use super::versions::Serialization;
+use super::versions::{Client, Serialization};
 
 /// One story of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -16,6 +16,48 @@ pub enum Case {
     AtRollbackRetry,
     TccCommitRetry,
     TccRollbackRetry,
+    XaCommit,
+    XaRollback,
+    /// A branch that its database has forgotten counts as done when a minute has passed since the timeout.
+    XaForgotten,
+    SagaCommit,
+    SagaRollback,
+    /// The client dies in the middle of a saga and another one of its application carries it on.
+    SagaAdopted,
+    AnnotatedCommit,
+    AnnotatedRollback,
+}
+
+/// How the branches of a transfer take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    At,
+    Tcc,
+    Xa,
+    /// The state machine.
+    Saga,
+    /// Annotated actions with a compensation.
+    Annotated,
+}
+
+impl Mode {
+    pub const ALL: [Mode; 5] = [Mode::At, Mode::Tcc, Mode::Xa, Mode::Saga, Mode::Annotated];
+
+    /// What the bank calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::At => "at",
+            Mode::Tcc => "tcc",
+            Mode::Xa => "xa",
+            Mode::Saga => "saga",
+            Mode::Annotated => "annotated",
+        }
+    }
+
+    /// Its money is in the rows of one bank's `tcc_account`, and not in those of two banks' `account`.
+    pub fn is_in_one_bank(self) -> bool {
+        matches!(self, Mode::Tcc | Mode::Saga | Mode::Annotated)
+    }
 }
 
 impl Case {
@@ -30,21 +72,40 @@ impl Case {
             Case::AtRollbackRetry => "at-rollback-retry",
             Case::TccCommitRetry => "tcc-commit-retry",
             Case::TccRollbackRetry => "tcc-rollback-retry",
+            Case::XaCommit => "xa-commit",
+            Case::XaRollback => "xa-rollback",
+            Case::XaForgotten => "xa-forgotten",
+            Case::SagaCommit => "saga-commit",
+            Case::SagaRollback => "saga-rollback",
+            Case::SagaAdopted => "saga-adopted",
+            Case::AnnotatedCommit => "annotated-commit",
+            Case::AnnotatedRollback => "annotated-rollback",
         }
     }
 
-    pub fn is_tcc(self) -> bool {
-        matches!(
-            self,
-            Case::TccCommit | Case::TccRollback | Case::TccCommitRetry | Case::TccRollbackRetry
-        )
+    pub fn mode(self) -> Mode {
+        match self {
+            Case::AtCommit | Case::AtRollback | Case::AtLockConflict | Case::AtTimeout | Case::AtRollbackRetry => {
+                Mode::At
+            }
+            Case::TccCommit | Case::TccRollback | Case::TccCommitRetry | Case::TccRollbackRetry => Mode::Tcc,
+            Case::XaCommit | Case::XaRollback | Case::XaForgotten => Mode::Xa,
+            Case::SagaCommit | Case::SagaRollback | Case::SagaAdopted => Mode::Saga,
+            Case::AnnotatedCommit | Case::AnnotatedRollback => Mode::Annotated,
+        }
     }
 
     /// True when the business throws after both branches are registered.
     pub fn refuses(self) -> bool {
         matches!(
             self,
-            Case::AtRollback | Case::TccRollback | Case::AtRollbackRetry | Case::TccRollbackRetry
+            Case::AtRollback
+                | Case::TccRollback
+                | Case::AtRollbackRetry
+                | Case::TccRollbackRetry
+                | Case::XaRollback
+                | Case::SagaRollback
+                | Case::AnnotatedRollback
         )
     }
 
@@ -54,6 +115,20 @@ impl Case {
             self,
             Case::AtRollbackRetry | Case::TccCommitRetry | Case::TccRollbackRetry
         )
+    }
+
+    /// Whether the leader can be killed at that moment of this story.
+    fn can_be(self, scenario: Scenario, place: Place) -> bool {
+        match (scenario, self) {
+            (Scenario::Peace, _) => true,
+            (_, Case::XaForgotten) => false,
+            // Its client reports once, and takes a report that got lost for one that arrived.
+            (_, Case::SagaCommit | Case::SagaRollback) if place == Place::Killed => false,
+            // Its first phase is done for good when it commits: nothing is called.
+            (Scenario::KillPhase2, Case::AnnotatedCommit) => false,
+            (Scenario::KillPhase2, Case::SagaCommit | Case::SagaRollback | Case::SagaAdopted) => false,
+            _ => true,
+        }
     }
 }
 
@@ -105,10 +180,11 @@ impl Place {
 /// How much of the suite to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Subset {
-    /// Every case in every scenario at both places.
+    /// Every case in every scenario at both places, with every client.
     All,
-    /// Every case in peace; AT and TCC commit and AT rollback through both kills on a surviving node; AT commit on the killed one.
-    /// With the serializer protobuf AT commit alone through the kills.
+    /// With the clients that are marked for it: every case in peace but the slow ones; AT and TCC commit and AT rollback
+    /// through both kills on a surviving node; AT commit on the killed one. With the serializer protobuf AT and TCC alone
+    /// in peace and AT commit alone through the kills.
     Ci,
 }
 
@@ -120,11 +196,23 @@ pub struct Plan {
     pub place: Place,
 }
 
+/// Why a client cannot play a case; none when it can.
+pub fn lacks(client: &Client, case: Case) -> Option<&'static str> {
+    match case.mode() {
+        Mode::Annotated if !client.saga_annotation => Some("not in this version"),
+        Mode::Xa | Mode::Annotated if client.serialization == Serialization::Protobuf => Some("not in this serializer"),
+        _ => None,
+    }
+}
+
 /// All runs of `subset`, in the order in which they are run; those with a kill once for each of `places`.
-pub fn plans(subset: Subset, serialization: Serialization, places: &[Place]) -> Vec<Plan> {
-    let cases = Case::value_variants();
-    let mut plans: Vec<Plan> = cases
+pub fn plans(subset: Subset, client: &Client, places: &[Place]) -> Vec<Plan> {
+    let fitting = Case::value_variants().iter().copied();
+    let cases: Vec<Case> = fitting.filter(|case| lacks(client, *case).is_none()).collect();
+    let in_peace = cases
         .iter()
+        .filter(|case| subset == Subset::All || in_ci_in_peace(**case, client.serialization));
+    let mut plans: Vec<Plan> = in_peace
         .map(|case| Plan {
             case: *case,
             scenario: Scenario::Peace,
@@ -133,9 +221,8 @@ pub fn plans(subset: Subset, serialization: Serialization, places: &[Place]) -> 
         .collect();
     for scenario in [Scenario::KillRegistered, Scenario::KillPhase2] {
         for place in places {
-            let chosen = cases
-                .iter()
-                .filter(|case| subset == Subset::All || in_ci(**case, serialization, *place));
+            let chosen = cases.iter().filter(|case| case.can_be(scenario, *place));
+            let chosen = chosen.filter(|case| subset == Subset::All || in_ci(**case, client.serialization, *place));
             plans.extend(chosen.map(|case| Plan {
                 case: *case,
                 scenario,
@@ -144,6 +231,15 @@ pub fn plans(subset: Subset, serialization: Serialization, places: &[Place]) -> 
         }
     }
     plans
+}
+
+fn in_ci_in_peace(case: Case, serialization: Serialization) -> bool {
+    match case {
+        // These wait for timeouts of a minute and more.
+        Case::XaForgotten | Case::SagaAdopted => false,
+        Case::AtRollbackRetry | Case::TccCommitRetry | Case::TccRollbackRetry => serialization == Serialization::Seata,
+        _ => serialization == Serialization::Seata || matches!(case.mode(), Mode::At | Mode::Tcc),
+    }
 }
 
 fn in_ci(case: Case, serialization: Serialization, place: Place) -> bool {

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -26,6 +26,8 @@ pub trait Cluster {
     fn heal(&mut self) -> Result<()>;
     /// The node to which clients send requests for `xid`; none when it names no listed address.
     fn node_of(&self, xid: &str) -> Option<usize>;
+    /// Waits until the transaction is open no more; fails at `deadline`.
+    fn until_ended(&self, xid: &str, deadline: Instant) -> Result<()>;
     /// Where a client's transaction can be when the leader is killed; empty when no kill makes sense.
     fn places(&self) -> &'static [Place];
 }
@@ -187,6 +189,25 @@ impl Cluster for Settle {
         self.addresses().iter().position(|known| known == address)
     }
 
+    fn until_ended(&self, xid: &str, deadline: Instant) -> Result<()> {
+        let alive = self
+            .nodes
+            .iter()
+            .find(|node| node.process.is_some())
+            .context("a node is alive")?;
+        let limit = deadline.saturating_duration_since(Instant::now());
+        wait::until("the transaction has ended", limit, || {
+            Ok(match http_get(alive.http, &format!("/v1/tx/{xid}")) {
+                Ok(body) => match serde_json::from_str::<Value>(&body) {
+                    Ok(view) if view["ended"] == true => Ok(()),
+                    Ok(_) => Err(format!("it is open: {body}")),
+                    Err(error) => Err(error.to_string()),
+                },
+                Err(error) => Err(format!("{error:#}")),
+            })
+        })
+    }
+
     fn places(&self) -> &'static [Place] {
         if self.advertise.is_some() {
             &[Place::Spread]
@@ -290,6 +311,11 @@ impl Cluster for Original {
     /// Its xids carry the machine's outer address, which no client lists; there is one node all the same.
     fn node_of(&self, _xid: &str) -> Option<usize> {
         Some(0)
+    }
+
+    /// Its databases tell; it has no API that does.
+    fn until_ended(&self, _xid: &str, _deadline: Instant) -> Result<()> {
+        Ok(())
     }
 
     fn places(&self) -> &'static [Place] {

@@ -11,16 +11,20 @@ use super::versions::{Bolt, Client, Hessian, HessianPeer, Seata};
 pub fn build_bank(java: &Path, out: &Path, pins: &Seata, client: &Client) -> Result<String> {
     let out = out.join(format!("bank-{}", client.name));
     let serialization = client.serialization.name().to_owned();
+    let compressor = client.compressor.clone().unwrap_or_default();
     let properties = [
         ("seata.serialization", &serialization),
         ("seata.group", &client.group),
         ("seata.version", &client.version),
         ("seata.package", &client.package),
         ("fence.config", &client.fence_config),
+        ("saga.annotation", &client.saga_annotation.to_string()),
         ("spring.version", &client.spring),
         ("mysql.version", &pins.mysql_connector),
         ("jackson.version", &pins.jackson),
         ("slf4j.version", &pins.slf4j),
+        ("lz4.version", &pins.lz4),
+        ("seata.compressor", &compressor),
         ("out", &out.display().to_string()),
     ];
     compile(&java.join("worker"), &out, &properties)

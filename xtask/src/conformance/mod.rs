@@ -21,6 +21,7 @@ mod run;
 mod versions;
 mod wait;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -59,6 +60,9 @@ struct SeataArgs {
     target: Target,
     #[arg(long, value_enum, default_value_t = Subset::All)]
     subset: Subset,
+    /// Everything, and at the end the whole matrix: client × mode × serializer/transport/compressor × peace and kills.
+    #[arg(long, conflicts_with = "subset")]
+    full: bool,
     /// Only these cases; may be repeated.
     #[arg(long, value_enum)]
     case: Vec<Case>,
@@ -190,7 +194,11 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
     let mut rows = Vec::new();
     let mut account = 1;
     for client in &pins.client {
-        if !args.client.is_empty() && !args.client.contains(&client.name) {
+        let is_wanted = match args.client.is_empty() {
+            true => args.subset == Subset::All || client.ci,
+            false => args.client.contains(&client.name),
+        };
+        if !is_wanted {
             continue;
         }
         println!(
@@ -201,16 +209,15 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
         let mut player = Player {
             class_path,
             dir: dir.clone(),
-            client: &client.name,
-            serialization: client.serialization,
+            client,
             db: &db,
             record: args.record.as_deref(),
             bank: None,
-            banks_started: 0,
+            banks_started: Cell::new(0),
         };
         let mut heading_due = true;
         let places = if args.record.is_none() { cluster.places() } else { &[] };
-        for plan in cases::plans(args.subset, client.serialization, places) {
+        for plan in cases::plans(args.subset, client, places) {
             let wanted = (args.case.is_empty() || args.case.contains(&plan.case))
                 && (args.place.is_empty() || args.place.contains(&plan.place))
                 && (args.scenario.is_empty() || args.scenario.contains(&plan.scenario));
@@ -227,8 +234,8 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
             }
             let row = Row {
                 client: client.name.clone(),
-                case: plan.case.name(),
-                scenario: plan.scenario.name(),
+                case: plan.case,
+                scenario: plan.scenario,
                 place: plan.place.name(),
                 outcome,
             };
@@ -238,6 +245,12 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
     }
     ensure!(!rows.is_empty(), "no run fits the filters");
 
+    if args.full {
+        println!("\nThe matrix, of passed and played runs:");
+        report::matrix(&rows, &pins.client)
+            .iter()
+            .for_each(|line| println!("  {line}"));
+    }
     println!("\nLongest stall that Java saw (from the kill, or from the call, until the business was told):");
     report::stalls(&rows).iter().for_each(|line| println!("  {line}"));
     let whole = check_whole(&db)?;
@@ -257,12 +270,11 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
 struct Player<'a> {
     class_path: String,
     dir: PathBuf,
-    client: &'a str,
-    serialization: versions::Serialization,
+    client: &'a versions::Client,
     db: &'a MariaDb,
     record: Option<&'a Path>,
     bank: Option<Bank>,
-    banks_started: usize,
+    banks_started: Cell<usize>,
 }
 
 impl Player<'_> {
@@ -279,6 +291,7 @@ impl Player<'_> {
             bank: &mut bank,
             db: self.db,
             account,
+            another_bank: &|cluster| self.start_bank(cluster),
         }
         .play(plan);
         let played = played.map_err(|error| error.context(format!("client log {}", bank.log().display())));
@@ -289,19 +302,28 @@ impl Player<'_> {
         played
     }
 
-    fn start_bank(&mut self, cluster: &dyn Cluster) -> Result<Bank> {
-        self.banks_started += 1;
-        let dir = self.dir.join(format!("bank-{}-{}", self.client, self.banks_started));
+    fn start_bank(&self, cluster: &dyn Cluster) -> Result<Bank> {
+        self.banks_started.update(|started| started + 1);
+        let dir = self
+            .dir
+            .join(format!("bank-{}-{}", self.client.name, self.banks_started.get()));
         let servers = match (self.record, cluster.addresses()) {
             (None, all) => all,
             (Some(dir), all) => vec![record::proxy(
                 all[0].clone(),
                 dir,
-                &format!("seata-all-{}", self.client),
+                &format!("seata-all-{}", self.client.name),
             )?],
         };
-        let bank = Bank::start(&self.class_path, self.serialization, &dir, &servers, self.db)?;
-        if let (1, Some(ready)) = (self.banks_started, bank.ready()) {
+        let bank = Bank::start(
+            &self.class_path,
+            self.client,
+            run::SAGA_TIMEOUT,
+            &dir,
+            &servers,
+            self.db,
+        )?;
+        if let (1, Some(ready)) = (self.banks_started.get(), bank.ready()) {
             println!("seata-all {}; its effective configuration:", ready.text("client"));
             for (key, value) in ready.field("config").as_object().into_iter().flatten() {
                 println!("  {key} = {value}");

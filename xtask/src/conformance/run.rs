@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use super::bank::{Bank, Event, Transfer};
-use super::cases::{Case, Place, Plan, Scenario};
+use super::cases::{Case, Mode, Place, Plan, Scenario};
 use super::cluster::Cluster;
 use super::mariadb::{BANKS, MariaDb};
 use super::report::Finding;
@@ -19,6 +19,10 @@ const TOLD_WITHIN: Duration = Duration::from_secs(240);
 /// A transaction that its client gave up lives until its own timeout (60 s by default).
 const CLEAN_WITHIN: Duration = Duration::from_secs(150);
 const CALL_WITHIN: Duration = Duration::from_secs(60);
+/// The timeout of every saga: its client keeps it, not its transaction.
+pub const SAGA_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long after its timeout a transaction asks for an XA branch that its resource does not know.
+const XAER_NOTA_AFTER: Duration = Duration::from_secs(60);
 /// Phase-two failures played in the retry cases.
 const FAILURES: u32 = 2;
 
@@ -27,8 +31,10 @@ pub struct Stage<'a> {
     pub cluster: &'a mut dyn Cluster,
     pub bank: &'a mut Bank,
     pub db: &'a MariaDb,
-    /// An account that no other run touches; TCC uses the next one too.
+    /// An account that no other run touches; TCC and sagas use the next one too.
     pub account: u32,
+    /// Starts another process of the same application.
+    pub another_bank: &'a dyn Fn(&dyn Cluster) -> Result<Bank>,
 }
 
 /// A transfer that stands still with both branches registered.
@@ -56,6 +62,8 @@ impl Stage<'_> {
         let played = match plan.case {
             Case::AtTimeout => self.timeout(plan),
             Case::AtLockConflict => self.lock_conflict(plan),
+            Case::XaForgotten => self.forgotten(plan),
+            Case::SagaAdopted => self.adopted(plan),
             _ => self.transfer(plan),
         };
         if plan.case == Case::AtRollbackRetry {
@@ -89,7 +97,7 @@ impl Stage<'_> {
         let (expect, mut note) = judge_told(plan, &done)?;
         let after = self.clean(plan.case, &open.xid, before, expect, 0)?;
         let settled = from.elapsed();
-        if plan.case.is_tcc() && plan.case.fails_in_phase_two() {
+        if plan.case.mode() == Mode::Tcc && plan.case.fails_in_phase_two() {
             let failed = self
                 .bank
                 .all(|event| event.name() == "business-failed" && event.text("xid") == open.xid)
@@ -110,6 +118,79 @@ impl Stage<'_> {
             settled: Some(settled),
             defence_rows,
             note,
+        })
+    }
+
+    /// One of two prepared branches is ended behind the coordinator's back, as by an answer that was lost. Its resource
+    /// manager then knows it no more, which counts as done a minute after the timeout and not before.
+    fn forgotten(&mut self, plan: Plan) -> Result<Finding> {
+        let before = self.balances(plan.case)?;
+        let open = self.register(plan, Some(SHORT_TIMEOUT))?;
+        for row in self.db.query("XA RECOVER FORMAT='SQL'")? {
+            // format, length of the first part, of the second, and both as a literal; the second bank's branch is the later.
+            let xid = row.last().map(String::as_str).unwrap_or_default();
+            if xid.to_lowercase().contains(&hex(&open.xid)) && self.is_of_bank_b(xid)? {
+                self.db.query(&format!("XA COMMIT {xid}"))?;
+            }
+        }
+        let from = Instant::now();
+        self.bank.go(&open.id)?;
+        let done = self.done(&open.id)?;
+        ensure!(done.text("told") == "committed", "told {}", done.text("told"));
+        let after = self.clean(plan.case, &open.xid, before, Expect::Moved, 0)?;
+        let unknown = |event: &Event| {
+            event.name() == "phase2-answer"
+                && event.text("xid") == open.xid
+                && event.text("status").contains("XAER_NOTA")
+        };
+        ensure!(!self.bank.all(unknown).is_empty(), "no branch was forgotten");
+        let due = open.begun + SHORT_TIMEOUT + XAER_NOTA_AFTER;
+        self.cluster.until_ended(&open.xid, due + Duration::from_secs(70))?;
+        ensure!(Instant::now() >= due, "it ended before its time");
+        Ok(Finding {
+            told: done.text("told").to_owned(),
+            balances: show(before, after),
+            stall: None,
+            settled: Some(from.elapsed()),
+            defence_rows: 0,
+            note: "clean/ms until the forgotten branch counted as done".to_owned(),
+        })
+    }
+
+    /// Branch ids rise in the order of registration: bank b's is the larger of the two.
+    fn is_of_bank_b(&self, xid: &str) -> Result<bool> {
+        let all = self.db.query("XA RECOVER FORMAT='SQL'")?;
+        Ok(all
+            .iter()
+            .filter_map(|row| row.last())
+            .max_by_key(|other| branch_part(other))
+            .is_some_and(|last| last == xid))
+    }
+
+    /// The client dies with both steps of a saga done; another one of its application undoes them when its time is up.
+    fn adopted(&mut self, plan: Plan) -> Result<Finding> {
+        let before = self.balances(plan.case)?;
+        let open = self.register(plan, None)?;
+        self.bank.kill()?;
+        if plan.scenario != Scenario::Peace {
+            self.kill_leader(plan, &open)?;
+        }
+        *self.bank = (self.another_bank)(&*self.cluster)?;
+        let from = open.begun + SAGA_TIMEOUT;
+        let after = self.clean(plan.case, &open.xid, before, Expect::NotMoved, 0)?;
+        let settled = Instant::now().saturating_duration_since(from);
+        let adopted =
+            |event: &Event| event.name() == "phase2-call" && event.text("xid") == open.xid && event.branch() == -1;
+        ensure!(!self.bank.all(adopted).is_empty(), "the other client was never called");
+        self.cluster.until_ended(&open.xid, Instant::now() + CALL_WITHIN)?;
+        self.check_calls(&open.xid)?;
+        Ok(Finding {
+            told: "-".to_owned(),
+            balances: show(before, after),
+            stall: None,
+            settled: Some(settled),
+            defence_rows: 0,
+            note: format!("clean/ms counts from the {} s timeout", SAGA_TIMEOUT.as_secs()),
         })
     }
 
@@ -199,7 +280,7 @@ impl Stage<'_> {
             );
             self.bank.transfer(&Transfer {
                 id: id.clone(),
-                mode: if plan.case.is_tcc() { "tcc" } else { "at" },
+                mode: plan.case.mode().name(),
                 account: self.account,
                 amount: AMOUNT,
                 refuse: plan.case.refuses(),
@@ -345,7 +426,7 @@ impl Stage<'_> {
 
     fn balances(&self, case: Case) -> Result<Balances> {
         let account = self.account;
-        if case.is_tcc() {
+        if case.mode().is_in_one_bank() {
             let of = |id: u32| {
                 self.db
                     .number(&format!("SELECT balance FROM bank_a.tcc_account WHERE id = {id}"))
@@ -367,6 +448,7 @@ impl Stage<'_> {
             // Of any transaction: the client deletes the rows of a committed one up to a second later, and a run that ended
             // its client before that would leave those of its side transfers behind.
             let undo = self.db.number(&count_undo("log_status = 0"))?;
+            let prepared = self.db.query("XA RECOVER")?.len();
             let open = self.db.number(&format!(
                 "SELECT (SELECT SUM(frozen + incoming) FROM bank_a.tcc_account WHERE id IN ({0}, {0} + 1)) \
                  + (SELECT COUNT(*) FROM bank_a.tcc_fence_log WHERE status = 1 AND xid = '{xid}')",
@@ -379,11 +461,12 @@ impl Stage<'_> {
                 Expect::NotMoved => now == moved(extra),
                 Expect::Either => now == moved(AMOUNT + extra) || now == moved(extra),
             };
-            if right && undo == 0 && open == 0 {
+            if right && undo == 0 && open == 0 && prepared == 0 {
                 return Ok(Ok(now));
             }
             Ok(Err(format!(
-                "balances {}, expected {expect:?}; {undo} undo_log rows with log_status 0; {open} in open TCC reservations",
+                "balances {}, expected {expect:?}; {undo} undo_log rows with log_status 0; {open} in open TCC reservations; \
+                 {prepared} prepared XA branches",
                 show(before, now)
             )))
         })
@@ -454,6 +537,16 @@ fn judge_told(plan: Plan, done: &Event) -> Result<(Expect, String)> {
     ensure!(plan.place == Place::Killed, "told {told}: {detail}");
     let expect = if rolled_back { Expect::NotMoved } else { Expect::Either };
     Ok((expect, format!("the client gave up: {detail}")))
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The branch's part of `X'…',X'…',9752`; parts of equal length compare like the numbers they are.
+fn branch_part(xid: &str) -> (usize, &str) {
+    let part = xid.split(',').nth(1).unwrap_or_default();
+    (part.len(), part)
 }
 
 /// SQL that counts the undo_log rows of both banks that fit `filter`.

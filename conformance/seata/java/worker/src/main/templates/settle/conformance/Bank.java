@@ -6,6 +6,7 @@ import java.nio.charset.StandardCharsets;
 import java.sql.Connection;
 import java.sql.PreparedStatement;
 import java.sql.SQLException;
+import java.util.HashMap;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.concurrent.ExecutorService;
@@ -20,6 +21,7 @@ import com.mysql.cj.jdbc.MysqlDataSource;
 import ${seata.package}.config.ConfigurationFactory;
 import ${seata.package}.core.context.RootContext;
 import ${seata.package}.rm.datasource.DataSourceProxy;
+import ${seata.package}.rm.datasource.xa.DataSourceProxyXA;
 import ${seata.package}.spring.annotation.GlobalTransactionScanner;
 
 import org.springframework.context.annotation.AnnotationConfigApplicationContext;
@@ -34,22 +36,32 @@ public final class Bank {
     private static final String APPLICATION = "settle-bank";
     private static final String GROUP = "default_tx_group";
 
-    private final DataSource bankA;
-    private final DataSource bankB;
-    final TccAccount.Debit tccDebit;
-    final TccAccount.Credit tccCredit;
+    private static final boolean HAS_ANNOTATED = ${saga.annotation};
 
-    private Bank(DataSource bankA, DataSource bankB, TccAccount.Debit tccDebit, TccAccount.Credit tccCredit) {
-        this.bankA = bankA;
-        this.bankB = bankB;
-        this.tccDebit = tccDebit;
-        this.tccCredit = tccCredit;
+    /** How one mode takes money and gives it. */
+    interface Accounts {
+        void debit(int account, long amount) throws Exception;
+
+        void credit(int account, long amount) throws Exception;
     }
 
+    private final Map<String, Accounts> modes = new HashMap<>();
+    final Sagas sagas;
+
+    private Bank(Sagas sagas) {
+        this.sagas = sagas;
+    }
+
+    Accounts accounts(String mode) {
+        return modes.get(mode);
+    }
+
+    /** Arguments: the JDBC URLs of the two banks, and the global timeout of sagas in ms. */
     public static void main(String[] args) throws Exception {
         Wire.protectStdout();
         DataSource rawA = dataSource(args[0]);
         DataSource rawB = dataSource(args[1]);
+        int sagaTimeoutMs = Integer.parseInt(args[2]);
 
         AnnotationConfigApplicationContext context = new AnnotationConfigApplicationContext();
         context.registerBean(GlobalTransactionScanner.class, () -> new GlobalTransactionScanner(APPLICATION, GROUP));
@@ -59,12 +71,24 @@ public final class Bank {
             () -> new ${fence.config}(rawA, context.getBean(DataSourceTransactionManager.class)));
         context.registerBean("settleDebitAction", TccAccount.Debit.class, () -> new TccActions.DebitAction(new JdbcTemplate(rawA)));
         context.registerBean("settleCreditAction", TccAccount.Credit.class, () -> new TccActions.CreditAction(new JdbcTemplate(rawA)));
+        context.registerBean("sagaAccounts", Sagas.Accounts.class,
+            () -> new Sagas.Accounts(new JdbcTemplate(rawA), context.getBean(DataSourceTransactionManager.class)));
+        if (HAS_ANNOTATED) {
+            annotated("register", new Class<?>[] {AnnotationConfigApplicationContext.class, JdbcTemplate.class},
+                context, new JdbcTemplate(rawA));
+        }
         context.refresh();
 
-        DataSource proxyA = new DataSourceProxy(rawA);
-        DataSource proxyB = new DataSourceProxy(rawB);
+        Bank bank = new Bank(new Sagas(context, rawA, APPLICATION, GROUP, sagaTimeoutMs));
+        // The last of them sets the mode of transactions that name none, which only AT looks at.
+        bank.modes.put("xa", new Sql(new DataSourceProxyXA(rawA), new DataSourceProxyXA(rawB)));
+        bank.modes.put("at", new Sql(new DataSourceProxy(rawA), new DataSourceProxy(rawB)));
+        bank.modes.put("tcc", new Tcc(context.getBean(TccAccount.Debit.class), context.getBean(TccAccount.Credit.class)));
+        if (HAS_ANNOTATED) {
+            bank.modes.put("annotated",
+                (Accounts) annotated("of", new Class<?>[] {AnnotationConfigApplicationContext.class}, context));
+        }
         PhaseTwoTap.install();
-        Bank bank = new Bank(proxyA, proxyB, context.getBean(TccAccount.Debit.class), context.getBean(TccAccount.Credit.class));
         Wire.event("ready", "pid", ProcessHandle.current().pid(), "client", clientVersion(), "config", effectiveConfig());
         bank.serve();
         // The client's threads are not daemons, and a bank that is told to leave leaves.
@@ -92,12 +116,33 @@ public final class Bank {
         }
     }
 
-    void atDebit(int account, long amount) throws SQLException {
-        update(bankA, "UPDATE account SET balance = balance - ? WHERE id = ?", amount, account);
+    /** Plain SQL over two data sources of the client: what AT and XA have in common. */
+    private record Sql(DataSource bankA, DataSource bankB) implements Accounts {
+        @Override
+        public void debit(int account, long amount) throws SQLException {
+            update(bankA, "UPDATE account SET balance = balance - ? WHERE id = ?", amount, account);
+        }
+
+        @Override
+        public void credit(int account, long amount) throws SQLException {
+            update(bankB, "UPDATE account SET balance = balance + ? WHERE id = ?", amount, account);
+        }
     }
 
-    void atCredit(int account, long amount) throws SQLException {
-        update(bankB, "UPDATE account SET balance = balance + ? WHERE id = ?", amount, account);
+    private record Tcc(TccAccount.Debit from, TccAccount.Credit to) implements Accounts {
+        @Override
+        public void debit(int account, long amount) {
+            from.reserve(null, account, amount);
+        }
+
+        @Override
+        public void credit(int account, long amount) {
+            to.reserve(null, account, amount);
+        }
+    }
+
+    private static Object annotated(String method, Class<?>[] types, Object... args) throws Exception {
+        return Class.forName("settle.conformance.Annotated").getMethod(method, types).invoke(null, args);
     }
 
     private static void update(DataSource bank, String sql, long amount, int account) throws SQLException {

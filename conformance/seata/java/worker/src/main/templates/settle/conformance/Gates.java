@@ -3,6 +3,7 @@ package settle.conformance;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.SynchronousQueue;
 
@@ -10,7 +11,19 @@ import java.util.concurrent.SynchronousQueue;
 final class Gates {
     private static final Map<String, SynchronousQueue<String>> WAITING = new ConcurrentHashMap<>();
 
+    /** The transfers that this process was asked for. */
+    private static final Set<String> ASKED = ConcurrentHashMap.newKeySet();
+
     private Gates() {
+    }
+
+    /** This process was asked for transfer `id`. */
+    static void ask(String id) {
+        ASKED.add(id);
+    }
+
+    static boolean knows(String id) {
+        return ASKED.contains(id);
     }
 
     /** Reports `paused` and waits; returns the driver's word: "go" or "abort". */

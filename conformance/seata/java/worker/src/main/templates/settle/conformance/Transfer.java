@@ -49,8 +49,13 @@ final class Transfer implements Runnable, TransactionalExecutor {
 
     @Override
     public void run() {
+        Gates.ask(id);
         long start = System.nanoTime();
         endStartNanos = start;
+        if ("saga".equals(command.getString("mode"))) {
+            runSaga(start);
+            return;
+        }
         String told;
         String detail = null;
         try {
@@ -69,6 +74,23 @@ final class Transfer implements Runnable, TransactionalExecutor {
             "total_ms", (now - start) / 1_000_000, "end_ms", (now - endStartNanos) / 1_000_000);
     }
 
+    private void runSaga(long start) {
+        String told;
+        String detail;
+        try {
+            String[] end = bank.sagas.run(command);
+            xid = end[0];
+            told = end[1];
+            detail = end[2];
+        } catch (Throwable e) {
+            told = "exception";
+            detail = chain(e);
+        }
+        long now = System.nanoTime();
+        Wire.event("done", "id", id, "xid", xid, "told", told, "detail", detail,
+            "total_ms", (now - start) / 1_000_000, "end_ms", 0);
+    }
+
     @Override
     public Object execute() throws Throwable {
         xid = RootContext.getXID();
@@ -77,13 +99,9 @@ final class Transfer implements Runnable, TransactionalExecutor {
             int from = command.getIntValue("from");
             int to = command.getIntValue("to");
             long amount = command.getLongValue("amount");
-            if ("tcc".equals(command.getString("mode"))) {
-                bank.tccDebit.reserve(null, from, amount);
-                bank.tccCredit.reserve(null, to, amount);
-            } else {
-                bank.atDebit(from, amount);
-                bank.atCredit(to, amount);
-            }
+            Bank.Accounts accounts = bank.accounts(command.getString("mode"));
+            accounts.debit(from, amount);
+            accounts.credit(to, amount);
             pauseAt("registered");
             if (command.getBooleanValue("refuse")) {
                 throw new BusinessRefused("the business refuses transfer " + id);
