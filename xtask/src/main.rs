@@ -8,6 +8,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
+mod api;
 mod conformance;
 mod durability;
 mod load;
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Checks the walls of the design and the pages that must agree with the code.
     Tidy(tidy::Args),
+    /// Lets schemathesis hold a running server's HTTP API against its own description.
+    Api(api::Args),
     /// Runs official clients against a running cluster.
     Conformance(conformance::Args),
     /// Kills all nodes of a cluster under load, on a disk that loses what was not synced, and checks what was told.
@@ -51,6 +54,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Tidy(args) => tidy::run(&args),
+        Command::Api(args) => api::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Durability(args) => durability::run(&args),
         Command::Failover(args) => load::run("failover", &args),

@@ -16,7 +16,7 @@ use settle_node::NodeHandle;
 use settle_telemetry::prometheus::registry::Registry;
 use settle_tx::TxMachine;
 use settle_tx_gate::TxGate;
-use settle_tx_server::Door;
+use settle_tx_server::{Door, HistoryHandle};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -26,6 +26,7 @@ mod acts;
 mod error;
 mod extract;
 mod group;
+mod history;
 mod inspect;
 mod node;
 mod tx;
@@ -36,6 +37,7 @@ use error::{ApiError, ErrorJson};
 pub struct Api {
     pub node: NodeHandle<TxGate>,
     pub door: Arc<Door>,
+    pub history: HistoryHandle,
     pub registry: Registry,
     /// Reads what changes by itself into the registry.
     pub refresh: Refresh,
@@ -66,6 +68,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(tx::list))
         .routes(routes!(tx::locks))
         .routes(routes!(tx::audit))
+        .routes(routes!(history::history))
         .routes(routes!(tx::show))
         .routes(routes!(acts::commit))
         .routes(routes!(acts::rollback))

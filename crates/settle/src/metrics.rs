@@ -9,11 +9,12 @@ use settle_host::HostStatus;
 use settle_node::metrics::{LoopMetrics, PeerMetrics};
 use settle_telemetry::prometheus::{metrics::gauge::Gauge, registry::Registry};
 use settle_tx_gate::GateStats;
-use settle_tx_server::metrics::DoorMetrics;
+use settle_tx_server::{HistoryMetrics, metrics::DoorMetrics};
 
 #[derive(Clone, Default)]
 pub struct ServerMetrics {
     pub door: DoorMetrics,
+    pub history: HistoryMetrics,
     pub node_loop: LoopMetrics,
     pub peers: PeerMetrics,
 }
@@ -38,6 +39,10 @@ const SAMPLES: &[(&str, &str, Sample)] = &[
     ("settle_tx_holds_expired", "Requests dropped because the hold ran out, since the server started", |_, gate, _| gate.holds_expired_total),
     ("settle_tx_refused", "Requests refused since the server started", |_, gate, _| gate.refused_total),
     ("settle_tx_calls_outstanding", "Phase-two calls not answered yet", |_, gate, _| gate.calls_outstanding as u64),
+    ("settle_tx_branches_stuck", "Branches retried for longer than tx.stuck-after, in groups that this server leads", |_, gate, _| gate.branches_stuck as u64),
+    ("settle_tx_branches_retrying", "Branches whose second phase has failed before and is tried again, in groups that this server leads", |_, gate, _| gate.branches_retrying as u64),
+    ("settle_tx_branches_unreached", "Of those: branches for which no resource manager is connected", |_, gate, _| gate.branches_unreached as u64),
+    ("settle_tx_locks_held_long", "Transactions that have held row locks for longer than tx.lock-held-alert, in groups that this server leads", |_, gate, _| gate.locks_held_long as u64),
     ("settle_tx_calls_failed", "Phase-two calls that came to nothing, since the server started", |_, gate, _| gate.calls_failed_total),
     ("settle_tx_nonsense", "Answers of resource managers that made no sense, since the server started", |_, gate, _| gate.rm_nonsense_total),
     ("settle_entries_applied", "Log entries applied since the server started", |host, _, _| host.counters.entries_applied),
@@ -75,6 +80,7 @@ impl ServerMetrics {
     pub fn into_registry(self, refused_tx: Arc<AtomicU64>, refused_http: Arc<AtomicU64>) -> (Registry, Refresh) {
         let mut registry = Registry::default();
         self.door.register(&mut registry);
+        self.history.register(&mut registry);
         self.node_loop.register(&mut registry);
         self.peers.register(&mut registry);
         let gauge = |registry: &mut Registry, name: &str, help: &str| {

@@ -3,14 +3,17 @@
 use std::{future::IntoFuture, path::PathBuf, process::ExitCode, sync::Arc};
 
 use settle_base::{ErrorCode, GroupId, Mono, PeerId};
-use settle_disk_file::FileDiskOptions;
+use settle_disk_file::{FileDisk, FileDiskOptions, OpenDirError};
 use settle_host::{ClusterId, HostConfig};
 use settle_net::{BindError, Listener, StopHandle, bind};
 use settle_node::{NodeConfig, PeerAddress, StartError};
 use settle_telemetry::{LogFormat, LogsError, init_logs};
 use settle_tx::{DriverConfig, MachineConfig, TxMachine};
 use settle_tx_gate::{GateConfig, TxGate};
-use settle_tx_server::{Door, DoorConfig, Responder};
+use settle_tx_server::{
+    Door, DoorConfig, HistoryConfig, HistoryHandle, HistoryMetrics, HistoryThread, Responder, StartHistoryError,
+    start_history,
+};
 use tokio::io::AsyncReadExt;
 
 use crate::{
@@ -48,6 +51,10 @@ enum ServerError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Start(Box<StartError>),
+    #[error("cannot open the directory of the history")]
+    HistoryDirectory(#[source] OpenDirError),
+    #[error(transparent)]
+    History(#[from] StartHistoryError),
     #[error("no randomness from the system: {0}")]
     Entropy(getrandom::Error),
     #[error("cannot listen for signals")]
@@ -69,6 +76,8 @@ impl ServerError {
             ServerError::Logs(error) => error.code(),
             ServerError::Bind(error) => error.code(),
             ServerError::Start(error) => error.code(),
+            ServerError::HistoryDirectory(error) => error.code(),
+            ServerError::History(error) => error.code(),
             ServerError::Entropy(_) => ErrorCode::new("ND", 3),
             ServerError::Signals(_) => ErrorCode::new("ND", 4),
             ServerError::Host(error) => error.code(),
@@ -78,7 +87,12 @@ impl ServerError {
     fn exit_code(&self) -> u8 {
         match self {
             ServerError::Config(_) | ServerError::Logs(_) => 2,
-            ServerError::Bind(_) | ServerError::Start(_) | ServerError::Entropy(_) | ServerError::Signals(_) => 3,
+            ServerError::Bind(_)
+            | ServerError::Start(_)
+            | ServerError::HistoryDirectory(_)
+            | ServerError::History(_)
+            | ServerError::Entropy(_)
+            | ServerError::Signals(_) => 3,
             ServerError::Host(_) => 1,
         }
     }
@@ -125,7 +139,9 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
     let peer_listener = bind(config.listen_peer, "the other servers", MAX_PEER_CONNECTIONS).await?;
 
     let metrics = ServerMetrics::default();
-    let responder = Responder::new(metrics.door.clone());
+    let history = open_history(&config, &metrics.history)?;
+    let handle = history.as_ref().map(|(handle, _)| handle.clone()).unwrap_or_default();
+    let responder = Responder::new(metrics.door.clone(), handle.clone());
     let (node, mut running) = start_node(&config, peer_listener, responder.clone(), &metrics)?;
     // Nobody would be told the truth of the transactions in it.
     let last = node.inspect(|host| {
@@ -153,6 +169,7 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
     let api = Arc::new(Api {
         node,
         door: door.clone(),
+        history: handle,
         registry,
         refresh,
     });
@@ -179,8 +196,33 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
     stop.stop();
     while tasks.join_next().await.is_some() {}
     running.stop().await;
+    if let Some((_, thread)) = history {
+        // What it has is a second's worth at most.
+        let _ = tokio::task::spawn_blocking(|| thread.stop()).await;
+    }
     tracing::info!("server stopped");
     outcome
+}
+
+/// The history in its own folder; nothing for a witness, which applies nothing, or when none is to be kept.
+fn open_history(
+    config: &Config,
+    metrics: &HistoryMetrics,
+) -> Result<Option<(HistoryHandle, HistoryThread)>, ServerError> {
+    if config.tx.history_max == 0 || config.witness {
+        return Ok(None);
+    }
+    let options = FileDiskOptions {
+        kind: config.disk,
+        ..FileDiskOptions::default()
+    };
+    let disk =
+        FileDisk::open(&config.data_dir.join("history"), options, || {}).map_err(ServerError::HistoryDirectory)?;
+    let bounds = HistoryConfig {
+        bytes_max: config.tx.history_max,
+        age_max_ms: config.tx.history_age.as_millis() as u64,
+    };
+    Ok(Some(start_history(disk, bounds, metrics.clone())?))
 }
 
 fn start_node(
@@ -286,6 +328,8 @@ fn gate_config(config: &Config) -> GateConfig {
         max_lock_key_bytes: settle_base::ByteSize(tx.max_lock_key_bytes as u64),
         max_application_data_bytes: settle_base::ByteSize(tx.max_application_data_bytes as u64),
         lose_decide_every: tx.lose_decide_every,
+        tell_ended: tx.history_max > 0,
+        lock_held_alert: tx.lock_held_alert,
         driver: DriverConfig {
             backoff_min: tx.retry_min,
             backoff_max: tx.retry_max,

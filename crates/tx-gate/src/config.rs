@@ -51,6 +51,12 @@ pub struct GateConfig {
     /// [`DriverConfig::max_calls_per_client`].
     pub max_calls: usize,
 
+    /// Tell the front door of every transaction that ends, with its details, on every node.
+    pub tell_ended: bool,
+
+    /// A transaction that has held row locks for so long is told of, once.
+    pub lock_held_alert: Duration,
+
     /// The driver of phase two, at work on the node that leads a group.
     pub driver: DriverConfig,
 
@@ -85,6 +91,8 @@ impl Default for GateConfig {
             max_name_bytes: 256,
             max_resource_bytes: 1_024,
             max_calls: 16_384,
+            tell_ended: false,
+            lock_held_alert: Duration::from_secs(600),
             driver: DriverConfig::default(),
             lose_decide_every: 0,
         }

@@ -50,6 +50,10 @@ impl TxGate {
             waiting_for_phase_two: groups().map(TxGroup::waiting).sum(),
             queries_waiting: groups().map(|group| group.reads.len()).sum(),
             calls_outstanding: self.door.calls.len(),
+            branches_stuck: groups().map(|group| group.driver.stuck().count()).sum(),
+            branches_retrying: groups().map(|group| group.driver.retrying()).sum(),
+            branches_unreached: groups().map(|group| group.driver.unreached()).sum(),
+            locks_held_long: groups().map(|group| group.alerts.locks_held_long()).sum(),
             commands_reproposed_total: groups().map(|group| group.pending.re_proposed()).sum(),
             ..self.door.totals
         }

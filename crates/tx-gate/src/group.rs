@@ -11,7 +11,8 @@ use settle_tx::{
 };
 
 use crate::{
-    AdminRequest, CallId, ClientAnswer, DropReason, GateConfig, GateError, GateNote, RequestKey, admin,
+    AdminRequest, CallId, ClientAnswer, DropReason, GateConfig, GateError, GateNote, GateResponse, RequestKey, admin,
+    alerts::Alerts,
     door::{Cx, Door, Waiter},
     pending::Pending,
     reads::Reads,
@@ -71,6 +72,7 @@ pub(crate) struct TxGroup {
     driver_actions: Vec<DriverAction>,
     /// The node that each call of the driver was sent to, and its attempt. Only calls to other nodes.
     pub sent: BTreeMap<(Tid, BranchId), (NodeId, u32)>,
+    pub alerts: Alerts,
 }
 
 impl TxGroup {
@@ -86,6 +88,7 @@ impl TxGroup {
             leader: None,
             driver_actions: Vec::new(),
             sent: BTreeMap::new(),
+            alerts: Alerts::default(),
         }
     }
 
@@ -117,6 +120,7 @@ impl TxGroup {
         if self.leading.take().is_some() {
             self.driver.resign();
             self.sent.clear();
+            self.alerts = Alerts::default();
             self.pending.forget(
                 cx.now,
                 std::time::Duration::ZERO,
@@ -131,6 +135,7 @@ impl TxGroup {
     }
 
     pub fn on_applied(&mut self, effects: &mut Vec<TxEffect>, door: &mut Door, cx: &mut Cx<'_>) {
+        let mut ended = Vec::new();
         for effect in effects.drain(..) {
             let touched = match effect {
                 TxEffect::Reply { req, result } => {
@@ -172,6 +177,14 @@ impl TxGroup {
                 self.driver.on_effect(view.machine, &effect, view.time);
             }
             self.look_again(touched, door, cx);
+            if let TxEffect::Ended { details, .. } = effect
+                && door.config.tell_ended
+            {
+                ended.push(details);
+            }
+        }
+        if !ended.is_empty() {
+            cx.act(Action::Respond(GateResponse::Ended(ended)));
         }
     }
 
@@ -363,6 +376,7 @@ impl TxGroup {
             }
         }
         self.end_waits(door, cx);
+        self.watch(door, cx);
         let hold = door.config.reply_hold_rm;
         let expired = self.reads.expire(now, |query| match query {
             Query::Status { waiter, .. } | Query::Lock { waiter, .. } => door.is_over(waiter, now),
@@ -377,6 +391,18 @@ impl TxGroup {
             }
         }
         self.pending.queue_overdue(now, door.config.re_propose_after);
+    }
+
+    /// Looks for what somebody should hear of, on the node that leads.
+    fn watch(&mut self, door: &mut Door, cx: &mut Cx<'_>) {
+        if self.leading.is_none() || !self.alerts.is_time(cx.now) {
+            return;
+        }
+        let Some(view) = cx.group(self.id) else { return };
+        let limit = door.config.lock_held_alert;
+        for note in self.alerts.look(self.id, view.machine, view.time, &self.driver, limit) {
+            door.note(note, cx);
+        }
     }
 
     /// A decided request is answered with the decision before its hold ends: it never goes unanswered.

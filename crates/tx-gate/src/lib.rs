@@ -17,6 +17,7 @@
 //! (`settle_tx`).
 
 mod admin;
+mod alerts;
 mod calls;
 mod clients;
 mod config;

@@ -1,9 +1,9 @@
 //! What an operator should hear of: structured, for the log and the metrics of the runtime.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use settle_base::{GroupId, NodeId, Term};
-use settle_tx::{AuditRecord, BranchId, BranchStatus, CallFailure, Tid, TxError};
+use settle_tx::{AuditRecord, BranchId, BranchStatus, CallFailure, GlobalStatus, Tid, TxError};
 
 use crate::{CallId, ConnId, message::MessageError};
 
@@ -16,6 +16,21 @@ pub enum GateNote {
         branch: BranchId,
         resource: String,
         client: String,
+    },
+    /// A transaction keeps rows locked for so long that somebody should look.
+    LockHeldLong {
+        xid: String,
+        status: GlobalStatus,
+        rows: usize,
+        age: Duration,
+    },
+    /// Many more branches have to be called again than a little while ago.
+    RetriesRising {
+        group: GroupId,
+        before: usize,
+        now: usize,
+        /// Of those: no client is there to be called.
+        unreached: usize,
     },
     /// An operator's act changed something; told by the group's leader.
     Operated { record: Arc<AuditRecord> },
@@ -82,6 +97,14 @@ pub struct GateStats {
     pub queries_waiting: usize,
     /// Second-phase calls out to this node's resource managers.
     pub calls_outstanding: usize,
+    /// Branches that have been retried for too long, of groups that this node leads; so the next three.
+    pub branches_stuck: usize,
+    /// Branches whose second phase has failed before and is tried again.
+    pub branches_retrying: usize,
+    /// Of those: branches for which no client is connected.
+    pub branches_unreached: usize,
+    /// Transactions that have held row locks for longer than they should.
+    pub locks_held_long: usize,
 
     pub requests_total: u64,
     pub refused_total: u64,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use settle_base::ErrorCode;
-use settle_tx::{BranchStatus, BranchType, CallKind, GlobalStatus, TxError};
+use settle_tx::{BranchStatus, BranchType, CallKind, Ended, GlobalStatus, TxError};
 
 use crate::{
     GateError, GateNote,
@@ -165,6 +165,8 @@ pub enum GateResponse {
         result: Result<AdminAnswer, RefusalError>,
     },
     Note(GateNote),
+    /// Transactions that have ended, as this node applied it. Again after a restart, from the last snapshot on.
+    Ended(Vec<Ended>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

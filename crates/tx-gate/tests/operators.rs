@@ -207,3 +207,66 @@ fn lists_are_filtered_and_pages_of_them_leave_nothing_out() {
     assert_eq!(all(of(None, Some("u:3"), None)), "u:3");
     assert_eq!(all(of(None, None, Some(tid(&xids[2])))), "t:2 t:20 u:2");
 }
+
+#[test]
+fn locks_held_long_and_retries_that_rise_are_told_once_by_the_leader() {
+    let limit = std::time::Duration::from_secs(60);
+    let config = settle_tx_gate::GateConfig {
+        lock_held_alert: limit,
+        ..config()
+    };
+    let mut net = Net::with(2, 614, config);
+    let (tm, rm) = (net.tm(0), net.rm(0, "stock", "10.0.0.1", 50_000, "db"));
+    let begin = |net: &mut Net| match net.call(tm, begin(600_000)) {
+        ClientAnswer::Begun { xid } => xid,
+        other => panic!("{other:?}"),
+    };
+    let held = begin(&mut net);
+    net.branch(rm, at(&held, "db", "t:1,2"));
+    let unlocked = begin(&mut net);
+    net.branch(rm, tcc(&unlocked, "db"));
+    let failing: Vec<String> = (0..20).map(|_| begin(&mut net)).collect();
+    for xid in &failing {
+        net.branch(rm, tcc(xid, "db"));
+    }
+    net.run(50_000);
+    let is_alert = |note: &GateNote| matches!(note, GateNote::LockHeldLong { .. } | GateNote::RetriesRising { .. });
+    assert!(!net.notes.iter().any(|(_, note)| is_alert(note)));
+
+    net.close(rm);
+    for xid in &failing {
+        net.ask(tm, rollback(xid));
+    }
+    net.run(100_000);
+    let alerts: Vec<_> = net.notes.iter().filter(|(_, note)| is_alert(note)).collect();
+    let [(0, first), (0, second)] = alerts.as_slice() else {
+        panic!("{alerts:?}")
+    };
+    let (lock, retries) = match first {
+        GateNote::LockHeldLong { .. } => (first, second),
+        _ => (second, first),
+    };
+    assert!(matches!(lock, GateNote::LockHeldLong { xid, rows: 2, .. } if *xid == held));
+    assert!(matches!(
+        retries,
+        GateNote::RetriesRising {
+            before: 0,
+            now: 20,
+            unreached: 20,
+            ..
+        }
+    ));
+    let stats = net.nodes[0].gate.stats();
+    assert_eq!(
+        (stats.branches_retrying, stats.branches_unreached, stats.locks_held_long),
+        (20, 20, 1)
+    );
+    assert_eq!(net.nodes[1].gate.stats().branches_retrying, 0);
+    // Their client is back: all is well again.
+    net.rm(0, "stock", "10.0.0.1", 50_001, "db");
+    for _ in &failing {
+        net.do_next_call();
+    }
+    net.run(1_000);
+    assert_eq!(net.nodes[0].gate.stats().branches_retrying, 0);
+}

@@ -20,6 +20,9 @@ use crate::{
 };
 
 const BRANCH_STUCK: ErrorCode = ErrorCode::new("TS", 6);
+const LOCK_HELD_LONG: ErrorCode = ErrorCode::new("TS", 13);
+const RM_GONE: ErrorCode = ErrorCode::new("TS", 14);
+const RETRIES_RISING: ErrorCode = ErrorCode::new("TS", 15);
 
 /// How much is gathered into one write, about.
 const WRITE_BYTES: usize = 64 << 10;
@@ -328,6 +331,18 @@ pub(crate) fn log_note(note: &GateNote) {
                 %tid, number, %act, subject, operator, reason, %status, "an operator acted on a transaction"
             );
         }
+        GateNote::LockHeldLong { xid, status, rows, age } => {
+            let seconds = age.as_secs();
+            tracing::error!(code = %LOCK_HELD_LONG, xid, %status, rows, seconds, "row locks held for long");
+        }
+        GateNote::RetriesRising {
+            group,
+            before,
+            now,
+            unreached,
+        } => {
+            tracing::error!(code = %RETRIES_RISING, %group, before, now, unreached, "many more branches are being retried");
+        }
         GateNote::TimedOut { xid } => tracing::info!(xid, "transaction timed out"),
         GateNote::CallFailed { xid, branch, why } => {
             tracing::warn!(xid, %branch, ?why, "phase-two call failed; it is made again");
@@ -356,7 +371,7 @@ pub(crate) fn log_note(note: &GateNote) {
             client,
             attempt,
         } => {
-            tracing::warn!(xid, %branch, resource, client, attempt, "no resource manager is connected that could take the call");
+            tracing::warn!(code = %RM_GONE, xid, %branch, resource, client, attempt, "no resource manager is connected that could take the call");
         }
         GateNote::AnswerIgnored { .. } => tracing::debug!(?note, "answer ignored"),
         _ => tracing::warn!(?note, "gate"),

@@ -21,8 +21,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{connection, metrics::DoorMetrics};
+use crate::{HistoryHandle, connection, metrics::DoorMetrics};
 
+pub(crate) const STOPPING: ErrorCode = ErrorCode::new("TS", 4);
 const SLOW_CLIENT: ErrorCode = ErrorCode::new("TS", 3);
 
 /// Answers and calls waiting to be written to one client; a client that lets more pile up is closed.
@@ -64,7 +65,7 @@ impl AdminError {
         match self {
             AdminError::Gate(error) => error.code(),
             AdminError::Machine(error) => error.code(),
-            AdminError::Stopping => ErrorCode::new("TS", 4),
+            AdminError::Stopping => STOPPING,
             AdminError::TimedOut => ErrorCode::new("TS", 5),
         }
     }
@@ -99,13 +100,16 @@ struct Waiting {
 pub struct Responder {
     waiting: Arc<Mutex<Waiting>>,
     metrics: DoorMetrics,
+    history: HistoryHandle,
 }
 
 impl Responder {
-    pub fn new(metrics: DoorMetrics) -> Responder {
+    /// `history` is told of every transaction that ends.
+    pub fn new(metrics: DoorMetrics, history: HistoryHandle) -> Responder {
         Responder {
             waiting: Arc::default(),
             metrics,
+            history,
         }
     }
 
@@ -132,6 +136,7 @@ impl Responder {
                 return;
             }
             GateResponse::Note(note) => return self.note(&note),
+            GateResponse::Ended(ended) => return self.history.record(ended),
         };
         let mut waiting = self.lock();
         let Some(sender) = waiting.clients.get(&conn) else {

@@ -117,6 +117,9 @@ pub struct Driver {
     calls: BTreeMap<(Tid, BranchId), Call>,
     in_flight: usize,
     stuck: BTreeSet<(Tid, BranchId)>,
+    /// Calls that have failed before, and of those the ones that found no client the last time.
+    retrying: usize,
+    unreached: usize,
     pending: Vec<DriverAction>,
 }
 
@@ -154,6 +157,9 @@ struct Call {
     is_marked: bool,
     /// A `MarkRetrying` was given whose effect has not come: that effect is no answer to a call.
     is_mark_pending: bool,
+    has_failed: bool,
+    /// The last time no client was there.
+    is_unreached: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -180,6 +186,8 @@ impl Driver {
             calls: BTreeMap::new(),
             in_flight: 0,
             stuck: BTreeSet::new(),
+            retrying: 0,
+            unreached: 0,
             pending: Vec::new(),
         }
     }
@@ -311,6 +319,16 @@ impl Driver {
     /// Branches that have been retried for too long, in order.
     pub fn stuck(&self) -> impl Iterator<Item = (Tid, BranchId)> {
         self.stuck.iter().copied()
+    }
+
+    /// Branches whose call has failed before and is made again.
+    pub fn retrying(&self) -> usize {
+        self.retrying
+    }
+
+    /// Of those: branches for which no client was connected the last time.
+    pub fn unreached(&self) -> usize {
+        self.unreached
     }
 
     /// Timeout decisions given and not applied yet.
@@ -498,6 +516,8 @@ impl Driver {
             holds_up_next,
             is_marked,
             is_mark_pending: false,
+            has_failed: false,
+            is_unreached: false,
         };
         self.calls.insert((tid, id), call);
         self.make_ready(lane, tid, id);
@@ -559,7 +579,11 @@ impl Driver {
 
     fn fail(&mut self, global: Option<&Global>, tid: Tid, id: BranchId, why: CallFailure, now: GroupTime) {
         let call = self.calls.get_mut(&(tid, id)).expect("only a call in flight can fail");
-        let wait = if why == CallFailure::NoChannel {
+        let is_unreached = why == CallFailure::NoChannel;
+        self.retrying += usize::from(!std::mem::replace(&mut call.has_failed, true));
+        self.unreached -= usize::from(std::mem::replace(&mut call.is_unreached, is_unreached));
+        self.unreached += usize::from(is_unreached);
+        let wait = if is_unreached {
             let min = self.config.backoff_min.as_millis() as u64;
             self.prng.between(min - min / 5, min + 1)
         } else {
@@ -627,6 +651,8 @@ impl Driver {
     fn drop_call(&mut self, tid: Tid, id: BranchId) {
         self.stuck.remove(&(tid, id));
         if let Some(call) = self.calls.remove(&(tid, id)) {
+            self.retrying -= usize::from(call.has_failed);
+            self.unreached -= usize::from(call.is_unreached);
             self.leave_state(tid, id, call.lane, call.state);
         }
     }

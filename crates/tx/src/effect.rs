@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::{AuditRecord, BranchId, BranchStatus, GlobalStatus, ReqId, Tid, TxError};
+use crate::{AuditRecord, BranchId, BranchStatus, Ended, GlobalStatus, ReqId, Tid, TxError};
 
 /// What applying a command makes known. Per command: first what changed, then the reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,6 +27,7 @@ pub enum TxEffect {
     Ended {
         tid: Tid,
         status: GlobalStatus,
+        details: Ended,
     },
     /// An operator's act changed something. What it decided or ended has its own effect before this one.
     Operated {

@@ -22,6 +22,17 @@ pub(crate) fn put_str(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
+pub(crate) fn put_option(out: &mut Vec<u8>, n: Option<u64>) {
+    out.push(u8::from(n.is_some()));
+    if let Some(n) = n {
+        put_u64(out, n);
+    }
+}
+
+pub(crate) fn get_option(reader: &mut Reader<'_>) -> Result<Option<u64>, DecodeError> {
+    Ok(if reader.bool()? { Some(reader.u64()?) } else { None })
+}
+
 /// A cursor over received bytes. It never allocates: what it returns borrows from them.
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],

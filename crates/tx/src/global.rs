@@ -43,6 +43,13 @@ pub struct Branch {
     pub lock_keys: Box<str>,
     /// When its second phase first failed in a retryable way.
     pub retrying_since: Option<GroupTime>,
+    /// Since the transaction's begin.
+    pub registered_after_ms: u32,
+    /// When its second phase was done, since the transaction's begin.
+    pub done_after_ms: Option<u32>,
+    /// Failures of its second phase that came to the log.
+    pub failures: u16,
+    pub last_failure: Option<BranchStatus>,
     pub(crate) is_open: bool,
     /// The resource's number in this replica's lock table.
     pub(crate) resource_number: LocalNumber,
@@ -54,6 +61,11 @@ impl Global {
     /// When the server may decide a rollback by timeout.
     pub fn deadline(&self) -> GroupTime {
         GroupTime(self.begun_at.0.saturating_add(u64::from(self.timeout_ms)))
+    }
+
+    /// For what is kept of a branch's times.
+    pub(crate) fn ms_since_begin(&self, now: GroupTime) -> u32 {
+        u32::try_from(now.since(self.begun_at).as_millis()).unwrap_or(u32::MAX)
     }
 
     /// All branches in registration order, those that are closed too.

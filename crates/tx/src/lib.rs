@@ -17,6 +17,7 @@ mod digest;
 mod driver;
 mod effect;
 mod encoding;
+mod ended;
 mod error;
 mod global;
 mod id;
@@ -39,6 +40,7 @@ pub use command::{
 pub use driver::{CallFailure, CallKind, Driver, DriverAction, DriverConfig};
 pub use effect::{Reply, TxEffect};
 pub use encoding::DecodeError;
+pub use ended::{Ended, EndedBranch, EndedRecord};
 pub use error::{Refusal, TxError};
 pub use global::{Branch, Global};
 pub use id::{BranchId, ClientId, ReqId, Tid};

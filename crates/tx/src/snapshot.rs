@@ -10,12 +10,12 @@ use settle_base::{GroupTime, fingerprint};
 use settle_machine::{LoadError, SnapshotChunks};
 
 use crate::{
-    Branch, DecodeError, Direction, Global, GlobalStatus, MachineConfig, TxMachine,
+    Branch, BranchStatus, DecodeError, Direction, Global, GlobalStatus, MachineConfig, TxMachine,
     audit::{get_record, put_record},
     command::{get_branch, get_code, get_tid, put_branch, put_tid},
     dedup::{ORIGINS_MAX, Origin, RESULTS_MAX},
     dedup_codec::{get_result, put_result},
-    encoding::{Reader, put_str, put_u64},
+    encoding::{Reader, get_option, put_option, put_str, put_u64},
     names::LocalNumber,
     outcome::{CHUNK_LEN, OutcomeChunk},
 };
@@ -27,6 +27,9 @@ const ORIGIN: u8 = 3;
 const OUTCOMES: u8 = 4;
 const END: u8 = 5;
 const ACT: u8 = 6;
+
+/// In place of a branch's last failure; no branch status.
+const NO_FAILURE: u8 = 0xff;
 
 /// Frames are gathered into chunks of about this size.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -336,6 +339,10 @@ pub(crate) fn put_branch_fields(out: &mut Vec<u8>, branch: &Branch) {
     put_str(out, &branch.application_data);
     put_str(out, &branch.lock_keys);
     put_time(out, branch.retrying_since);
+    put_u64(out, u64::from(branch.registered_after_ms));
+    put_option(out, branch.done_after_ms.map(u64::from));
+    put_u64(out, u64::from(branch.failures));
+    out.push(branch.last_failure.map_or(NO_FAILURE, BranchStatus::as_u8));
     out.push(u8::from(branch.is_open));
 }
 
@@ -365,6 +372,19 @@ fn get_global(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
             application_data: reader.str()?.into(),
             lock_keys: reader.str()?.into(),
             retrying_since: get_time(reader)?,
+            registered_after_ms: reader.u32()?,
+            done_after_ms: match get_option(reader)? {
+                None => None,
+                Some(ms) => Some(u32::try_from(ms).map_err(|_| reader.error("a number past 32 bits"))?),
+            },
+            failures: {
+                let failures = reader.u64()?;
+                u16::try_from(failures).map_err(|_| reader.error("a number past 16 bits"))?
+            },
+            last_failure: match reader.u8()? {
+                NO_FAILURE => None,
+                code => Some(BranchStatus::try_from(code).map_err(|_| reader.error("an unknown code"))?),
+            },
             is_open: reader.bool()?,
             resource_number: LocalNumber(0),
             counted: 0,
@@ -477,16 +497,9 @@ fn get_origin(reader: &mut Reader<'_>) -> Result<(u64, Origin), DecodeError> {
 }
 
 fn put_time(out: &mut Vec<u8>, time: Option<GroupTime>) {
-    out.push(u8::from(time.is_some()));
-    if let Some(time) = time {
-        put_u64(out, time.0);
-    }
+    put_option(out, time.map(|time| time.0));
 }
 
 fn get_time(reader: &mut Reader<'_>) -> Result<Option<GroupTime>, DecodeError> {
-    Ok(if reader.bool()? {
-        Some(GroupTime(reader.u64()?))
-    } else {
-        None
-    })
+    Ok(get_option(reader)?.map(GroupTime))
 }

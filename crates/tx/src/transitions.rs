@@ -5,7 +5,7 @@ use std::sync::Arc;
 use settle_base::GroupTime;
 
 use crate::{
-    Branch, BranchId, BranchStatus, BranchType, CommandBody, Decision, Direction, Expect, Global, GlobalStatus,
+    Branch, BranchId, BranchStatus, BranchType, CommandBody, Decision, Direction, Ended, Expect, Global, GlobalStatus,
     Outcome, Reply, Tid, TxEffect, TxError, TxMachine,
     locks::{LockRefusal, LockTable, auto_commit},
     names::LocalNumber,
@@ -169,6 +169,10 @@ impl TxMachine {
             application_data: application_data.into(),
             lock_keys: lock_keys.into(),
             retrying_since: None,
+            registered_after_ms: global.ms_since_begin(self.time),
+            done_after_ms: None,
+            failures: 0,
+            last_failure: None,
             is_open: true,
             resource_number: LocalNumber(resource_number),
             counted: 0,
@@ -322,13 +326,19 @@ impl TxMachine {
             });
         }
         let fact = settle_xaer_nota(global, &global.branches[at], fact, self.time);
+        let after_ms = global.ms_since_begin(self.time);
         let branch = &mut global.branches[at];
         if !branch.is_open || (branch.status.is_unretryable() && !fact.is_unretryable() && fact.done().is_none()) {
             // A late copy of what is known, or of what came before it.
             return Ok(Reply::Done);
         }
         branch.status = fact;
+        if fact.done().is_none() {
+            branch.failures = branch.failures.saturating_add(1);
+            branch.last_failure = Some(fact);
+        }
         if fact.done().is_some() {
+            branch.done_after_ms = Some(after_ms);
             self.branch_bytes -= close(branch, tid, &mut self.locks);
             global.open_branches -= 1;
             self.open_branches -= 1;
@@ -354,9 +364,9 @@ impl TxMachine {
 
     /// Forgets an open transaction and keeps its outcome.
     pub(crate) fn end(&mut self, tid: Tid, status: GlobalStatus, effects: &mut Vec<TxEffect>) {
-        let global = self.globals.remove(&tid).expect("only an open transaction can end");
-        let mut global = Arc::unwrap_or_clone(global);
-        self.open_digest.take_away(&global);
+        let mut shared = self.globals.remove(&tid).expect("only an open transaction can end");
+        self.open_digest.take_away(&shared);
+        let global = Arc::make_mut(&mut shared);
         for branch in &mut global.branches {
             if branch.is_open {
                 self.branch_bytes -= close(branch, tid, &mut self.locks);
@@ -374,7 +384,13 @@ impl TxMachine {
         self.names.release(&global.application);
         self.names.release(&global.service_group);
         self.outcomes.record(tid.seq(), status, self.time);
-        effects.push(TxEffect::Ended { tid, status });
+        let details = Ended {
+            global: shared,
+            status,
+            index: self.index,
+            at: self.time,
+        };
+        effects.push(TxEffect::Ended { tid, status, details });
     }
 
     /// The outcome of a transaction that is not open.

@@ -7,9 +7,9 @@ use rig::{Rig, begin, load, register};
 use settle_base::GroupTime;
 use settle_machine::{EntryMeta, StateMachine};
 use settle_tx::{
-    BranchId, BranchStatus, BranchType, Command, CommandBody, Decision, Direction, Expect, GlobalStatus, MachineConfig,
-    OperatorAct, OwnedCommand, OwnedCommandBody, Reply, ReqId, Signed, Tid, TxEffect, TxError, TxMachine, decode_batch,
-    encode_batch, lock_rows,
+    BranchId, BranchStatus, BranchType, Command, CommandBody, Decision, Direction, Ended, EndedRecord, Expect,
+    GlobalStatus, MachineConfig, OperatorAct, OwnedCommand, OwnedCommandBody, Reply, ReqId, Signed, Tid, TxEffect,
+    TxError, TxMachine, decode_batch, encode_batch, lock_rows,
 };
 
 /// A command by small numbers, so that transactions, branches and rows collide often.
@@ -356,7 +356,14 @@ fn check_step(step: &Step, result: &Result<Reply, TxError>, rig: &Rig, model: &m
             TxEffect::BranchChanged { branch, status, .. } if status.done().is_some() => {
                 model.branches[branch.seq() as usize - 1].holds = false;
             }
-            TxEffect::Ended { tid, status } => {
+            TxEffect::Ended { tid, status, details } => {
+                let mut bytes = Vec::new();
+                details.encode(&mut bytes);
+                let record = EndedRecord::decode(&bytes);
+                prop_assert!(record.is_ok_and(|record| (record.tid, record.status) == (*tid, *status)));
+                for end in 0..bytes.len() {
+                    prop_assert!(EndedRecord::decode(&bytes[..end]).is_err());
+                }
                 let at = tid.seq() as usize - 1;
                 prop_assert_eq!(model.ended[at], None, "{} ends twice", tid);
                 prop_assert_eq!(status.direction(), model.decided[at], "it ends as it was decided");
@@ -439,6 +446,17 @@ fn apply_batch(machine: &mut TxMachine, index: u64, commands: &[OwnedCommand]) -
     effects
 }
 
+fn without_index(effect: TxEffect) -> TxEffect {
+    match effect {
+        TxEffect::Ended { tid, status, details } => TxEffect::Ended {
+            tid,
+            status,
+            details: Ended { index: 0, ..details },
+        },
+        other => other,
+    }
+}
+
 /// Few outcomes are kept, so that eviction is part of the histories.
 fn small() -> MachineConfig {
     MachineConfig {
@@ -501,7 +519,9 @@ proptest! {
             let batch = encode_batch(std::slice::from_ref(command));
             many.apply(entry, &batch, &mut apart).expect("the batch is well formed");
         }
-        prop_assert_eq!(together, apart);
+        // Which entry ended a transaction is told, and is no answer.
+        let plain = |effects: Vec<TxEffect>| effects.into_iter().map(without_index).collect::<Vec<_>>();
+        prop_assert_eq!(plain(together), plain(apart));
         prop_assert_eq!(visible(&one), visible(&many));
     }
 

@@ -426,3 +426,27 @@ fn a_saga_is_ended_by_its_own_report_and_others_are_not() {
     ));
     rig.machine.check_invariants();
 }
+
+#[test]
+fn an_act_that_is_asked_a_second_time_changes_nothing() {
+    for status in STATUSES {
+        for n in 0..commands(Tid::new(1, 1), BranchId::new(1, 1)).len() {
+            let (mut rig, tid, branch) = reach(status);
+            let (name, body) = commands(tid, branch).swap_remove(n);
+            if !matches!(body, CommandBody::Operate { .. }) || rig.ask(body.clone()).is_err() {
+                continue;
+            }
+            let (outcome, acts) = (rig.machine.outcome(tid).status(), rig.machine.audit().count());
+            let again = rig.ask(body);
+            // What has ended meanwhile is refused, which changes nothing either.
+            assert!(
+                !matches!(again, Ok(Reply::Operated { acted: true, .. })),
+                "{name} of a transaction that is {status}"
+            );
+            assert_eq!(
+                (rig.machine.outcome(tid).status(), rig.machine.audit().count()),
+                (outcome, acts)
+            );
+        }
+    }
+}

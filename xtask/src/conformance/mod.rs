@@ -19,7 +19,7 @@ mod record;
 mod report;
 mod run;
 mod versions;
-mod wait;
+pub mod wait;
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};

@@ -51,6 +51,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("crates/raft", Layer::Core),
     ("crates/wal", Layer::Core),
     ("crates/host", Layer::Core),
+    ("crates/history", Layer::Core),
     ("crates/tx", Layer::Core),
     ("crates/tx-gate", Layer::Core),
     ("crates/disk-file", Layer::Disk),

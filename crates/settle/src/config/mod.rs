@@ -127,6 +127,10 @@ pub struct TxConfig {
     pub max_application_data_bytes: usize,
     /// 0 is never.
     pub lose_decide_every: u64,
+    pub lock_held_alert: Duration,
+    /// 0: no history is kept.
+    pub history_max: u64,
+    pub history_age: Duration,
 }
 
 impl Config {
@@ -426,6 +430,16 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
             max_lock_key_bytes: values.size("tx.max-lock-key", ByteSize::kib(1), TEXT_MAX)? as usize,
             max_application_data_bytes: values.size("tx.max-application-data", ByteSize::kib(1), TEXT_MAX)? as usize,
             lose_decide_every: values.integer("test.lose-decide-every", 0, 1_000_000_000)? as u64,
+            lock_held_alert: values.duration("tx.lock-held-alert", S(1), S(30 * 86_400))?,
+            history_max: match values.size("tx.history-max", ByteSize(0), gib(1_024))? {
+                bytes if bytes > 0 && bytes < ByteSize::mib(16).bytes() => {
+                    return Err(ConfigError::Contradiction {
+                        reason: "tx.history-max must be 0B, or at least 16MiB".to_owned(),
+                    });
+                }
+                bytes => bytes,
+            },
+            history_age: values.duration("tx.history-age", S(60), S(3_660 * 86_400))?,
         },
         log_level: values.text("log.level")?,
         log_json: values.choice("log.format")? == "json",

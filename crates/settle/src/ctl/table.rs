@@ -14,14 +14,15 @@ pub(super) fn rows(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// As an operator reads it: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`, `4 d 3 h`.
+/// As an operator reads it: `41 ms`, `1.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`, `4 d 3 h`.
 pub(super) fn duration(ms: &Value) -> String {
     let Some(ms) = ms.as_u64() else {
         return "–".to_owned();
     };
     let (s, min, h) = (ms / 1_000, ms / 60_000, ms / 3_600_000);
     match s {
-        0..10 => format!("{s}.{} s", ms % 1_000 / 100),
+        0 => format!("{ms} ms"),
+        1..10 => format!("{s}.{} s", ms % 1_000 / 100),
         10..120 => format!("{s} s"),
         120..7_200 => in_two(min, "min", s % 60, "s"),
         7_200..172_800 => in_two(h, "h", min % 60, "min"),
@@ -99,8 +100,8 @@ mod tests {
 
     #[test]
     fn times_are_shown_as_people_read_them() {
-        let shown = [400, 12_999, 185_000, 7_800_000, 356_400_000].map(|ms| duration(&json!(ms)));
-        assert_eq!(shown, ["0.4 s", "12 s", "3 min 5 s", "2 h 10 min", "4 d 3 h"]);
+        let shown = [41, 1_400, 12_999, 185_000, 7_800_000, 356_400_000].map(|ms| duration(&json!(ms)));
+        assert_eq!(shown, ["41 ms", "1.4 s", "12 s", "3 min 5 s", "2 h 10 min", "4 d 3 h"]);
         for (ms, shown) in [
             (0, "1970-01-01 00:00:00 UTC"),
             (951_782_400_000_u64, "2000-02-29 00:00:00 UTC"),

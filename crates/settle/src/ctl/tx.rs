@@ -1,11 +1,18 @@
 //! `settle ctl tx`: global transactions, what keeps them, and what an operator does about it.
 
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
 use anyhow::Context;
 use serde_json::{Value, json};
+use settle_telemetry::Clock;
 use settle_tx::GlobalStatus;
 
 use super::table::{duration, print_table, rows, short, text, utc};
-use crate::http_client;
+use crate::{config::parse_duration, http_client};
 
 /// Rows of one request.
 const PAGE: usize = 1_000;
@@ -80,6 +87,25 @@ pub(super) enum TxCommand {
         #[command(flatten)]
         claim: Claim,
     },
+    /// Transactions that have ended, newest first, as far as the asked server's history reaches back.
+    History {
+        #[command(flatten)]
+        search: Search,
+        /// At most so many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Continue there.
+        #[arg(long, value_name = "NEXT")]
+        before: Option<String>,
+    },
+    /// The same as JSON, one line for each transaction.
+    Export {
+        #[command(flatten)]
+        search: Search,
+        /// Where to; else to standard output.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// What operators did, newest first.
     Audit {
         /// Of this group; else of the first.
@@ -105,6 +131,29 @@ pub(super) struct Filter {
     /// Only of this group; else of all.
     #[arg(long)]
     group: Option<u8>,
+}
+
+/// Which of the ended transactions.
+#[derive(clap::Args, Debug)]
+pub(super) struct Search {
+    /// Only this one.
+    #[arg(long, value_name = "XID")]
+    xid: Option<String>,
+    /// Only those that ended so, e.g. Rollbacked.
+    #[arg(long, value_parser = status_named)]
+    status: Option<GlobalStatus>,
+    /// Only those begun by this application.
+    #[arg(long, value_name = "NAME")]
+    application: Option<String>,
+    /// Only those with a branch of this resource.
+    #[arg(long, value_name = "ID")]
+    resource: Option<String>,
+    /// Only those that timed out or had to be tried again.
+    #[arg(long)]
+    troubled: bool,
+    /// Only those that ended within so long, e.g. 1h.
+    #[arg(long, value_name = "DURATION")]
+    since: Option<String>,
 }
 
 /// The transaction, and who acts on it and why: kept in the group's log.
@@ -159,11 +208,16 @@ pub(super) fn run(base: &str, json: bool, command: &TxCommand) -> anyhow::Result
         } => {
             let mut query = filter.query();
             query.extend(row.clone().map(|row| ("row", row)));
-            let number = |xid: &String| xid.rsplit(':').next().unwrap_or_default().to_owned();
-            query.extend(holder.as_ref().map(|xid| ("holder", number(xid))));
+            query.extend(holder.as_ref().map(|xid| ("holder", number_of(xid))));
             let answer = pages(&format!("{base}/v1/tx/locks"), &query, "locks", *limit, after.clone())?;
             show(&answer, &print_locks);
         }
+        TxCommand::History { search, limit, before } => {
+            let url = format!("{base}/v1/tx/history");
+            let answer = pages(&url, &search.query()?, "transactions", *limit, before.clone())?;
+            show(&answer, &print_history);
+        }
+        TxCommand::Export { search, out } => export(base, search, out.as_deref())?,
         TxCommand::Audit { group, limit, before } => {
             let mut query = vec![("limit", limit.to_string())];
             query.extend(group.map(|group| ("group", group.to_string())));
@@ -208,6 +262,24 @@ impl Filter {
     }
 }
 
+impl Search {
+    fn query(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
+        let mut query = Vec::new();
+        query.extend(self.xid.as_ref().map(|xid| ("id", number_of(xid))));
+        query.extend(self.status.map(|status| ("status", status.to_string())));
+        query.extend(self.application.clone().map(|name| ("application", name)));
+        query.extend(self.resource.clone().map(|resource| ("resource", resource)));
+        if self.troubled {
+            query.push(("troubled", "true".to_owned()));
+        }
+        if let Some(text) = &self.since {
+            let since = parse_duration(text).with_context(|| format!("`{text}` is no duration such as 30s or 10m"))?;
+            query.push(("since-ms", Clock::wall().saturating_sub(since).as_millis().to_string()));
+        }
+        Ok(query)
+    }
+}
+
 impl Act {
     fn post(&self, base: &str, act: &str, mut body: Value, show: &Show<'_>) -> anyhow::Result<()> {
         body["operator"] = json!(self.operator);
@@ -227,12 +299,46 @@ fn status_named(name: &str) -> Result<GlobalStatus, String> {
         .iter()
         .find(|status| status.to_string().eq_ignore_ascii_case(name));
     found.copied().ok_or_else(|| {
-        let open = GlobalStatus::ALL
+        let told = GlobalStatus::ALL
             .iter()
-            .filter(|status| **status == GlobalStatus::Begin || status.direction().is_some() && !status.is_ended());
-        let names: Vec<String> = open.map(GlobalStatus::to_string).collect();
-        format!("open transactions have one of {}", names.join(", "))
+            .filter(|status| **status == GlobalStatus::Begin || status.direction().is_some());
+        let names: Vec<String> = told.map(GlobalStatus::to_string).collect();
+        format!("a transaction has one of {}", names.join(", "))
     })
+}
+
+/// The number at the end of an xid.
+fn number_of(xid: &str) -> String {
+    xid.rsplit(':').next().unwrap_or_default().to_owned()
+}
+
+/// Writes all that is found, page by page.
+fn export(base: &str, search: &Search, out: Option<&Path>) -> anyhow::Result<()> {
+    let mut writer: Box<dyn Write> = match out {
+        None => Box::new(std::io::stdout().lock()),
+        Some(path) => {
+            let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+            Box::new(BufWriter::new(file))
+        }
+    };
+    let (url, query) = (format!("{base}/v1/tx/history"), search.query()?);
+    let (mut before, mut count) = (None, 0);
+    loop {
+        let page = pages(&url, &query, "transactions", PAGE, before)?;
+        for ended in rows(&page["transactions"]) {
+            writeln!(writer, "{ended}").context("cannot write")?;
+            count += 1;
+        }
+        before = page["next"].as_str().map(str::to_owned);
+        if before.is_none() {
+            break;
+        }
+    }
+    writer.flush().context("cannot write")?;
+    if let Some(path) = out {
+        println!("{count} transactions in {}", path.display());
+    }
+    Ok(())
 }
 
 fn get(url: &str) -> anyhow::Result<Value> {
@@ -251,18 +357,25 @@ fn pages(
     limit: usize,
     mut after: Option<String>,
 ) -> anyhow::Result<Value> {
-    let mut found = Vec::new();
+    let (mut found, mut damaged) = (Vec::new(), None);
     loop {
         let mut query = query.to_vec();
         query.push(("limit", (limit - found.len()).clamp(1, PAGE).to_string()));
-        query.extend(after.take().map(|after| ("after", after)));
+        // A list goes on behind its last row, a search before it.
+        let cursor = if url.ends_with("/history") { "before" } else { "after" };
+        query.extend(after.take().map(|after| (cursor, after)));
         let mut answer = get(&with_query(url, &query))?;
         if let Value::Array(rows) = answer[key].take() {
             found.extend(rows);
         }
+        damaged = damaged.max(answer["damaged"].as_u64());
         after = answer["next"].as_str().map(str::to_owned);
         if after.is_none() || found.len() >= limit {
-            return Ok(json!({ key: found, "next": after }));
+            let mut all = json!({ key: found, "next": after });
+            if let Some(damaged) = damaged {
+                all["damaged"] = json!(damaged);
+            }
+            return Ok(all);
         }
     }
 }
@@ -331,6 +444,90 @@ fn print_locks(answer: &Value) {
     print_next(answer);
 }
 
+fn print_history(answer: &Value) {
+    let head = [
+        "ended",
+        "xid",
+        "status",
+        "took",
+        "branches",
+        "failures",
+        "application",
+        "name",
+    ];
+    let mut table = vec![head.map(str::to_owned)];
+    for tx in rows(&answer["transactions"]) {
+        let branches = rows(&tx["branches"]);
+        let failures: u64 = branches.iter().filter_map(|branch| branch["failures"].as_u64()).sum();
+        table.push([
+            utc(&tx["recorded_at_ms"]),
+            text(&tx["xid"]),
+            text(&tx["status"]),
+            duration(&tx["took_ms"]),
+            branches.len().to_string(),
+            failures.to_string(),
+            short(&tx["application"], 30),
+            short(&tx["name"], 40),
+        ]);
+    }
+    match table.len() {
+        1 => println!("The history of this server has no such transaction."),
+        _ => print_table(&table),
+    }
+    if answer["damaged"].as_u64().is_some_and(|files| files > 0) {
+        println!(
+            "A part of the history could not be read: {} file(s) are damaged.",
+            answer["damaged"]
+        );
+    }
+    if let Some(next) = answer["next"].as_str() {
+        println!("There are more: --before {next}");
+    }
+}
+
+/// What the history has of one that has ended.
+fn print_ended(tx: &Value) {
+    println!(
+        "  begun by {} ({}), name {}; it took {}, was decided after {}, and ended about {}",
+        text(&tx["application"]),
+        text(&tx["service_group"]),
+        text(&tx["name"]),
+        duration(&tx["took_ms"]),
+        duration(&tx["decided_after_ms"]),
+        utc(&tx["recorded_at_ms"])
+    );
+    let head = [
+        "branch",
+        "type",
+        "status",
+        "registered after",
+        "done after",
+        "failures",
+        "resource",
+        "client",
+    ];
+    let mut table = vec![head.map(str::to_owned)];
+    for branch in rows(&tx["branches"]) {
+        let failures = match branch["last_failure"].as_str() {
+            None => text(&branch["failures"]),
+            Some(last) => format!("{}, last {last}", text(&branch["failures"])),
+        };
+        table.push([
+            text(&branch["branch"]),
+            text(&branch["branch_type"]),
+            text(&branch["status"]),
+            duration(&branch["registered_after_ms"]),
+            duration(&branch["done_after_ms"]),
+            failures,
+            text(&branch["resource"]),
+            text(&branch["client"]),
+        ]);
+    }
+    if table.len() > 1 {
+        print_table(&table);
+    }
+}
+
 fn print_next(answer: &Value) {
     if let Some(next) = answer["next"].as_str() {
         println!("There are more: --after {next}");
@@ -365,7 +562,11 @@ fn print_tx(tx: &Value) {
     if tx["ended"] == true {
         match tx["evicted"] == true {
             true => println!("{} has ended, longer ago than outcomes are kept.", text(&tx["id"])),
-            false => println!("{}: {}", text(&tx["id"]), text(&tx["status"])),
+            false => println!("{}   {}", text(&tx["id"]), text(&tx["status"])),
+        }
+        match &tx["history"] {
+            Value::Null => println!("  This server's history has no more of it."),
+            history => print_ended(history),
         }
         print_acts_on(tx);
         return;

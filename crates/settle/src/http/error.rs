@@ -10,7 +10,7 @@ use settle_base::{ErrorCode, Retryable};
 use settle_node::NodeStopped;
 use settle_tx::TxError;
 use settle_tx_gate::GateError;
-use settle_tx_server::AdminError;
+use settle_tx_server::{AdminError, HistoryError};
 use utoipa::{
     IntoResponses, ToSchema,
     openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, response::Response as Described},
@@ -87,6 +87,20 @@ impl From<AdminError> for ApiError {
             code: error.code(),
             message: error.to_string(),
             retryable,
+        }
+    }
+}
+
+impl From<HistoryError> for ApiError {
+    fn from(error: HistoryError) -> ApiError {
+        ApiError {
+            status: match error {
+                HistoryError::Off => StatusCode::NOT_FOUND,
+                HistoryError::Busy | HistoryError::Disk(_) | HistoryError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            },
+            code: error.code(),
+            message: error.to_string(),
+            retryable: error.retryable(),
         }
     }
 }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{
     Api, ApiError,
-    extract::{Body, PathOf},
+    extract::{Body, PathOf, Whole},
     node::NodeNumber,
 };
 
@@ -19,9 +19,9 @@ use super::{
 pub(super) async fn transfer_group_leader(
     State(api): State<Arc<Api>>,
     PathOf(id): PathOf<u64>,
-    Body(NodeNumber { node }): Body<NodeNumber>,
+    Body(number): Body<NodeNumber>,
 ) -> Result<StatusCode, ApiError> {
-    let (group, to) = (GroupId(id), NodeId(node));
+    let (group, to) = (GroupId(id), number.node()?);
     operate(&api, OperatorRequest::TransferLeader { group, to }).await?;
     Ok(StatusCode::ACCEPTED)
 }
@@ -40,11 +40,12 @@ pub(super) async fn take_snapshot(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Reset {
-    #[schema(maximum = 9007199254740991_u64)]
-    group: u64,
+    #[schema(value_type = u64, maximum = 9007199254740991_u64)]
+    group: Whole,
     /// The servers that are left, this one among them.
     #[schema(min_items = 1, max_items = 63)]
-    survivors: Vec<u32>,
+    #[schema(value_type = Vec<u32>)]
+    survivors: Vec<Whole>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -73,8 +74,11 @@ pub(super) async fn reset_members(
     Body(Reset { group, survivors }): Body<Reset>,
 ) -> Result<Json<ResetJson>, ApiError> {
     let request = OperatorRequest::ResetMembers {
-        group: GroupId(group),
-        survivors: survivors.into_iter().map(NodeId).collect(),
+        group: GroupId(group.0),
+        survivors: survivors
+            .into_iter()
+            .map(|node| Ok(NodeId(node.up_to("survivors", u64::from(u32::MAX))? as u32)))
+            .collect::<Result<_, ApiError>>()?,
     };
     let OperatorDone::Reset(report) = operate(&api, request).await? else {
         unreachable!("a reset is answered by its report");
@@ -85,7 +89,7 @@ pub(super) async fn reset_members(
         unconnected_seconds: lost.unconnected_for.as_secs(),
     });
     Ok(Json(ResetJson {
-        group,
+        group: group.0,
         commit: report.window.commit,
         last_index: report.window.last,
         last_term: report.window.last_term,

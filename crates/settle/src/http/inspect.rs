@@ -8,7 +8,11 @@ use settle_host::{OperatorDone, OperatorRequest, STAGES, Timeline};
 use settle_telemetry::Clock;
 use utoipa::ToSchema;
 
-use super::{Api, ApiError, extract::Body, group::operate};
+use super::{
+    Api, ApiError,
+    extract::{Body, Whole},
+    group::operate,
+};
 use crate::server::BUILD_VERSION;
 
 #[derive(Serialize, ToSchema)]
@@ -74,8 +78,8 @@ pub(super) async fn version(State(api): State<Arc<Api>>) -> Result<Json<VersionJ
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raise {
-    #[schema(maximum = 4294967295_u64)]
-    version: u32,
+    #[schema(value_type = u32, maximum = 4294967295_u64)]
+    version: Whole,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -93,6 +97,7 @@ pub(super) async fn raise_version(
     State(api): State<Arc<Api>>,
     Body(Raise { version }): Body<Raise>,
 ) -> Result<Json<RaisedJson>, ApiError> {
+    let version = version.up_to("version", u64::from(u32::MAX))? as u32;
     let at_ms = Clock::wall().as_millis() as u64;
     let request = OperatorRequest::RaiseClusterVersion { version, at_ms };
     let OperatorDone::RaisingVersion {

@@ -12,12 +12,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api, ApiError,
-    extract::{Body, QueryOf},
+    extract::{Body, QueryOf, Whole},
     group::operate,
 };
 
 /// Groups that one request may ask about.
-const GROUPS_ASKED_MAX: usize = 1_000;
+const GROUPS_ASKED_MAX: u64 = 1_000;
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct NodeJson {
@@ -70,11 +70,11 @@ struct MemberJson {
 #[into_params(parameter_in = Query)]
 pub(super) struct NodeQuery {
     /// Groups behind this one only.
-    #[param(maximum = 9007199254740991_u64)]
-    groups_after: Option<u64>,
+    #[param(value_type = Option<u64>, maximum = 9007199254740991_u64)]
+    groups_after: Option<Whole>,
     /// With many groups their whole list is long, and the node stands still while it is made.
-    #[param(maximum = 1000)]
-    groups: Option<usize>,
+    #[param(value_type = Option<usize>, maximum = 1000)]
+    groups: Option<Whole>,
 }
 
 /// This server, its groups and their members.
@@ -84,8 +84,11 @@ pub(super) async fn node(
     QueryOf(query): QueryOf<NodeQuery>,
 ) -> Result<Json<NodeJson>, ApiError> {
     let mut status = api.node.status().await?;
-    let after = query.groups_after.map(GroupId);
-    let limit = query.groups.unwrap_or(GROUPS_TOLD).min(GROUPS_ASKED_MAX);
+    let after = query.groups_after.map(|group| GroupId(group.0));
+    let limit = match query.groups {
+        None => GROUPS_TOLD,
+        Some(groups) => groups.up_to("groups", GROUPS_ASKED_MAX)? as usize,
+    };
     if after.is_some() || limit != GROUPS_TOLD {
         let clock = api.node.clock();
         let groups = api
@@ -160,8 +163,14 @@ fn node_json(status: &HostStatus) -> NodeJson {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NodeNumber {
-    #[schema(maximum = 65535)]
-    pub(super) node: u32,
+    #[schema(value_type = u32, maximum = 65535)]
+    node: Whole,
+}
+
+impl NodeNumber {
+    pub fn node(&self) -> Result<NodeId, ApiError> {
+        Ok(NodeId(self.node.up_to("node", 65_535)? as u32))
+    }
 }
 
 /// What an operator asks of leaders must reach them: here it would be forgotten in silence.
@@ -197,10 +206,10 @@ async fn check_leads_all(api: &Api) -> Result<(), ApiError> {
 #[utoipa::path(post, path = "/v1/node/replace", tag = "node", request_body = NodeNumber, responses((status = 202, description = "It is begun."), ApiError))]
 pub(super) async fn replace(
     State(api): State<Arc<Api>>,
-    Body(NodeNumber { node }): Body<NodeNumber>,
+    Body(number): Body<NodeNumber>,
 ) -> Result<StatusCode, ApiError> {
     let request = OperatorRequest::ReplaceMember {
-        node: NodeId(node),
+        node: number.node()?,
         at_ms: Clock::wall().as_millis() as u64,
     };
     operate(&api, request).await?;
@@ -211,12 +220,12 @@ pub(super) async fn replace(
 #[utoipa::path(post, path = "/v1/node/transfer-leader", tag = "node", request_body = NodeNumber, responses((status = 202, description = "It is begun."), ApiError))]
 pub(super) async fn transfer_leader(
     State(api): State<Arc<Api>>,
-    Body(NodeNumber { node }): Body<NodeNumber>,
+    Body(number): Body<NodeNumber>,
 ) -> Result<StatusCode, ApiError> {
     check_leads_all(&api).await?;
     let groups = api.node.inspect(|host| host.group_ids().collect::<Vec<_>>());
     for group in groups.await? {
-        let to = NodeId(node);
+        let to = number.node()?;
         operate(&api, OperatorRequest::TransferLeader { group, to }).await?;
     }
     Ok(StatusCode::ACCEPTED)

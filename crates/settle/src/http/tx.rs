@@ -9,6 +9,7 @@ use settle_tx::{AuditRecord, GlobalStatus, Tid};
 use settle_tx_gate::{
     AdminAnswer, AdminRequest, BranchRow, LIST_MAX, LockCursor, LockFilter, LockRowView, TxFilter, TxRow, TxView,
 };
+use settle_tx_server::HistorySearch;
 use utoipa::{
     IntoParams, ToSchema,
     openapi::{Object, ObjectBuilder, schema::Type},
@@ -16,7 +17,8 @@ use utoipa::{
 
 use super::{
     Api, ApiError,
-    extract::{PathOf, QueryOf},
+    extract::{PathOf, QueryOf, Whole, text_of},
+    history::{EndedJson, ended_json},
 };
 use crate::config::parse_duration;
 
@@ -73,7 +75,7 @@ struct TxJson {
     retry_stopped: bool,
 }
 
-/// One transaction. Of one that has ended only `id`, `status`, `ended`, `evicted` and `acts`.
+/// One transaction. Of one that has ended the first fields only, and what the history has of it.
 #[derive(Serialize, ToSchema)]
 pub(super) struct TxShowJson {
     id: String,
@@ -83,6 +85,9 @@ pub(super) struct TxShowJson {
     evicted: bool,
     /// What operators did to it, oldest first.
     acts: Vec<ActJson>,
+    /// Of one that has ended: what this server recorded of it, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<EndedJson>,
     #[serde(flatten)]
     open: Option<OpenJson>,
 }
@@ -181,8 +186,8 @@ pub(super) async fn list(
         group: group_of(query.group)?,
         status: query.status.as_deref().map(status_named).transpose()?,
         older_than: age_of(query.older_than.as_deref())?,
-        application: query.application,
-        resource: query.resource,
+        application: text_of("application", query.application)?,
+        resource: text_of("resource", query.resource)?,
         after: query.after.as_deref().map(|id| id_of("after", id)).transpose()?,
         limit: limit_of(query.limit)?,
     };
@@ -213,15 +218,17 @@ pub(super) async fn show(
         ended: true,
         evicted: status == GlobalStatus::Finished,
         acts: acts.into_iter().map(act_json).collect(),
+        history: None,
         open: None,
     };
-    Ok(Json(match view {
+    let mut shown = match view {
         TxView::Open { row, branches, acts } => TxShowJson {
             id: row.tid.to_string(),
             status: row.status.to_string(),
             ended: false,
             evicted: false,
             acts: acts.into_iter().map(act_json).collect(),
+            history: None,
             open: Some(OpenJson {
                 xid: row.xid,
                 application: row.application,
@@ -236,7 +243,18 @@ pub(super) async fn show(
         },
         TxView::Ended { tid, status, acts } => ended(tid, status, acts),
         TxView::Evicted { tid } => ended(tid, GlobalStatus::Finished, Vec::new()),
-    }))
+    };
+    if shown.ended {
+        let search = HistorySearch {
+            tid: Some(id_of("id", &shown.id)?),
+            limit: 1,
+            ..HistorySearch::default()
+        };
+        // The outcome is told without it; that there is none is no failure.
+        let found = api.history.search(search).await.unwrap_or_default();
+        shown.history = found.records.into_iter().next().map(ended_json);
+    }
+    Ok(Json(shown))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -297,8 +315,8 @@ pub(super) async fn locks(
 ) -> Result<Json<LocksJson>, ApiError> {
     let filter = LockFilter {
         group: group_of(query.group)?,
-        resource: query.resource,
-        row: query.row,
+        resource: text_of("resource", query.resource)?,
+        row: text_of("row", query.row)?,
         holder: query.holder.as_deref().map(|id| id_of("holder", id)).transpose()?,
         older_than: age_of(query.older_than.as_deref())?,
         after: query.after.as_deref().map(cursor_of).transpose()?,
@@ -334,8 +352,8 @@ pub(super) struct AuditQuery {
     #[param(minimum = 1, maximum = 255)]
     group: Option<u64>,
     /// Only acts with a smaller number.
-    #[param(maximum = 9007199254740991_u64)]
-    before: Option<u64>,
+    #[param(value_type = Option<u64>, maximum = 9007199254740991_u64)]
+    before: Option<Whole>,
     /// Acts at most.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
@@ -356,7 +374,7 @@ pub(super) async fn audit(
 ) -> Result<Json<AuditJson>, ApiError> {
     let request = AdminRequest::Audit {
         group: group_of(query.group)?,
-        before: query.before,
+        before: query.before.map(|number| number.0),
         limit: limit_of(query.limit)?,
     };
     let AdminAnswer::Audit(records) = api.door.admin(request).await? else {
@@ -375,7 +393,7 @@ pub(super) fn status_schema() -> Object {
 }
 
 /// A status by the name that Seata gives it.
-fn status_named(name: &str) -> Result<GlobalStatus, ApiError> {
+pub(super) fn status_named(name: &str) -> Result<GlobalStatus, ApiError> {
     let found = GlobalStatus::ALL.iter().find(|status| status.to_string() == name);
     found.copied().ok_or_else(|| {
         let message = format!("status=`{name}` is not a status such as Begin or CommitRetrying");
@@ -391,7 +409,7 @@ fn age_of(text: Option<&str>) -> Result<Duration, ApiError> {
         .ok_or_else(|| ApiError::bad_request(format!("older-than=`{text}` is no duration such as 30s or 10m")))
 }
 
-fn id_of(name: &str, id: &str) -> Result<Tid, ApiError> {
+pub(super) fn id_of(name: &str, id: &str) -> Result<Tid, ApiError> {
     let tid = id.parse().ok().and_then(Tid::try_from_i64);
     tid.ok_or_else(|| ApiError::bad_request(format!("{name}=`{id}` is no transaction id")))
 }
@@ -415,7 +433,7 @@ fn group_of(group: Option<u64>) -> Result<Option<GroupId>, ApiError> {
     }
 }
 
-fn limit_of(limit: Option<usize>) -> Result<usize, ApiError> {
+pub(super) fn limit_of(limit: Option<usize>) -> Result<usize, ApiError> {
     match limit.unwrap_or(LIMIT) {
         limit if (1..=LIST_MAX).contains(&limit) => Ok(limit),
         limit => Err(ApiError::bad_request(format!(

@@ -8,7 +8,7 @@ use std::sync::{
 use anyhow::{Result, ensure};
 use settle_sdk::{
     BranchStatus, BranchType,
-    connection::{Answer, Connection, PhaseTwo, Role, obedient},
+    connection::{Answer, Connection, Phase, PhaseTwo, Role, obedient},
 };
 use settle_seata_wire::BranchEnd;
 use settle_testkit::{Cluster, until};
@@ -21,10 +21,12 @@ const DB: &str = "jdbc:mysql://shop";
 async fn broken_rm(cluster: &Cluster, node: u32) -> Result<(Connection, Arc<AtomicBool>)> {
     let works = Arc::new(AtomicBool::new(false));
     let told = works.clone();
-    let calls: Arc<dyn PhaseTwo> = Arc::new(move |_, _: BranchEnd, answer: Answer| {
-        answer.send(match told.load(Ordering::SeqCst) {
-            true => BranchStatus::PhaseTwoRollbacked,
-            false => BranchStatus::PhaseTwoRollbackFailedUnretryable,
+    let calls: Arc<dyn PhaseTwo> = Arc::new(move |phase, _: BranchEnd, answer: Answer| {
+        answer.send(match (phase, told.load(Ordering::SeqCst)) {
+            (Phase::Commit, true) => BranchStatus::PhaseTwoCommitted,
+            (Phase::Rollback, true) => BranchStatus::PhaseTwoRollbacked,
+            (Phase::Commit, false) => BranchStatus::PhaseTwoCommitFailedUnretryable,
+            (Phase::Rollback, false) => BranchStatus::PhaseTwoRollbackFailedUnretryable,
         });
     });
     let resources = DB.to_owned();
@@ -176,6 +178,72 @@ async fn an_operator_ends_what_hangs_and_every_act_is_kept_over_a_change_of_lead
             "UTC",
         ],
     )?;
+    cluster.finish();
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_server_tells_what_has_ended_and_a_killed_one_has_not_forgotten() -> Result<()> {
+    let _turn = crate::turn().await;
+    let mut cluster = Cluster::start(spec(3)).await?;
+    cluster.leader().await?;
+    let tm = connect(cluster.tx(1), "shop", Role::TransactionManager, obedient(), SOON).await?;
+    let (rm, works) = broken_rm(&cluster, 1).await?;
+    works.store(true, Ordering::SeqCst);
+    let mut xids = Vec::new();
+    for (n, row) in ["stock:1", "stock:2", "stock:3"].into_iter().enumerate() {
+        let xid = tm.begin("purchase", 600_000).await?;
+        rm.register_branch(&xid, BranchType::At, DB, row).await?;
+        match n {
+            0 => drop(tm.commit(&xid).await?),
+            _ => drop(tm.rollback(&xid).await?),
+        }
+        xids.push(xid);
+    }
+    let all_are_told = async |cluster: &Cluster, node: u32| {
+        until("the history has all three", SOON, async || {
+            let answer = cluster.get(node, "/v1/tx/history?application=shop").await?;
+            let found: serde_json::Value = answer.json()?;
+            let found = found["transactions"].as_array().cloned().unwrap_or_default();
+            let mut told: Vec<&str> = found.iter().filter_map(|tx| tx["xid"].as_str()).collect();
+            told.sort_unstable();
+            ensure!(told == xids.iter().map(String::as_str).collect::<Vec<_>>(), "{told:?}");
+            let branch = &found[0]["branches"][0];
+            ensure!(branch["resource"] == DB && branch["done_after_ms"].is_u64(), "{branch}");
+            Ok(())
+        })
+        .await
+    };
+    for node in cluster.nodes() {
+        all_are_told(&cluster, node).await?;
+    }
+    cluster.kill(1).await?;
+    cluster.start_all().await?;
+    cluster.leader().await?;
+    all_are_told(&cluster, 1).await?;
+
+    tx(&cluster, "history --status committed")
+        .await?
+        .has(0, &[&xids[0], "Committed"])?;
+    tx(&cluster, "history --resource nowhere")
+        .await?
+        .has(0, &["has no such transaction"])?;
+    tx(&cluster, &format!("history --xid {} --since 1h", xids[1]))
+        .await?
+        .has(0, &[&xids[1], "Rollbacked"])?;
+    tx(&cluster, &format!("show {}", xids[1]))
+        .await?
+        .has(0, &["Rollbacked", "done after", DB])?;
+    let file = cluster.data_dir(1).with_extension("export");
+    tx(&cluster, &format!("export --out {}", file.display()))
+        .await?
+        .has(0, &["3 transactions in"])?;
+    let lines = std::fs::read_to_string(&file)?;
+    let exported: Vec<serde_json::Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    ensure!(
+        exported.len() == 3 && exported.iter().any(|tx| tx["xid"] == xids[0].as_str()),
+        "{lines}"
+    );
     cluster.finish();
     Ok(())
 }
