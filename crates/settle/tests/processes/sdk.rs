@@ -88,7 +88,14 @@ struct Told {
 }
 
 /// Begins, registers a branch or two, and ends each transaction as it wants; never gives up.
-async fn worker(n: u64, tm: Tm, rm: Rm, stop: Arc<AtomicU64>, longest: Arc<AtomicU64>) -> Result<Vec<Told>> {
+async fn worker(
+    n: u64,
+    tm: Tm,
+    rm: Rm,
+    stop: Arc<AtomicU64>,
+    longest: Arc<AtomicU64>,
+    done: Arc<AtomicU64>,
+) -> Result<Vec<Told>> {
     let mut told = Vec::new();
     let mut turn = n;
     while stop.load(Ordering::Relaxed) == 0 {
@@ -116,6 +123,7 @@ async fn worker(n: u64, tm: Tm, rm: Rm, stop: Arc<AtomicU64>, longest: Arc<Atomi
         };
         let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         longest.fetch_max(millis, Ordering::Relaxed);
+        done.fetch_add(1, Ordering::Relaxed);
         told.push(Told {
             xid,
             branches,
@@ -179,10 +187,24 @@ async fn under_load(
     })
     .await?;
     let (stop, longest) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let done = Arc::<AtomicU64>::default();
     let mut workers = JoinSet::new();
     for n in 0..WORKERS {
-        workers.spawn(worker(n, tm.clone(), rm.clone(), stop.clone(), longest.clone()));
+        workers.spawn(worker(
+            n,
+            tm.clone(),
+            rm.clone(),
+            stop.clone(),
+            longest.clone(),
+            done.clone(),
+        ));
     }
+    until("work is under way", SOON, async || {
+        let done = done.load(Ordering::Relaxed);
+        ensure!(done >= 50, "{done} transactions are done");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await?;
     trouble(cluster, leader.node).await?;
     // Another leads by now, and work goes on.
     cluster
