@@ -18,6 +18,8 @@ const CODEC_KEY: &str = "codec-type";
 const COMPRESSOR_KEY: &str = "compress-type";
 /// `SerializerType.GRPC`: an `Any` of a type of [`protobuf`].
 const ANY: u8 = 40;
+/// All entries of one head, which is as much as a frame has room for.
+const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// How the bodies of one stream are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,14 +49,21 @@ impl GrpcCodec {
     pub(crate) fn decode(&mut self, bytes: &[u8]) -> Result<Frame, WireError> {
         let fields = Fields::of(bytes)?;
         let msg_type = MsgType::try_from(u8::try_from(fields.i32(2)?).unwrap_or(u8::MAX))?;
-        let (mut codec, mut compressor, mut head) = (None, Compressor::None, HeadMap::new());
+        let (mut codec, mut compressor, mut head_bytes) = (None, Compressor::None, 0);
         for entry in each(bytes, 3) {
-            let entry = Fields::of(entry?.bytes()?)?;
-            let (key, value) = (entry.text(1)?, entry.text(2)?);
-            match key.as_str() {
-                CODEC_KEY => codec = Some(number(&value)?),
-                COMPRESSOR_KEY => compressor = Compressor::try_from(number(&value)?)?,
-                _ => head.push((key, Some(value))),
+            let entry = entry?.bytes()?;
+            head_bytes += entry.len();
+            if head_bytes > MAX_HEAD_BYTES {
+                return Err(broken("a head of more than 64 KiB"));
+            }
+            let entry = Fields::of(entry)?;
+            // Nothing else in a head means anything here; an entry of two bytes must not become fifty that are kept.
+            match entry.bytes(1)? {
+                key if key == CODEC_KEY.as_bytes() => codec = Some(number(entry.bytes(2)?)?),
+                key if key == COMPRESSOR_KEY.as_bytes() => {
+                    compressor = Compressor::try_from(number(entry.bytes(2)?)?)?;
+                }
+                _ => {}
             }
         }
         let mut frame = Frame {
@@ -63,7 +72,7 @@ impl GrpcCodec {
             codec: Codec::Protobuf(Package::Apache),
             compressor,
             request_id: fields.i32(1)?,
-            head,
+            head: HeadMap::new(),
             body: None,
         };
         if msg_type.is_heartbeat() {
@@ -139,9 +148,11 @@ impl GrpcCodec {
     }
 }
 
-fn number(text: &str) -> Result<u8, WireError> {
-    text.parse()
-        .map_err(|_| broken("a codec-type or compress-type that is no number"))
+fn number(text: &[u8]) -> Result<u8, WireError> {
+    str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(broken("a codec-type or compress-type that is no number"))
 }
 
 fn broken(problem: &'static str) -> WireError {
@@ -175,6 +186,23 @@ mod tests {
             assert_eq!(codec.decode(&bytes).unwrap(), frame);
             assert!(codec.decode(&bytes[..bytes.len() - 1]).is_err());
         }
+    }
+
+    #[test]
+    fn of_a_head_nothing_is_kept_and_its_size_is_bounded() {
+        let mut codec = GrpcCodec::new(1 << 20);
+        let heartbeat = [0x08, 7, 0x10, 3];
+        let head = |entries: usize, bytes: usize| {
+            let mut message = BytesMut::from(&heartbeat[..]);
+            for _ in 0..entries {
+                put_nested(&mut message, 3, |out| put_text(out, 1, &"k".repeat(bytes)));
+            }
+            message
+        };
+        assert_eq!(codec.decode(&head(30_000, 0)).unwrap().head.capacity(), 0);
+        assert!(codec.decode(&head(1, 65_000)).is_ok());
+        assert!(matches!(codec.decode(&head(2, 40_000)), Err(WireError::Grpc { .. })));
+        assert!(matches!(codec.decode(&head(30_000, 1)), Err(WireError::Grpc { .. })));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Written out here because Seata's client speaks it wrongly: its request head is that of a *response* (`:status` and no
 //! `:method`, see `GrpcEncoder`), which any HTTP/2 library refuses. So what a head says is not looked at, which spares
-//! HPACK too: one stream, whatever it is called. A connection has one stream, as Java opens them; a further one is
-//! refused while it is open.
+//! HPACK too: one stream, whatever it is called. A connection has one stream, as Java opens them (each `getNewChannel`
+//! of 2.3 and 2.6 connects anew, for a TM and for an RM); a further one is refused while it is open.
 //!
 //! Source: RFC 9113, and gRPC over HTTP/2 for the messages in the stream.
 
@@ -74,8 +74,43 @@ pub(crate) struct Http2 {
     stream_window: i64,
     initial_window: i64,
     /// Messages that wait for the client's windows.
-    waiting: VecDeque<Bytes>,
-    waiting_bytes: usize,
+    waiting: Waiting,
+}
+
+/// A queue of messages that knows how many bytes are in it.
+#[derive(Default)]
+struct Waiting {
+    messages: VecDeque<Bytes>,
+    bytes: usize,
+    /// How often a message was looked at: what a write costs must not depend on how many others wait.
+    #[cfg(test)]
+    looks: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, message: Bytes) {
+        self.bytes += message.len();
+        self.messages.push_back(message);
+    }
+
+    fn first_bytes(&mut self) -> Option<usize> {
+        #[cfg(test)]
+        {
+            self.looks += 1;
+        }
+        self.messages.front().map(Bytes::len)
+    }
+
+    /// The next `bytes` of the first message, which must have them.
+    fn take(&mut self, bytes: usize) -> Bytes {
+        let first = self.messages.front_mut().expect("its length was asked for");
+        let taken = first.split_to(bytes);
+        self.bytes -= bytes;
+        if first.is_empty() {
+            self.messages.pop_front();
+        }
+        taken
+    }
 }
 
 struct Head {
@@ -101,8 +136,7 @@ impl Http2 {
             window: WINDOW_DEFAULT,
             stream_window: WINDOW_DEFAULT,
             initial_window: WINDOW_DEFAULT,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
+            waiting: Waiting::default(),
         }
     }
 
@@ -132,8 +166,7 @@ impl Http2 {
         if self.stream == 0 || self.has_ended {
             return Err(broken("nothing can be sent before the stream or after its end"));
         }
-        self.waiting_bytes += message.len();
-        if self.waiting_bytes > self.max_message_bytes {
+        if self.waiting.bytes + message.len() > self.max_message_bytes {
             return Err(broken("the client takes none of its answers"));
         }
         if !self.is_answered {
@@ -145,14 +178,14 @@ impl Http2 {
         prefixed.put_u8(0);
         prefixed.put_u32(message.len() as u32);
         prefixed.put_slice(message);
-        self.waiting.push_back(prefixed.freeze());
+        self.waiting.push(prefixed.freeze());
         self.flush(out);
         Ok(())
     }
 
     /// Says that all went well and that nothing more comes.
     pub(crate) fn end(&mut self, out: &mut BytesMut) {
-        if self.is_answered && self.waiting.is_empty() {
+        if self.is_answered && self.waiting.messages.is_empty() {
             put_head(out, ANSWER_END.len(), HEADERS, END_HEADERS | END_STREAM, self.stream);
             out.put_slice(ANSWER_END);
         }
@@ -311,10 +344,10 @@ impl Http2 {
 
     /// Sends what the windows allow. A message that fits one frame goes in one: Java's reader puts none together.
     fn flush(&mut self, out: &mut BytesMut) {
-        while let Some(message) = self.waiting.front_mut() {
+        while let Some(left) = self.waiting.first_bytes() {
             let room = self.window.min(self.stream_window).max(0) as usize;
-            let may_wait = message.len() <= MAX_FRAME_BYTES && message.len() as i64 <= self.initial_window;
-            let bytes = match message.len().min(MAX_FRAME_BYTES) {
+            let may_wait = left <= MAX_FRAME_BYTES && left as i64 <= self.initial_window;
+            let bytes = match left.min(MAX_FRAME_BYTES) {
                 all if all <= room => all,
                 _ if may_wait => return,
                 _ => room,
@@ -323,13 +356,9 @@ impl Http2 {
                 return;
             }
             put_head(out, bytes, DATA, 0, self.stream);
-            out.put_slice(&message.split_to(bytes));
+            out.put_slice(&self.waiting.take(bytes));
             self.window -= bytes as i64;
             self.stream_window -= bytes as i64;
-            if message.is_empty() {
-                self.waiting.pop_front();
-            }
-            self.waiting_bytes = self.waiting.iter().map(Bytes::len).sum();
         }
     }
 }
@@ -434,6 +463,29 @@ mod tests {
             matches!(refused, Some(WireError::Http2 { .. })),
             "what waits is bounded"
         );
+    }
+
+    #[test]
+    fn what_a_queued_message_costs_does_not_depend_on_how_many_wait() {
+        const MESSAGES: usize = 4_000;
+        let (mut http2, mut out) = started();
+        // The windows are used up first, so that all of them wait.
+        http2
+            .send(&[0; WINDOW_DEFAULT as usize - PREFIX_BYTES], &mut out)
+            .unwrap();
+        http2.waiting.looks = 0;
+        for _ in 0..MESSAGES {
+            http2.send(b"an answer", &mut out).unwrap();
+        }
+        assert_eq!(http2.waiting.messages.len(), MESSAGES);
+        let widen = (PREFIX_BYTES as u32 + 9).to_be_bytes();
+        for _ in 0..MESSAGES {
+            let mut bytes = frame(WINDOW_UPDATE, 0, 0, &widen);
+            bytes.unsplit(frame(WINDOW_UPDATE, 0, 3, &widen));
+            http2.take(&mut bytes, &mut out).unwrap();
+        }
+        assert_eq!((http2.waiting.messages.len(), http2.waiting.bytes), (0, 0));
+        assert!(http2.waiting.looks <= 5 * MESSAGES, "{} looks", http2.waiting.looks);
     }
 
     #[test]

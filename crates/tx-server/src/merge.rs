@@ -1,7 +1,7 @@
 //! Which answer belongs to which frame: requests come one to a frame or many, and answers go back the same way.
 
 use settle_base::FixedMap;
-use settle_seata_wire::{Frame, Message, Transport, WireError};
+use settle_seata_wire::{Frame, HeadMap, Message, Transport, WireError};
 
 use crate::translate::RequestKind;
 
@@ -41,10 +41,9 @@ struct Merged {
 impl Pending {
     /// Notes a request that stands alone in `frame` and returns its key.
     pub(crate) fn alone(&mut self, frame: Frame, kind: RequestKind) -> u64 {
-        debug_assert!(frame.body.is_none(), "the body went to the gate");
         self.insert(Slot {
             kind,
-            place: Place::Alone(frame),
+            place: Place::Alone(to_be_kept(frame)),
         })
     }
 
@@ -66,7 +65,7 @@ impl Pending {
         self.merged.insert(
             merged,
             Merged {
-                frame,
+                frame: to_be_kept(frame),
                 ids: items.iter().map(|(id, _)| *id).collect(),
                 answers: items.iter().map(|_| None).collect(),
                 unresolved: items.len(),
@@ -168,6 +167,14 @@ impl Pending {
     }
 }
 
+/// What an answer needs of its request. A head may have 64 KiB on the wire and ten times that in memory, so a limit on
+/// requests that wait would not bound what they hold.
+fn to_be_kept(mut frame: Frame) -> Frame {
+    debug_assert!(frame.body.is_none(), "the body went to the gate");
+    frame.head = HeadMap::new();
+    frame
+}
+
 fn write_alone(merged: &Frame, id: Option<i32>, answer: Message, out: &mut Transport) -> Result<(), WireError> {
     // Without an id of its own the client waits for the whole frame only.
     let Some(request_id) = id else { return Ok(()) };
@@ -239,6 +246,22 @@ mod tests {
         pending.answer(keys[2], reported(), &mut out).expect("encodes");
         assert_eq!(written(&mut out), vec![(10, reported())]);
         assert!(pending.merged.is_empty());
+    }
+
+    #[test]
+    fn a_request_that_waits_holds_nothing_of_its_head() {
+        let (mut pending, mut out) = (Pending::default(), Transport::new(MAX_FRAME_BYTES_DEFAULT));
+        let mut frame = frame_of(1);
+        frame.head = vec![("key".to_owned(), None); 10_000];
+        pending.alone(frame.clone(), RequestKind::BranchReport);
+        let kinds = [(Some(7), RequestKind::BranchReport)];
+        pending.merged(frame, &kinds, &mut out).expect("encodes");
+        let alone = pending.requests.values().filter_map(|slot| match &slot.place {
+            Place::Alone(frame) => Some(frame),
+            Place::Merged { .. } => None,
+        });
+        let merged = pending.merged.values().map(|merged| &merged.frame);
+        assert!(alone.chain(merged).all(|frame| frame.head.capacity() == 0));
     }
 
     #[test]
