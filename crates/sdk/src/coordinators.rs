@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -28,6 +28,9 @@ use crate::{
 
 /// Before a coordinator that answered without deciding is asked again.
 const UNDECIDED_PAUSE: Duration = Duration::from_millis(200);
+
+/// Before a decision that there was no room for is tried to be sent again.
+const ROOM_PAUSE: Duration = Duration::from_millis(20);
 
 /// How one of the coordinators is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -99,6 +102,8 @@ pub(crate) struct Request<'a> {
     pub body: Message,
     pub repeat: Repeat,
     pub within: Duration,
+    /// True from when a coordinator may know of it.
+    pub was_sent: Option<&'a AtomicBool>,
 }
 
 /// One sending of a request.
@@ -179,13 +184,14 @@ impl Coordinators {
             body,
             repeat,
             within,
+            was_sent: tell_sent,
         } = request;
         let start = Instant::now();
         let deadline = start + within;
         let mut changed = shared.changed.subscribe();
         let mut out: Vec<Attempt> = Vec::new();
         let (mut was_sent, mut wants_more) = (false, true);
-        let mut busy = 0;
+        let (mut busy, mut no_room) = (0, None);
         let mut ask_again_at = deadline;
         loop {
             let may_send = wants_more && (repeat == Repeat::Safe || !was_sent);
@@ -193,7 +199,10 @@ impl Coordinators {
                 let since = Instant::now();
                 match timeout(shared.options.ask_again_after, connection.send(body.clone())).await {
                     Ok(Ok(answer)) => {
-                        (was_sent, wants_more, busy) = (true, false, 0);
+                        (was_sent, wants_more, busy, no_room) = (true, false, 0, None);
+                        if let Some(sent) = tell_sent {
+                            sent.store(true, Ordering::SeqCst);
+                        }
                         ask_again_at = since + shared.options.ask_again_after;
                         out.push(Attempt { link, answer, since });
                     }
@@ -203,10 +212,12 @@ impl Coordinators {
                         if busy < shared.links.len() {
                             continue;
                         }
-                        if !was_sent {
+                        if !was_sent && !act.is_end() {
                             return Err(Error::Busy { limit });
                         }
-                        (wants_more, busy) = (false, 0);
+                        // A decision that was not asked for would leave the transaction to its timeout.
+                        (wants_more, busy) = (!was_sent, 0);
+                        no_room = Some(limit);
                     }
                     // Its link knows by now: the next choice is another.
                     Ok(Err(_)) => continue,
@@ -235,12 +246,13 @@ impl Coordinators {
                     }
                 }
                 () = sleep_until(deadline) => {
-                    return Err(if was_sent {
-                        Error::Unanswered { act, xid: xid.to_owned(), waited: within }
-                    } else {
-                        shared.unreachable(act, within)
+                    return Err(match no_room {
+                        _ if was_sent => Error::Unanswered { act, xid: xid.to_owned(), waited: within },
+                        Some(limit) => Error::Busy { limit },
+                        None => shared.unreachable(act, within),
                     });
                 }
+                () = sleep(ROOM_PAUSE), if wants_more && no_room.is_some() => {}
                 // A new link, for who has none yet.
                 _ = changed.changed(), if wants_more => {}
                 () = sleep_until(ask_again_at), if was_sent && repeat == Repeat::Safe => {

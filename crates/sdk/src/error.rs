@@ -15,6 +15,13 @@ pub enum Act {
     RegisterBranch,
 }
 
+impl Act {
+    /// Whether it asks for a decision.
+    pub(crate) fn is_end(self) -> bool {
+        matches!(self, Act::Commit | Act::Rollback)
+    }
+}
+
 impl std::fmt::Display for Act {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -34,13 +34,15 @@ pub struct Options {
     pub register_timeout: Duration,
     /// How long a commit, a rollback or a question for the status may take, over all attempts.
     pub end_timeout: Duration,
+    /// How long transactions that were dropped open are still rolled back after the last [`Tm`](crate::Tm).
+    pub finish_within: Duration,
     /// A request that was not answered for this long is asked through the next coordinator as well, and the first
     /// answer counts. Not so for the registration of a branch.
     pub ask_again_after: Duration,
     /// An attempt that was not answered for this long is given up, and its coordinator may be asked again.
     pub attempt_timeout: Duration,
 
-    /// Requests under way on one connection; one more is refused.
+    /// Requests under way on one connection. One more is refused, unless it is a commit or a rollback, which wait for room.
     pub max_in_flight: usize,
     /// Second-phase calls that run at once in this resource manager.
     pub max_calls_running: usize,
@@ -68,6 +70,7 @@ impl Options {
             begin_timeout: Duration::from_secs(30),
             register_timeout: Duration::from_secs(15),
             end_timeout: Duration::from_secs(60),
+            finish_within: Duration::from_secs(10),
             ask_again_after: Duration::from_millis(1_500),
             attempt_timeout: Duration::from_secs(20),
             max_in_flight: 4_096,

@@ -6,10 +6,9 @@ use serde::Serialize;
 use settle_seata_wire::{BranchRegister, BranchType, Message};
 
 use crate::{
-    Error, Options, TccResource,
+    Current, Error, Options, TccResource,
     connection::{PhaseTwo, Role},
     coordinators::{Coordinators, Health, Repeat, Request, Said},
-    current,
     dispatch::Dispatch,
     error::Act,
     tcc::ApplicationData,
@@ -87,8 +86,8 @@ impl Rm {
     /// # Errors
     /// After any error phase one must not run, and the transaction must be rolled back: the branch may be registered
     /// ([`Error::Unanswered`]), and a second phase would come for it. It is asked once, since each registration that
-    /// arrives is a branch of its own. Within [`Tm::run`](crate::Tm::run) such a transaction is marked to be rolled back
-    /// only.
+    /// arrives is a branch of its own. A transaction that was begun in this process does not commit then, and neither
+    /// while the registration is under way or after this future was dropped: [`Error::RollbackOnly`].
     pub async fn register(&self, xid: &str, resource: &str, context: &impl Serialize) -> Result<i64, Error> {
         if !self.inner.dispatch.has(resource) {
             let problem = "a branch of a resource that is not served here";
@@ -113,7 +112,11 @@ impl Rm {
             }),
             repeat: Repeat::Never,
             within: self.inner.coordinators.options().register_timeout,
+            was_sent: None,
         };
+        // Whatever becomes of this future: a second phase may come for a branch that nobody knows of.
+        let current = Current::joined(xid);
+        current.unsure();
         let registered = self.inner.coordinators.ask(request, |answer| {
             Said::Done(match answer {
                 Message::BranchRegisterResponse(response) => {
@@ -123,11 +126,8 @@ impl Rm {
             })
         });
         let registered = registered.await;
-        // A second phase may come for a branch that nobody knows of.
-        if registered.as_ref().is_err_and(Error::is_outcome_unknown)
-            && let Some(current) = current().filter(|current| current.xid() == xid)
-        {
-            current.set_rollback_only();
+        if !registered.as_ref().is_err_and(Error::is_outcome_unknown) {
+            current.sure();
         }
         registered
     }

@@ -1,11 +1,15 @@
 //! The transaction manager: begins transactions, ends them, asks how they stand.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
-use settle_seata_wire::{GlobalBegin, GlobalStatus, Message, Outcome as Result_, TxResult};
+use settle_seata_wire::{GlobalBegin, GlobalEndResponse, GlobalStatus, Message, Outcome as Result_, TxResult};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
+    time::sleep,
 };
 
 use crate::{
@@ -16,7 +20,8 @@ use crate::{
 };
 
 /// Begins and ends global transactions, through whichever coordinator is well. Cheap to clone; its connections are closed
-/// with the last clone.
+/// with the last clone, once the transactions that were dropped open are rolled back or `finish_within` is over. A process
+/// that ends sooner cuts that off: [`flush`](Tm::flush) waits for it.
 #[derive(Clone)]
 pub struct Tm {
     pub(crate) inner: Arc<Inner>,
@@ -25,8 +30,20 @@ pub struct Tm {
 pub(crate) struct Inner {
     coordinators: Arc<Coordinators>,
     dropped: mpsc::Sender<Dropped>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
+    /// Dropped with this: the task then has `finish_within`.
+    _owned: oneshot::Sender<()>,
 }
+
+impl Drop for Inner {
+    /// What was dropped open is still rolled back: the task ends by itself, within `finish_within`.
+    fn drop(&mut self) {
+        self.tasks.detach_all();
+    }
+}
+
+/// `Constants.SAGA_TRANS_NAME_PREFIX`.
+const SAGA_PREFIX: &str = "$Saga_";
 
 enum Dropped {
     Transaction(Arc<str>),
@@ -57,11 +74,13 @@ impl Tm {
         let coordinators = Arc::new(Coordinators::start(&Role::TransactionManager, &obedient(), options)?);
         let (dropped, queue) = mpsc::channel(coordinators.options().max_dropped);
         let mut tasks = JoinSet::new();
-        tasks.spawn(roll_back_dropped(coordinators.clone(), queue));
+        let (owner, owned) = oneshot::channel();
+        tasks.spawn(roll_back_dropped(coordinators.clone(), queue, owned));
         let inner = Inner {
             coordinators,
             dropped,
-            _tasks: tasks,
+            tasks,
+            _owned: owner,
         };
         Ok(Tm { inner: Arc::new(inner) })
     }
@@ -76,8 +95,15 @@ impl Tm {
     ///
     /// # Errors
     /// Whatever the error: there is no transaction that could commit. One whose begin was not answered ends empty, by
-    /// its timeout.
+    /// its timeout. A name that begins with `$Saga_` is refused: coordinators take it for a saga of Seata's state machine,
+    /// and do not drive its branches.
     pub async fn begin(&self, name: &str, timeout: Duration) -> Result<Transaction, Error> {
+        if name.starts_with(SAGA_PREFIX) {
+            return Err(Error::Unsendable {
+                act: Act::Begin,
+                problem: format!("a name that begins with `{SAGA_PREFIX}` means a saga of Seata's state machine"),
+            });
+        }
         let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
         let request = Request {
             act: Act::Begin,
@@ -88,6 +114,7 @@ impl Tm {
             }),
             repeat: Repeat::Safe,
             within: self.inner.coordinators.options().begin_timeout,
+            was_sent: None,
         };
         let xid = self.inner.coordinators.ask(request, |answer| {
             Said::Done(match answer {
@@ -105,7 +132,7 @@ impl Tm {
     /// [`Error::RolledBack`] when it was decided otherwise; [`Error::Unanswered`] and [`Error::Forgotten`] when the
     /// outcome is not known.
     pub async fn commit(&self, xid: &str) -> Result<Outcome, Error> {
-        self.inner.coordinators.end(Act::Commit, xid).await
+        self.inner.coordinators.end(Act::Commit, xid, None).await
     }
 
     /// Rolls a transaction back by its id, as [`Transaction::rollback`] does. Asked again, it tells the same outcome.
@@ -114,7 +141,12 @@ impl Tm {
     /// [`Error::Committed`] when it was decided otherwise; [`Error::Unanswered`] and [`Error::Forgotten`] when the outcome
     /// is not known.
     pub async fn rollback(&self, xid: &str) -> Result<Outcome, Error> {
-        self.inner.coordinators.end(Act::Rollback, xid).await
+        self.inner.coordinators.end(Act::Rollback, xid, None).await
+    }
+
+    /// As [`commit`](Tm::commit), and `was_sent` is true from when a coordinator may know of it.
+    pub(crate) async fn commit_telling(&self, xid: &str, was_sent: &AtomicBool) -> Result<Outcome, Error> {
+        self.inner.coordinators.end(Act::Commit, xid, Some(was_sent)).await
     }
 
     /// How a transaction stands.
@@ -123,14 +155,13 @@ impl Tm {
     /// When no coordinator told in time.
     pub async fn status(&self, xid: &str) -> Result<Standing, Error> {
         let request = self.inner.coordinators.about(Act::Status, xid);
-        let read = |answer| {
-            Said::Done(match answer {
-                Message::GlobalStatusResponse(response) => Ok(match response.status {
-                    GlobalStatus::Begin => Standing::Open,
-                    status => Outcome::of(status).map_or(Standing::Forgotten, Standing::Decided),
-                }),
-                other => Err(unexpected(Act::Status, &other)),
-            })
+        let read = |answer| match answer {
+            Message::GlobalStatusResponse(response) if response.result.outcome != Result_::Success => Said::Undecided,
+            Message::GlobalStatusResponse(response) => Said::Done(Ok(match response.status {
+                GlobalStatus::Begin => Standing::Open,
+                status => Outcome::of(status).map_or(Standing::Forgotten, Standing::Decided),
+            })),
+            other => Said::Done(Err(unexpected(Act::Status, &other))),
         };
         self.inner.coordinators.ask(request, read).await
     }
@@ -169,13 +200,18 @@ impl Coordinators {
             },
             repeat: Repeat::Safe,
             within: self.options().end_timeout,
+            was_sent: None,
         }
     }
 
-    async fn end(&self, act: Act, xid: &str) -> Result<Outcome, Error> {
-        self.ask(self.about(act, xid), |answer| match answer {
+    async fn end(&self, act: Act, xid: &str, was_sent: Option<&AtomicBool>) -> Result<Outcome, Error> {
+        let request = Request {
+            was_sent,
+            ..self.about(act, xid)
+        };
+        self.ask(request, |answer| match answer {
             Message::GlobalCommitResponse(response) | Message::GlobalRollbackResponse(response) => {
-                said(act, xid, response.status)
+                said(act, xid, response)
             }
             other => Said::Done(Err(unexpected(act, &other))),
         })
@@ -183,10 +219,11 @@ impl Coordinators {
     }
 }
 
-/// What a status means to who asked for an end. The result code of the answer means nothing: a coordinator of Seata's
-/// fills in a failure together with the decision that stands.
-fn said(act: Act, xid: &str, status: GlobalStatus) -> Said<Outcome> {
+/// What an answer means to who asked for an end. With a failure, Seata's coordinator fills in the decision that stands,
+/// or, when it could not find out, the one that was asked for (`AbstractTCInboundHandler`): that one decides nothing.
+fn said(act: Act, xid: &str, answer: GlobalEndResponse) -> Said<Outcome> {
     let xid = || xid.to_owned();
+    let (status, has_failed) = (answer.status, answer.result.outcome != Result_::Success);
     Said::Done(match (Outcome::of(status), act) {
         (Some(outcome), Act::Commit) if outcome.decision == Decision::Rollback => {
             Err(Error::RolledBack { xid: xid(), status })
@@ -194,6 +231,7 @@ fn said(act: Act, xid: &str, status: GlobalStatus) -> Said<Outcome> {
         (Some(outcome), Act::Rollback) if outcome.decision == Decision::Commit => {
             Err(Error::Committed { xid: xid(), status })
         }
+        (Some(_), _) if has_failed => return Said::Undecided,
         (Some(outcome), _) => Ok(outcome),
         (None, _) if matches!(status, GlobalStatus::Begin | GlobalStatus::Unknown) => return Said::Undecided,
         (None, _) => Err(Error::Forgotten { xid: xid() }),
@@ -218,31 +256,49 @@ pub(crate) fn unexpected(act: Act, message: &Message) -> Error {
     }
 }
 
-/// Rolls back what was dropped open, several at once, in no order.
-async fn roll_back_dropped(coordinators: Arc<Coordinators>, mut queue: mpsc::Receiver<Dropped>) {
+/// Rolls back what was dropped open, several at once, in no order. When nobody can drop any more, what is left is
+/// finished within `finish_within`.
+async fn roll_back_dropped(
+    coordinators: Arc<Coordinators>,
+    mut queue: mpsc::Receiver<Dropped>,
+    owned: oneshot::Receiver<()>,
+) {
     const AT_ONCE: usize = 32;
-    let mut under_way = JoinSet::new();
-    while let Some(dropped) = queue.recv().await {
-        match dropped {
-            Dropped::Transaction(xid) => {
-                if under_way.len() >= AT_ONCE {
-                    under_way.join_next().await;
-                }
-                let coordinators = coordinators.clone();
-                under_way.spawn(async move {
-                    match coordinators.end(Act::Rollback, &xid).await {
-                        Ok(_) => tracing::debug!(%xid, "dropped open and rolled back"),
-                        Err(error) => {
-                            tracing::warn!(code = %error.code(), %error, "dropped open, and left to its timeout");
-                        }
+    let finish_within = coordinators.options().finish_within;
+    let all = async {
+        let mut under_way = JoinSet::new();
+        while let Some(dropped) = queue.recv().await {
+            match dropped {
+                Dropped::Transaction(xid) => {
+                    if under_way.len() >= AT_ONCE {
+                        under_way.join_next().await;
                     }
-                });
-            }
-            Dropped::Flush(done) => {
-                while under_way.join_next().await.is_some() {}
-                // Whoever asked may be gone.
-                let _ = done.send(());
+                    under_way.spawn(roll_back(coordinators.clone(), xid));
+                }
+                Dropped::Flush(done) => {
+                    while under_way.join_next().await.is_some() {}
+                    // Whoever asked may be gone.
+                    let _ = done.send(());
+                }
             }
         }
+        while under_way.join_next().await.is_some() {}
+    };
+    let too_late = async {
+        // An error: its owner is gone.
+        let _ = owned.await;
+        sleep(finish_within).await;
+    };
+    tokio::select! {
+        biased; // Done in time is done.
+        () = all => {}
+        () = too_late => tracing::warn!(?finish_within, "transactions that were dropped open are left to their timeout"),
+    }
+}
+
+async fn roll_back(coordinators: Arc<Coordinators>, xid: Arc<str>) {
+    match coordinators.end(Act::Rollback, &xid, None).await {
+        Ok(_) => tracing::debug!(%xid, "dropped open and rolled back"),
+        Err(error) => tracing::warn!(code = %error.code(), %error, "dropped open, and left to its timeout"),
     }
 }

@@ -1,6 +1,9 @@
 //! One open global transaction, owned by who began it.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use crate::{Current, Error, Outcome, Tm};
 
@@ -12,6 +15,8 @@ pub struct Transaction {
     tm: Tm,
     current: Current,
     is_open: bool,
+    /// The decision is the coordinator's.
+    is_commit_sent: AtomicBool,
 }
 
 impl Transaction {
@@ -20,6 +25,7 @@ impl Transaction {
             tm,
             current: Current::joined(xid),
             is_open: true,
+            is_commit_sent: AtomicBool::new(false),
         }
     }
 
@@ -38,18 +44,20 @@ impl Transaction {
     ///
     /// # Errors
     /// [`Error::RolledBack`] when it was decided otherwise (its time was over, somebody rolled it back).
-    /// [`Error::RollbackOnly`] when it was marked so here: it is being rolled back.
+    /// [`Error::RollbackOnly`] when it was marked so here, or a branch of it may be registered that nobody knows of: it is
+    /// being rolled back.
+    /// [`Error::Unreachable`] and [`Error::Busy`] when the commit could not be sent for `end_timeout`: it is being rolled
+    /// back.
     /// [`Error::Unanswered`] when no coordinator answered: it may be committed. Ask [`Tm::commit`] again, which is safe,
-    /// or [`Tm::status`]. The same holds when this future is dropped before its end.
-    pub async fn commit(mut self) -> Result<Outcome, Error> {
+    /// or [`Tm::status`]. The same holds when this future is dropped before its end; dropped before it could be sent, it is
+    /// rolled back.
+    pub async fn commit(self) -> Result<Outcome, Error> {
         if self.current.is_rollback_only() {
             let xid = self.xid().to_owned();
             let rolled_back = self.rollback().await;
             return rolled_back.and(Err(Error::RollbackOnly { xid }));
         }
-        // From here on the decision is the coordinator's.
-        self.is_open = false;
-        self.tm.commit(self.current.xid()).await
+        self.tm.commit_telling(self.current.xid(), &self.is_commit_sent).await
     }
 
     /// Rolls back.
@@ -72,7 +80,7 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if self.is_open {
+        if self.is_open && !self.is_commit_sent.load(Ordering::SeqCst) {
             self.tm.drop_open(self.current.shared_xid());
         }
     }
@@ -83,6 +91,7 @@ impl std::fmt::Debug for Transaction {
         f.debug_struct("Transaction")
             .field("xid", &self.current.xid())
             .field("is_open", &self.is_open)
+            .field("is_commit_sent", &self.is_commit_sent)
             .finish_non_exhaustive()
     }
 }

@@ -151,6 +151,10 @@ fn only_old_rows_that_ended_are_cleaned_away_so_many_at_once() -> rusqlite::Resu
         let sql = "INSERT INTO tcc_fence_log VALUES ('x', ?1, 'a', ?2, ?3, ?3)";
         bank.database.execute(sql, (branch, status, modified))?;
     }
+    // A clock that is as far behind as any two zones are apart may have written it just now.
+    let elsewhere = "strftime('%Y-%m-%d %H:%M:%f', 'now', '-26 hours')";
+    let sql = format!("INSERT INTO tcc_fence_log VALUES ('x', 6, 'a', 4, {elsewhere}, {elsewhere})");
+    bank.database.execute_batch(&sql)?;
     assert!(bank.call(Call::Rollback, false)?.is_ok());
     let mut tx = bank.database.transaction()?;
     let mut clean = |older_than, limit| fence::clean(&mut tx, older_than, limit).expect("SQLite in memory");
@@ -161,7 +165,7 @@ fn only_old_rows_that_ended_are_cleaned_away_so_many_at_once() -> rusqlite::Resu
     let left: i64 = bank
         .database
         .query_row("SELECT count(*) FROM tcc_fence_log", [], |row| row.get(0))?;
-    assert_eq!(left, 3);
+    assert_eq!(left, 4);
     Ok(())
 }
 

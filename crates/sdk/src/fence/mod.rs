@@ -104,6 +104,14 @@ pub trait FenceStore {
     /// The row's status. Where the database can, the row is locked until the transaction ends.
     fn load(&mut self, key: FenceKey<'_>) -> Result<Option<FenceStatus>, Self::Error>;
 
+    /// Whether there may be a row, without a lock where there is none: some databases (InnoDB under REPEATABLE READ) lock
+    /// the gap that a missing row would lie in, and so the rows of other branches. What is wrong here shows when the row
+    /// is loaded or inserted.
+    fn is_there(&mut self, key: FenceKey<'_>) -> Result<bool, Self::Error> {
+        let _ = key;
+        Ok(true)
+    }
+
     /// Writes a new row. False, and nothing written, when there is one: it waits for a transaction that has just
     /// written it.
     fn insert(&mut self, key: FenceKey<'_>, status: FenceStatus) -> Result<bool, Self::Error>;
@@ -116,7 +124,11 @@ pub trait FenceStore {
 }
 
 /// Rows that ended later than this are never deleted: a phase one or a repeated call may still come for them.
-pub const KEEP_AT_LEAST: Duration = Duration::from_secs(3_600);
+///
+/// A row's time is the local time of whoever wrote it: of the database session's zone here, of the JVM's in Java. Two
+/// zones are up to 26 hours apart (UTC−12 and UTC+14), so a row of an hour ago may look 27 hours old; the hour is for
+/// calls that are late.
+pub const KEEP_AT_LEAST: Duration = Duration::from_secs(27 * 3_600);
 
 /// Why the fence lets nobody through. The database transaction is to be rolled back.
 #[derive(Debug, thiserror::Error)]
@@ -187,7 +199,7 @@ pub fn prepare<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<(), Fe
 /// # Errors
 /// All but [`FenceError::TooLate`] and [`FenceError::Repeated`].
 pub fn commit<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Pass, FenceError<S::Error>> {
-    let step = rules::commit(store.load(key)?);
+    let step = rules::commit(find(store, key)?);
     follow(store, key, step)
 }
 
@@ -196,19 +208,26 @@ pub fn commit<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Pass, F
 /// # Errors
 /// [`FenceError::Contradicted`], [`FenceError::Raced`], [`FenceError::Store`].
 pub fn rollback<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Pass, FenceError<S::Error>> {
-    let step = rules::rollback(store.load(key)?);
+    let step = rules::rollback(find(store, key)?);
     follow(store, key, step)
 }
 
 /// Deletes the rows of branches that ended more than `older_than` ago (at least [`KEEP_AT_LEAST`]), up to `limit` of them;
 /// how many it were. The table grows for ever unless somebody calls this, or Java's cleaner, now and then. Choose it longer
-/// than any call can be late: a day, as Java does, is safe unless the coordinator retries for longer than that. Rows of
-/// branches that were only tried stay.
+/// than any call can be late, and by a day and two hours more where clocks of different time zones write the table. Java's
+/// cleaner deletes by its own clock after a day, unless it is told otherwise. Rows of branches that were only tried stay.
 ///
 /// # Errors
 /// [`FenceError::Store`].
 pub fn clean<S: FenceStore>(store: &mut S, older_than: Duration, limit: u32) -> Result<u64, FenceError<S::Error>> {
     Ok(store.delete_ended(rules::seconds(older_than), limit)?)
+}
+
+fn find<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Option<FenceStatus>, S::Error> {
+    match store.is_there(key)? {
+        true => store.load(key),
+        false => Ok(None),
+    }
 }
 
 fn follow<S: FenceStore>(store: &mut S, key: FenceKey<'_>, step: Step) -> Result<Pass, FenceError<S::Error>> {

@@ -13,6 +13,12 @@ pub trait FenceStore: Send {
     /// The row's status, locked until the transaction ends.
     fn load(&mut self, key: FenceKey<'_>) -> impl Future<Output = Result<Option<FenceStatus>, Self::Error>> + Send;
 
+    /// Whether there may be a row, without a lock where there is none.
+    fn is_there(&mut self, key: FenceKey<'_>) -> impl Future<Output = Result<bool, Self::Error>> + Send {
+        let _ = key;
+        async { Ok(true) }
+    }
+
     /// Writes a new row; false, and nothing written, when there is one.
     fn insert(
         &mut self,
@@ -48,7 +54,7 @@ pub async fn prepare<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<
 /// # Errors
 /// Those of [`commit`](super::commit).
 pub async fn commit<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Pass, FenceError<S::Error>> {
-    let step = rules::commit(store.load(key).await?);
+    let step = rules::commit(find(store, key).await?);
     follow(store, key, step).await
 }
 
@@ -57,7 +63,7 @@ pub async fn commit<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<P
 /// # Errors
 /// Those of [`rollback`](super::rollback).
 pub async fn rollback<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Pass, FenceError<S::Error>> {
-    let step = rules::rollback(store.load(key).await?);
+    let step = rules::rollback(find(store, key).await?);
     follow(store, key, step).await
 }
 
@@ -71,6 +77,13 @@ pub async fn clean<S: FenceStore>(
     limit: u32,
 ) -> Result<u64, FenceError<S::Error>> {
     Ok(store.delete_ended(rules::seconds(older_than), limit).await?)
+}
+
+async fn find<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Option<FenceStatus>, S::Error> {
+    match store.is_there(key).await? {
+        true => store.load(key).await,
+        false => Ok(None),
+    }
 }
 
 async fn follow<S: FenceStore>(store: &mut S, key: FenceKey<'_>, step: Step) -> Result<Pass, FenceError<S::Error>> {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use settle_sdk::{Decision, Error, GlobalStatus, Progress, Retryable, Standing, Tm};
-use settle_seata_wire::Message;
+use settle_sdk::{Decision, Error, ExceptionCode, GlobalStatus, Progress, Retryable, Standing, Tm};
+use settle_seata_wire::{GlobalEndResponse, Message, TxResult};
 
 use crate::fake::{Fake, Reaction, ended, oblige, options};
 
@@ -97,6 +97,84 @@ async fn a_commit_that_is_not_decided_yet_is_asked_again() -> Result<()> {
     let tm = Tm::connect(options([&fake])).await?;
     tm.begin("pay", Duration::from_secs(60)).await?.commit().await?;
     assert_eq!(fake.count(is_commit), 2);
+    Ok(())
+}
+
+/// Seata's coordinator fills in what was asked for when it could not find out or do anything.
+#[tokio::test]
+async fn a_failure_decides_nothing_in_the_direction_that_was_asked_for() -> Result<()> {
+    let fails = |status| GlobalEndResponse {
+        result: TxResult::failed(ExceptionCode::FailedStore, "the database is down"),
+        status,
+    };
+    let mut asked = 0;
+    let fake = Fake::start(move |message| {
+        asked += 1;
+        let is_first = asked % 2 == 1;
+        Reaction::Answer(match message {
+            Message::GlobalCommit(_) if is_first => Message::GlobalCommitResponse(fails(GlobalStatus::Committing)),
+            Message::GlobalCommit(_) => Message::GlobalCommitResponse(fails(GlobalStatus::TimeoutRollbacked)),
+            Message::GlobalRollback(_) if is_first => Message::GlobalRollbackResponse(fails(GlobalStatus::Rollbacking)),
+            Message::GlobalRollback(_) => Message::GlobalRollbackResponse(fails(GlobalStatus::Committed)),
+            Message::GlobalStatus(_) if is_first => Message::GlobalStatusResponse(fails(GlobalStatus::Committed)),
+            Message::GlobalStatus(_) => Message::GlobalStatusResponse(ended(GlobalStatus::Begin)),
+            other => oblige(other),
+        })
+    });
+    let fake = fake.await?;
+    let tm = Tm::connect(options([&fake])).await?;
+    let xid = "127.0.0.1:8091:7";
+    assert_eq!(tm.status(xid).await?, Standing::Open);
+    let error = tm.commit(xid).await.expect_err("it was rolled back");
+    assert!(matches!(error, Error::RolledBack { .. }), "{error:?}");
+    let error = tm.rollback(xid).await.expect_err("it was committed");
+    assert!(matches!(error, Error::Committed { .. }), "{error:?}");
+    Ok(())
+}
+
+/// The one request that there is room for is taken by a question that nobody answers.
+#[tokio::test]
+async fn a_commit_that_there_is_no_room_for_waits_and_one_that_is_never_sent_is_rolled_back() -> Result<()> {
+    let fake = Fake::start(|message| match message {
+        Message::GlobalStatus(_) => Reaction::Silence,
+        other => Reaction::Answer(oblige(other)),
+    });
+    let fake = fake.await?;
+    let mut options = options([&fake]);
+    options.max_in_flight = 1;
+    options.end_timeout = Duration::from_secs(2);
+    let tm = Tm::connect(options).await?;
+    let is_rollback = |message: &Message| matches!(message, Message::GlobalRollback(_));
+    let is_status = |message: &Message| matches!(message, Message::GlobalStatus(_));
+    for (n, given_up_after) in [(1, Duration::from_millis(20)), (2, Duration::from_secs(60))] {
+        let transaction = tm.begin("pay", Duration::from_secs(60)).await?;
+        let mut question = Box::pin(tm.status("127.0.0.1:8091:8"));
+        tokio::select! {
+            biased; // Nobody answers.
+            _ = &mut question => panic!("it was answered"),
+            sent = fake.wait_for(n, is_status) => sent?,
+        }
+        match tokio::time::timeout(given_up_after, transaction.commit()).await {
+            Ok(told) => assert!(matches!(told, Err(Error::Busy { .. })), "{told:?}"),
+            Err(_) => assert_eq!(n, 1),
+        }
+        drop(question);
+        tm.flush().await;
+        assert_eq!((fake.count(is_commit), fake.count(is_rollback)), (0, n));
+    }
+    let transaction = tm.begin("pay", Duration::from_secs(60)).await?;
+    let mut question = Box::pin(tm.status("127.0.0.1:8091:8"));
+    tokio::select! {
+        biased; // Nobody answers.
+        _ = &mut question => panic!("it was answered"),
+        sent = fake.wait_for(3, is_status) => sent?,
+    }
+    let mut commit = Box::pin(transaction.commit());
+    let waits = tokio::time::timeout(Duration::from_millis(20), &mut commit).await;
+    assert!(waits.is_err(), "{waits:?}");
+    drop(question);
+    commit.await?;
+    assert_eq!(fake.count(is_commit), 1);
     Ok(())
 }
 

@@ -1,7 +1,10 @@
 //! A coordinator that answers as the test says, and notes what it was sent.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -139,11 +142,14 @@ pub fn branch(branch_id: i64, data: &str) -> BranchEnd {
     }
 }
 
+static NEXT_ID: AtomicU64 = AtomicU64::new(1_000);
+
 pub fn oblige(message: &Message) -> Message {
     match message {
         Message::GlobalBegin(_) => Message::GlobalBeginResponse(GlobalBeginResponse {
             result: TxResult::SUCCESS,
-            xid: "127.0.0.1:8091:7".to_owned(),
+            // What a process knows of a transaction is known by its id, in all of its tests.
+            xid: format!("127.0.0.1:8091:{}", NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             extra_data: String::new(),
         }),
         Message::GlobalCommit(_) => Message::GlobalCommitResponse(ended(GlobalStatus::Committed)),

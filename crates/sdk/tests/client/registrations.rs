@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
-use settle_sdk::{BranchCall, Current, Error, ExceptionCode, Retryable, Rm, TccFuture, TccResource, within};
+use settle_sdk::{BranchCall, Current, Error, ExceptionCode, Retryable, Rm, TccFuture, TccResource, Tm, within};
 use settle_seata_wire::{BranchRegisterResponse, Message, TxResult};
 
-use crate::fake::{Fake, Reaction, options};
+use crate::fake::{Fake, Reaction, oblige, options};
 
 struct Accounts;
 
@@ -44,6 +44,39 @@ async fn a_registration_that_was_not_answered_is_not_sent_again_and_its_transact
         assert_eq!(error.retryable(), Retryable::Unknown);
         assert_eq!(one.count(is_branch) + other.count(is_branch), 1);
         assert!(current.is_rollback_only());
+    }
+    Ok(())
+}
+
+/// Whoever gave up waiting may not know of the branch, but its second phase would come.
+#[tokio::test]
+async fn while_a_registration_is_not_known_to_be_done_or_not_its_transaction_does_not_commit() -> Result<()> {
+    for is_given_up in [true, false] {
+        let fake = Fake::start(|message| match message {
+            Message::BranchRegister(_) => Reaction::Silence,
+            other => Reaction::Answer(oblige(other)),
+        });
+        let fake = fake.await?;
+        let rm = Rm::connect(options([&fake]), vec![Arc::new(Accounts)]).await?;
+        let tm = Tm::connect(options([&fake])).await?;
+        let transaction = tm.begin("pay", Duration::from_secs(60)).await?;
+        let xid = transaction.xid().to_owned();
+        let mut registered = Box::pin(rm.register(&xid, "accounts", &1));
+        tokio::select! {
+            biased; // Nobody answers.
+            registered = &mut registered => panic!("{registered:?}"),
+            sent = fake.wait_for(1, is_branch) => sent?,
+        }
+        if is_given_up {
+            drop(registered);
+        }
+        let error = transaction
+            .commit()
+            .await
+            .expect_err("a branch of it may be registered");
+        assert!(matches!(error, Error::RollbackOnly { .. }), "{error:?}");
+        assert_eq!(fake.count(|message| matches!(message, Message::GlobalCommit(_))), 0);
+        assert_eq!(fake.count(|message| matches!(message, Message::GlobalRollback(_))), 1);
     }
     Ok(())
 }

@@ -36,6 +36,27 @@ async fn a_transaction_that_is_dropped_is_rolled_back_and_one_that_was_ended_is_
 }
 
 #[tokio::test]
+async fn what_was_dropped_is_rolled_back_although_the_last_owner_of_the_client_is_gone() -> Result<()> {
+    let fake = Fake::obliging().await?;
+    let tm = Tm::connect(options([&fake])).await?;
+    let transactions = [tm.begin("pay", TIME).await?, tm.begin("pay", TIME).await?];
+    drop(tm);
+    drop(transactions);
+    fake.wait_for(2, is_rollback).await
+}
+
+/// A coordinator would drive it as a saga of Seata's state machine.
+#[tokio::test]
+async fn a_name_that_means_a_saga_to_the_coordinator_is_refused() -> Result<()> {
+    let fake = Fake::obliging().await?;
+    let tm = Tm::connect(options([&fake])).await?;
+    let error = tm.begin("$Saga_pay", TIME).await.expect_err("it is refused");
+    assert!(matches!(error, Error::Unsendable { .. }), "{error:?}");
+    assert_eq!(fake.count(is_begin), 0);
+    Ok(())
+}
+
+#[tokio::test]
 async fn work_that_fails_panics_or_is_dropped_is_rolled_back() -> Result<()> {
     let fake = Fake::obliging().await?;
     let tm = Tm::connect(options([&fake])).await?;
