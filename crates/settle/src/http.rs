@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::State,
+    extract::{DefaultBodyLimit, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -78,12 +78,19 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(acts::release_lock))
 }
 
+/// Bytes of a request's body, at most. The largest that means something is an act with its texts at their limits.
+const BODY_MAX: usize = 32 << 10;
+
 pub fn router(api: Arc<Api>) -> Router {
     let (router, _) = routes().split_for_parts();
-    router
+    let router = router
         .fallback(async || ApiError::unknown_path())
-        .method_not_allowed_fallback(async || ApiError::wrong_method())
-        .with_state(api)
+        .method_not_allowed_fallback(async || ApiError::wrong_method());
+    bounded(router).with_state(api)
+}
+
+fn bounded<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+    router.layer(DefaultBodyLimit::max(BODY_MAX))
 }
 
 /// The OpenAPI document.
@@ -166,6 +173,29 @@ mod tests {
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
         assert!(written == description(), "run `UPDATE_EXPECT=1 cargo test -p settle`");
+    }
+
+    /// Of all routes: they have their router in common.
+    #[tokio::test]
+    async fn a_body_that_is_larger_than_any_request_is_refused_and_the_largest_that_means_something_is_not() {
+        use tower::ServiceExt;
+        let escaped = |chars: usize| r"\ud83d\ude00".repeat(chars);
+        let post = async |reason: String| {
+            let body = format!(
+                r#"{{"operator":"{}","reason":"{reason}","branch":"1","rows":"{}","branch_is_settled":true}}"#,
+                escaped(settle_tx::OPERATOR_CHARS_MAX),
+                escaped(settle_tx::ROWS_CHARS_MAX)
+            );
+            let request = axum::http::Request::post("/")
+                .header("content-type", "application/json")
+                .body(axum::body::Body::from(body))
+                .expect("it is a request");
+            let take = async |_: extract::Body<serde_json::Value>| "taken";
+            let router: Router = bounded(Router::new().fallback(take));
+            router.oneshot(request).await.expect("a router answers").status()
+        };
+        assert_eq!(post(escaped(settle_tx::REASON_CHARS_MAX)).await, StatusCode::OK);
+        assert_eq!(post("x".repeat(BODY_MAX)).await, StatusCode::PAYLOAD_TOO_LARGE);
     }
 
     #[test]

@@ -5,24 +5,27 @@ use std::time::Duration;
 
 use settle_base::{GroupId, GroupTime, NodeId};
 use settle_tx::{
-    ActKind, AuditRecord, BranchId, BranchStatus, BranchType, Global, GlobalStatus, OPERATOR_CHARS_MAX, OperatorAct,
-    Outcome, REASON_CHARS_MAX, Reply, Signed, Tid, TxError, TxMachine, lock_rows,
+    ActKind, AuditRecord, Branch, BranchId, BranchStatus, BranchType, Global, GlobalStatus, LockRow,
+    OPERATOR_CHARS_MAX, OperatorAct, Outcome, REASON_CHARS_MAX, ROWS_CHARS_MAX, Reply, Signed, Tid, TxError, TxMachine,
+    lock_rows,
 };
 
 use crate::{ConnId, GateError, RefusalError, directory::Directory};
 
 /// Rows in one answer, at most.
 pub const LIST_MAX: usize = 1_000;
-/// Transactions that one request goes through, at most; a list with a filter may end early, with a `next`.
+/// Transactions, branches and rows that one request looks at, at most (a long row counts for several): it is answered on
+/// the loop that serves the group. A list may end early for it, with a `next` and with fewer rows than asked for, or none.
 pub const SCAN_MAX: usize = 50_000;
+/// Bytes of row keys that count for one more.
+const BYTES_OF_A_UNIT: usize = 64;
+/// Bytes of lock keys with which a page of a transaction's branches is full.
+const SHOW_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Clone, Debug)]
 pub enum AdminRequest {
     ListTx(TxFilter),
-    /// By xid, or by the number at its end.
-    ShowTx {
-        id: String,
-    },
+    ShowTx(ShowFilter),
     /// The rows that open transactions keep locked.
     Locks(LockFilter),
     /// What operators did in a group, newest first.
@@ -36,6 +39,17 @@ pub enum AdminRequest {
     Operate(OperatorRequest),
     /// The resource managers' sessions of all nodes, as far as this one knows.
     Sessions,
+}
+
+/// One transaction.
+#[derive(Clone, Debug, Default)]
+pub struct ShowFilter {
+    /// Its xid, or the number at its end.
+    pub id: String,
+    /// Only branches after this one: `next` of the answer before.
+    pub after: Option<BranchId>,
+    /// Branches of one answer, at most [`LIST_MAX`]; 0 means that.
+    pub limit: usize,
 }
 
 /// An act on a transaction.
@@ -83,11 +97,13 @@ pub struct LockFilter {
     pub limit: usize,
 }
 
-/// How far a list of locks has come: all rows of transactions up to `after`, and so many of the next one's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// How far a list of locks has come: all rows of transactions before `tid`; of that one all as well, or, with a branch,
+/// all rows of the branches before it and so many of its own. A row that is freed between two pages may hide another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LockCursor {
-    pub after: Option<Tid>,
-    pub rows_of_next: u32,
+    pub tid: Option<Tid>,
+    pub branch: Option<BranchId>,
+    pub rows: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +146,8 @@ pub enum TxView {
     Open {
         row: TxRow,
         branches: Vec<BranchRow>,
+        /// The last of them, when there are more.
+        next: Option<BranchId>,
         /// What operators did to it, oldest first, as far as it is kept.
         acts: Vec<AuditRecord>,
     },
@@ -206,6 +224,12 @@ pub(crate) fn check_signed(request: &OperatorRequest) -> Result<(), GateError> {
             return Err(GateError::TextTooLong { field, chars, limit });
         }
     }
+    if let OperatorAct::ReleaseLock { rows, .. } = &request.act {
+        let (field, chars, limit) = ("rows", rows.chars().count(), ROWS_CHARS_MAX);
+        if chars > limit {
+            return Err(GateError::TextTooLong { field, chars, limit });
+        }
+    }
     let act = request.act.kind();
     if matches!(act, ActKind::Forget | ActKind::ReleaseLock) && !request.claims_settled {
         return Err(GateError::NotClaimed { act });
@@ -233,6 +257,19 @@ fn limit_of(limit: usize) -> usize {
     }
 }
 
+/// What one request may still look at.
+struct Budget(usize);
+
+impl Budget {
+    fn spend(&mut self, units: usize) {
+        self.0 = self.0.saturating_sub(units);
+    }
+
+    fn is_over(&self) -> bool {
+        self.0 == 0
+    }
+}
+
 /// `is_last`: no other group is to be listed behind this one.
 pub(crate) fn list(machine: &TxMachine, now: GroupTime, filter: &TxFilter, is_last: bool) -> AdminAnswer {
     let limit = limit_of(filter.limit);
@@ -247,7 +284,10 @@ pub(crate) fn list(machine: &TxMachine, now: GroupTime, filter: &TxFilter, is_la
             && filter.resource.as_ref().is_none_or(of_resource)
     };
     let mut rows = Vec::new();
-    for (scanned, global) in machine.globals_after(filter.after).enumerate() {
+    let mut budget = Budget(SCAN_MAX);
+    for global in machine.globals_after(filter.after) {
+        let branches = filter.resource.as_ref().map_or(0, |_| global.branches().len());
+        budget.spend(1 + branches);
         if fits(global) {
             if rows.len() == limit {
                 let next = rows.last().map(|row: &TxRow| row.tid);
@@ -255,7 +295,7 @@ pub(crate) fn list(machine: &TxMachine, now: GroupTime, filter: &TxFilter, is_la
             }
             rows.push(row(global, now));
         }
-        if scanned + 1 == SCAN_MAX {
+        if budget.is_over() {
             let next = Some(global.tid);
             return AdminAnswer::Transactions { rows, next };
         }
@@ -273,63 +313,88 @@ pub(crate) fn locks(machine: &TxMachine, now: GroupTime, filter: &LockFilter, is
         Some(Err(table)) => (Some(table), None),
         Some(Ok((table, pk))) => (Some(table), Some(pk)),
     };
-    let (after, mut passed_over) = match filter.after {
-        None => (None, 0),
-        Some(cursor) => (cursor.after, cursor.rows_of_next),
+    let mut done = filter.after.unwrap_or_default();
+    let (mut rows, mut budget) = (Vec::new(), Budget(SCAN_MAX));
+    // The one that the page before stopped in, unless it has ended; then those behind it.
+    let begun = done.tid.filter(|_| done.branch.is_some());
+    let begun = begun.and_then(|tid| machine.global(tid));
+    let held = filter.holder.and_then(|holder| machine.global(holder));
+    let held = held.filter(|global| done.tid.is_none_or(|tid| tid < global.tid));
+    let behind = match filter.holder {
+        None => Some(machine.globals_after(done.tid)),
+        Some(_) => None,
     };
-    let mut rows = Vec::new();
-    let mut done = after;
-    for (scanned, global) in machine.globals_after(after).enumerate() {
+    for global in begun.into_iter().chain(held).chain(behind.into_iter().flatten()) {
+        if budget.is_over() {
+            return AdminAnswer::Locks { rows, next: Some(done) };
+        }
+        budget.spend(1);
+        let is_begun = done.tid == Some(global.tid);
         let is_asked =
             filter.holder.is_none_or(|holder| holder == global.tid) && now.since(global.begun_at) >= filter.older_than;
-        let branches = global
-            .branches()
-            .iter()
-            .filter(|branch| is_asked && filter.resource.as_ref().is_none_or(|name| *branch.resource == **name));
-        let named = branches.flat_map(|branch| {
-            let rows = lock_rows(&branch.lock_keys).map_while(Result::ok);
-            rows.map(move |row| (branch, row))
-        });
-        let wanted =
-            named.filter(|(_, row)| table.is_none_or(|table| row.table == table) && pk.is_none_or(|pk| row.pk == pk));
-        let mut told = 0;
-        for (branch, row) in wanted {
-            told += 1;
-            if told <= passed_over {
+        let branches = match is_asked {
+            true => global.branches(),
+            false => &[],
+        };
+        let first = done.branch.filter(|_| is_begun);
+        let first = first.map_or(0, |id| branches.partition_point(|branch| branch.id < id));
+        for branch in &branches[first..] {
+            if budget.is_over() {
+                return AdminAnswer::Locks { rows, next: Some(done) };
+            }
+            budget.spend(1);
+            let passed_over = match done.branch {
+                Some(id) if is_begun && id == branch.id => done.rows,
+                _ => 0,
+            };
+            done = LockCursor {
+                tid: Some(global.tid),
+                branch: Some(branch.id),
+                rows: passed_over,
+            };
+            if filter.resource.as_ref().is_some_and(|name| *branch.resource != **name) {
                 continue;
             }
-            if rows.len() == limit {
-                let next = LockCursor {
-                    after: done,
-                    rows_of_next: told - 1,
-                };
-                return AdminAnswer::Locks { rows, next: Some(next) };
+            let named = lock_rows(&branch.lock_keys).map_while(Result::ok);
+            for row in named.skip(passed_over as usize) {
+                if budget.is_over() {
+                    return AdminAnswer::Locks { rows, next: Some(done) };
+                }
+                budget.spend(1 + (row.table.len() + row.pk.len()) / BYTES_OF_A_UNIT);
+                let is_wanted = table.is_none_or(|table| row.table == table) && pk.is_none_or(|pk| row.pk == pk);
+                if is_wanted {
+                    if rows.len() == limit {
+                        return AdminAnswer::Locks { rows, next: Some(done) };
+                    }
+                    rows.push(lock_row(global, branch, row, now));
+                }
+                done.rows += 1;
             }
-            rows.push(LockRowView {
-                resource: String::from(&*branch.resource),
-                table: row.table.to_owned(),
-                pk: row.pk.to_owned(),
-                tid: global.tid,
-                xid: String::from(&*global.xid),
-                branch: branch.id,
-                status: global.status,
-                age: now.since(global.begun_at),
-            });
         }
-        (passed_over, done) = (0, Some(global.tid));
-        if scanned + 1 == SCAN_MAX {
-            let next = LockCursor {
-                after: done,
-                rows_of_next: 0,
-            };
-            return AdminAnswer::Locks { rows, next: Some(next) };
-        }
+        done = LockCursor {
+            tid: Some(global.tid),
+            ..LockCursor::default()
+        };
     }
+    let is_last = is_last || filter.holder.is_some();
     let next = end_of_group(machine, is_last).map(|tid| LockCursor {
-        after: Some(tid),
-        rows_of_next: 0,
+        tid: Some(tid),
+        ..LockCursor::default()
     });
     AdminAnswer::Locks { rows, next }
+}
+
+fn lock_row(global: &Global, branch: &Branch, row: LockRow<'_>, now: GroupTime) -> LockRowView {
+    LockRowView {
+        resource: String::from(&*branch.resource),
+        table: row.table.to_owned(),
+        pk: row.pk.to_owned(),
+        tid: global.tid,
+        xid: String::from(&*global.xid),
+        branch: branch.id,
+        status: global.status,
+        age: now.since(global.begun_at),
+    }
 }
 
 /// Where a list goes on behind the machine's group.
@@ -343,23 +408,16 @@ pub(crate) fn audit(machine: &TxMachine, before: Option<u64>, limit: usize) -> A
     AdminAnswer::Audit(wanted.take(limit_of(limit)).cloned().collect())
 }
 
-pub(crate) fn show(machine: &TxMachine, now: GroupTime, tid: Tid) -> Result<AdminAnswer, GateError> {
+pub(crate) fn show(machine: &TxMachine, now: GroupTime, filter: &ShowFilter) -> Result<AdminAnswer, GateError> {
+    let tid = tid_of(&filter.id)?;
     let acts = || machine.audit().filter(|record| record.tid == tid).cloned().collect();
     let view = match machine.outcome(tid) {
         Outcome::Open(global) => {
-            let branches = global.branches().iter().map(|branch| BranchRow {
-                branch: branch.id,
-                branch_type: branch.branch_type,
-                resource: String::from(&*branch.resource),
-                client: String::from(&*branch.client),
-                status: branch.status,
-                lock_keys: String::from(&*branch.lock_keys),
-                retrying_for: branch.retrying_since.map(|since| now.since(since)),
-                is_open: branch.is_open(),
-            });
+            let (branches, next) = branches_of(global, filter, now);
             TxView::Open {
                 row: row(global, now),
-                branches: branches.collect(),
+                branches,
+                next,
                 acts: acts(),
             }
         }
@@ -372,6 +430,33 @@ pub(crate) fn show(machine: &TxMachine, now: GroupTime, tid: Tid) -> Result<Admi
         Outcome::Unknown => return Err(unknown(&tid.to_string())),
     };
     Ok(AdminAnswer::Transaction(view))
+}
+
+fn branches_of(global: &Global, filter: &ShowFilter, now: GroupTime) -> (Vec<BranchRow>, Option<BranchId>) {
+    let all = global.branches();
+    let first = filter
+        .after
+        .map_or(0, |after| all.partition_point(|branch| branch.id <= after));
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    for branch in &all[first..] {
+        // The first is always told, however long its keys are.
+        bytes += branch.lock_keys.len();
+        if rows.len() == limit_of(filter.limit) || (bytes > SHOW_BYTES_MAX && !rows.is_empty()) {
+            let next = rows.last().map(|row: &BranchRow| row.branch);
+            return (rows, next);
+        }
+        rows.push(BranchRow {
+            branch: branch.id,
+            branch_type: branch.branch_type,
+            resource: String::from(&*branch.resource),
+            client: String::from(&*branch.client),
+            status: branch.status,
+            lock_keys: String::from(&*branch.lock_keys),
+            retrying_for: branch.retrying_since.map(|since| now.since(since)),
+            is_open: branch.is_open(),
+        });
+    }
+    (rows, None)
 }
 
 pub(crate) fn sessions(directory: &Directory) -> AdminAnswer {

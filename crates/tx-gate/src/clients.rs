@@ -7,7 +7,7 @@ use settle_tx::{BranchId, BranchStatus, ClientId, Decision, Expect, GlobalStatus
 
 use crate::{
     AdminRequest, BranchRegistration, ClientAnswer, ClientRequest, ConnId, GateError, OperatorRequest, RequestKey,
-    admin,
+    ShowFilter, admin,
     door::{Cx, Waiter},
     gate::TxGate,
     group::{Purpose, Query},
@@ -67,11 +67,12 @@ impl TxGate {
             }
             AdminRequest::ListTx(filter) => self.group_to_list(filter.group, filter.after),
             AdminRequest::Locks(filter) => {
-                let after = filter.after.and_then(|cursor| cursor.after);
-                self.group_to_list(filter.group, after)
+                let after = filter.after.and_then(|cursor| cursor.tid);
+                let of_holder = filter.holder.map(Tid::group);
+                self.group_to_list(filter.group.or(of_holder), after)
             }
             AdminRequest::Audit { group, .. } => Ok(group.unwrap_or(self.door.config.groups[0])),
-            AdminRequest::ShowTx { id } => admin::tid_of(id).map(Tid::group),
+            AdminRequest::ShowTx(filter) => admin::tid_of(&filter.id).map(Tid::group),
             AdminRequest::Operate(request) => admin::check_signed(request).and_then(|()| {
                 let tid = admin::tid_of(&request.id)?;
                 Ok(tid.group())
@@ -85,7 +86,7 @@ impl TxGate {
         match self.groups.get_mut(&group) {
             None => {
                 let error = match body {
-                    AdminRequest::ShowTx { id } | AdminRequest::Operate(OperatorRequest { id, .. }) => {
+                    AdminRequest::ShowTx(ShowFilter { id, .. }) | AdminRequest::Operate(OperatorRequest { id, .. }) => {
                         admin::unknown(&id)
                     }
                     _ => GateError::UnknownGroup { group },
@@ -111,13 +112,10 @@ impl TxGate {
     }
 
     fn operate(&mut self, group: GroupId, key: RequestKey, request: OperatorRequest, cx: &mut Cx<'_>) {
-        let group = self.groups.get_mut(&group).expect("it was just found");
-        if group.pending.is_window_full() {
-            let limit = crate::pending::WINDOW as usize;
-            return self
-                .door
-                .answer_admin(key, Err(GateError::TooManyRequests { limit }), cx);
+        if let Err(error) = self.check_room(group) {
+            return self.door.answer_admin(key, Err(error), cx);
         }
+        let group = self.groups.get_mut(&group).expect("it was just found");
         let tid = admin::tid_of(&request.id).expect("it was checked before");
         let body = OwnedCommandBody::Operate {
             tid,
@@ -394,19 +392,24 @@ impl TxGate {
         tid: Option<Tid>,
         cx: &mut Cx<'_>,
     ) -> Result<(), GateError> {
-        let config = &self.door.config;
+        self.check_room(group)?;
+        let group = self.groups.get_mut(&group).expect("requests go to groups of the gate");
+        group.submit(body, Purpose::Client { waiter, tid }, &self.door.config, cx.now);
+        Ok(())
+    }
+
+    /// Whether one more command may wait to be applied, whoever asks for it.
+    fn check_room(&self, group: GroupId) -> Result<(), GateError> {
         let bytes: u64 = self.groups.values().map(|group| group.pending.bytes()).sum();
-        let limit = config.max_pending_bytes.bytes();
+        let limit = self.door.config.max_pending_bytes.bytes();
         if bytes >= limit {
             return Err(GateError::TooManyPendingBytes { bytes, limit });
         }
-        let group = self.groups.get_mut(&group).expect("requests go to groups of the gate");
+        let group = self.groups.get(&group).expect("requests go to groups of the gate");
         if group.pending.is_window_full() {
-            return Err(GateError::TooManyRequests {
-                limit: crate::pending::WINDOW as usize,
-            });
+            let limit = crate::pending::WINDOW as usize;
+            return Err(GateError::TooManyRequests { limit });
         }
-        group.submit(body, Purpose::Client { waiter, tid }, config, cx.now);
         Ok(())
     }
 

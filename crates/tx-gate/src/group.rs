@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use settle_base::{GroupId, GroupTime, Mono, NodeId, Term};
 use settle_machine::{Action, GroupRole};
 use settle_tx::{
-    BranchId, BranchStatus, CallFailure, Decision, Direction, Driver, DriverAction, GlobalStatus, OwnedCommandBody,
-    Reply, Tid, TxEffect, TxError,
+    BranchId, BranchStatus, CallFailure, Decision, Direction, Driver, DriverAction, GlobalStatus, Outcome,
+    OwnedCommandBody, Reply, Tid, TxEffect, TxError,
 };
 
 use crate::{
@@ -245,7 +245,7 @@ impl TxGroup {
         match result {
             // The status in the reply may be older than this replica's state: the state answers.
             Ok(_) => self.answer_decided(waiter, tid, door, cx),
-            Err(error) => match replies::to_refused_decision(&error) {
+            Err(error) => match replies::to_refused_decision(waiter.kind, &error) {
                 Some(status) => door.answer(waiter, ClientAnswer::Ended { status }, cx),
                 None => door.give(waiter, replies::to_reply(waiter.kind, Err(error)), cx),
             },
@@ -256,7 +256,7 @@ impl TxGroup {
     pub fn answer_decided(&mut self, waiter: Waiter, tid: Tid, door: &mut Door, cx: &mut Cx<'_>) {
         match self.standing(waiter, tid, cx) {
             Standing::Answer(status) => door.answer(waiter, ClientAnswer::Ended { status }, cx),
-            Standing::WaitForPhaseTwo(_) | Standing::Undecided => {
+            Standing::WaitForPhaseTwo(_) | Standing::WaitForTheEnd | Standing::Undecided => {
                 self.waits.entry(tid).or_default().push(waiter);
                 self.waiting += 1;
             }
@@ -298,7 +298,10 @@ impl TxGroup {
         for query in queries {
             match query {
                 Query::Status { waiter, tid } => {
-                    let status = view.machine.outcome(tid).status();
+                    let status = match view.machine.outcome(tid) {
+                        Outcome::Unknown => replies::of_a_stranger(waiter.kind),
+                        outcome => outcome.status(),
+                    };
                     door.answer(waiter, ClientAnswer::Status { status }, cx);
                 }
                 Query::Lock {
@@ -322,9 +325,7 @@ impl TxGroup {
                             let is_last = self.is_last_group(filter.group, door);
                             Ok(admin::list(view.machine, view.time, &filter, is_last))
                         }
-                        AdminRequest::ShowTx { id } => {
-                            admin::tid_of(&id).and_then(|tid| admin::show(view.machine, view.time, tid))
-                        }
+                        AdminRequest::ShowTx(filter) => admin::show(view.machine, view.time, &filter),
                         AdminRequest::Locks(filter) => {
                             let is_last = self.is_last_group(filter.group, door);
                             Ok(admin::locks(view.machine, view.time, &filter, is_last))
@@ -420,9 +421,11 @@ impl TxGroup {
                 Standing::Answer(status) | Standing::WaitForPhaseTwo(status) => {
                     Due::Answer(ClientAnswer::Ended { status })
                 }
-                // Only without a replica here.
-                Standing::Undecided if door.is_over(&waiter, cx.now) => Due::Silence(DropReason::HoldExpired),
-                Standing::Undecided => continue,
+                // Undecided only without a replica here.
+                Standing::WaitForTheEnd | Standing::Undecided if door.is_over(&waiter, cx.now) => {
+                    Due::Silence(DropReason::HoldExpired)
+                }
+                Standing::WaitForTheEnd | Standing::Undecided => continue,
             };
             let waiters = self.waits.get_mut(&tid).expect("it was just seen");
             waiters.retain(|other| *other != waiter);

@@ -37,7 +37,7 @@ mod session;
 
 pub use admin::{
     AdminAnswer, AdminRequest, BranchRow, LIST_MAX, LockCursor, LockFilter, LockRowView, OperatorRequest, SCAN_MAX,
-    SessionRow, TxFilter, TxRow, TxView,
+    SessionRow, ShowFilter, TxFilter, TxRow, TxView,
 };
 pub use config::GateConfig;
 pub use directory::{SessionInfo, SessionKey};

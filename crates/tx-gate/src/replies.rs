@@ -30,6 +30,10 @@ pub(crate) enum Due {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Standing {
     Undecided,
+    /// A saga that has not ended: whichever way it goes, its state machine may still turn it round. Nobody who asked to end
+    /// it is told before it has ended; its status and the reports of its own state machine are answered by where it stands,
+    /// which is no outcome.
+    WaitForTheEnd,
     /// Decided; when the hold is nearly over, this status is the answer.
     WaitForPhaseTwo(GlobalStatus),
     Answer(GlobalStatus),
@@ -81,7 +85,7 @@ pub(crate) fn refused_at_the_door(kind: RequestKind, error: GateError) -> Due {
         }));
     }
     match error {
-        GateError::UnknownXid { .. } => Due::Answer(ended(kind, GlobalStatus::Finished)),
+        GateError::UnknownXid { .. } => Due::Answer(ended(kind, of_a_stranger(kind))),
         error => Due::Silence(DropReason::Refused(error)),
     }
 }
@@ -100,9 +104,8 @@ pub(crate) fn to_reply(kind: RequestKind, result: Result<Reply, TxError>) -> Due
         (RequestKind::Report, Err(TxError::IllegalEnd { from, .. })) if from != GlobalStatus::Begin => {
             Due::Answer(ended(kind, from))
         }
-        (RequestKind::Report, Err(TxError::UnknownXid { .. } | TxError::OutcomeEvicted { .. })) => {
-            Due::Answer(ended(kind, GlobalStatus::Finished))
-        }
+        (RequestKind::Report, Err(TxError::UnknownXid { .. })) => Due::Answer(ended(kind, of_a_stranger(kind))),
+        (RequestKind::Report, Err(TxError::OutcomeEvicted { .. })) => Due::Answer(ended(kind, GlobalStatus::Finished)),
         (kind, Err(error)) if kind.is_refusable() => {
             let exception = error.exception_code();
             Due::Answer(ClientAnswer::Refused(Refusal {
@@ -122,8 +125,10 @@ pub(crate) fn standing(is_commit: bool, outcome: &Outcome<'_>) -> Standing {
     } else {
         outcome.rollback_answer()
     };
+    let may_turn = matches!(outcome, Outcome::Open(global) if global.is_saga());
     match (is_commit, answer) {
         (_, None) => Standing::Undecided,
+        _ if may_turn => Standing::WaitForTheEnd,
         (true, Some(GlobalStatus::Committing)) => Standing::WaitForPhaseTwo(GlobalStatus::Committing),
         (false, Some(status @ (GlobalStatus::Rollbacking | GlobalStatus::TimeoutRollbacking))) => {
             Standing::WaitForPhaseTwo(status)
@@ -133,8 +138,25 @@ pub(crate) fn standing(is_commit: bool, outcome: &Outcome<'_>) -> Standing {
 }
 
 /// The machine refused a decision; None when that says nothing of how the transaction stands.
-pub(crate) fn to_refused_decision(error: &TxError) -> Option<GlobalStatus> {
-    matches!(error, TxError::UnknownXid { .. } | TxError::OutcomeEvicted { .. }).then_some(GlobalStatus::Finished)
+pub(crate) fn to_refused_decision(kind: RequestKind, error: &TxError) -> Option<GlobalStatus> {
+    match error {
+        TxError::UnknownXid { .. } => Some(of_a_stranger(kind)),
+        TxError::OutcomeEvicted { .. } => Some(GlobalStatus::Finished),
+        _ => None,
+    }
+}
+
+/// What a client is told of a transaction that this cluster never began: of another server, left in flight when its client
+/// came here, or of nobody. Nothing is decided by this answer, so its own server will roll it back when its time is up.
+///
+/// Java's TM takes every status but five for a commit. Of those five it throws this one as a timeout and leaves it at that,
+/// while with TimeoutRollbacking its failure handler asks for the status for an hour; Finished is a success to older ones,
+/// and to nobody a failure that says why (`TransactionalTemplate`, `DefaultFailureHandlerImpl`).
+pub(crate) fn of_a_stranger(kind: RequestKind) -> GlobalStatus {
+    match kind {
+        RequestKind::Commit | RequestKind::Rollback => GlobalStatus::TimeoutRollbacked,
+        _ => GlobalStatus::UnKnown,
+    }
 }
 
 pub(crate) fn to_lock_query(result: Result<(), TxError>) -> Due {

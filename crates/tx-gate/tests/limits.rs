@@ -12,10 +12,8 @@ use settle_tx_gate::{
     MessageError, PeerCall, RmAnswer, SessionInfo, SessionsDigest,
 };
 
-fn finished() -> ClientAnswer {
-    ClientAnswer::Ended {
-        status: GlobalStatus::Finished,
-    }
+fn ended(status: GlobalStatus) -> ClientAnswer {
+    ClientAnswer::Ended { status }
 }
 
 /// The code and the exception ordinal of a refusal.
@@ -198,7 +196,7 @@ fn a_timeout_that_is_no_time_is_refused() {
 }
 
 #[test]
-fn an_xid_of_nobody_is_finished_for_the_tm_and_unknown_for_the_rm() {
+fn an_xid_of_another_server_is_neither_committed_nor_finished_and_unknown_to_the_rm() {
     let mut net = Net::new(1, 1);
     let (tm, rm) = pair_of(&mut net);
     let xid = net.begin(tm);
@@ -216,8 +214,10 @@ fn an_xid_of_nobody_is_finished_for_the_tm_and_unknown_for_the_rm() {
     ];
     let known_bad = [never_begun.as_str(), &other_group, &other_prefix];
     for bad in known_bad.iter().chain(&garbage) {
-        assert_eq!(net.call(tm, commit(bad)), finished(), "{bad:?}");
-        assert_eq!(net.call(tm, rollback(bad)), finished(), "{bad:?}");
+        // The TM throws it as a timeout, and asks no more.
+        let given_up = ended(GlobalStatus::TimeoutRollbacked);
+        assert_eq!(net.call(tm, commit(bad)), given_up, "{bad:?}");
+        assert_eq!(net.call(tm, rollback(bad)), given_up, "{bad:?}");
         let answer = net.call(
             tm,
             ClientRequest::Report {
@@ -225,17 +225,24 @@ fn an_xid_of_nobody_is_finished_for_the_tm_and_unknown_for_the_rm() {
                 status: GlobalStatus::Committed,
             },
         );
-        assert_eq!(answer, finished(), "{bad:?}");
+        assert_eq!(answer, ended(GlobalStatus::UnKnown), "{bad:?}");
         assert_eq!(
             net.call(tm, status(bad)),
             ClientAnswer::Status {
-                status: GlobalStatus::Finished
+                status: GlobalStatus::UnKnown
             },
             "{bad:?}"
         );
         let (code, exception) = refused(&net.call(rm, at(bad, "db", "t:1")));
         let expected = if *bad == never_begun { "TX0001" } else { "TG0014" };
         assert_eq!((code.as_str(), exception), (expected, 10), "{bad:?}");
+        let report = ClientRequest::ReportBranch {
+            xid: bad.to_string(),
+            branch: BranchId::new(1, 1).as_i64(),
+            status: BranchStatus::PhaseOneDone,
+            application_data: None,
+        };
+        assert_eq!(refused(&net.call(rm, report)), (expected.to_owned(), 10), "{bad:?}");
     }
     assert_eq!(net.oracle.lock_count(), 0);
     assert_eq!(

@@ -3,10 +3,10 @@
 mod net;
 
 use net::*;
-use settle_tx::{ActKind, GlobalStatus, OperatorAct, Signed, Tid, TxError};
+use settle_tx::{ActKind, GlobalStatus, OperatorAct, ROWS_CHARS_MAX, Signed, Tid, TxError};
 use settle_tx_gate::{
     AdminAnswer, AdminRequest, ClientAnswer, GateError, GateNote, LockCursor, LockFilter, LockRowView, OperatorRequest,
-    RefusalError, TxFilter, TxView,
+    RefusalError, SCAN_MAX, ShowFilter, TxFilter, TxView,
 };
 
 fn tid(xid: &str) -> Tid {
@@ -23,6 +23,13 @@ fn act(xid: &str, act: OperatorAct<String>) -> AdminRequest {
             at_ms: 1,
         },
         claims_settled: false,
+    })
+}
+
+fn show(xid: &str) -> AdminRequest {
+    AdminRequest::ShowTx(ShowFilter {
+        id: xid.to_owned(),
+        ..ShowFilter::default()
     })
 }
 
@@ -116,7 +123,7 @@ fn what_was_done_is_shown_with_the_transaction_and_in_the_audit_and_noted_by_the
     for step in [OperatorAct::Rollback, OperatorAct::StopRetry] {
         admin(&mut net, 1, act(&xid, step)).expect("nothing speaks against it");
     }
-    let view = admin(&mut net, 1, AdminRequest::ShowTx { id: xid.clone() });
+    let view = admin(&mut net, 1, show(&xid));
     let Ok(AdminAnswer::Transaction(TxView::Open { row, acts, .. })) = view else {
         panic!("{view:?}")
     };
@@ -269,4 +276,151 @@ fn locks_held_long_and_retries_that_rise_are_told_once_by_the_leader() {
     }
     net.run(1_000);
     assert_eq!(net.nodes[0].gate.stats().branches_retrying, 0);
+}
+
+#[test]
+fn an_act_that_names_too_many_rows_never_comes_to_the_log() {
+    let mut net = Net::new(1, 620);
+    let tm = net.tm(0);
+    let xid = net.begin(tm);
+    let release = |rows: String| {
+        let branch = settle_tx::BranchId::new(1, 1);
+        let AdminRequest::Operate(mut request) = act(&xid, OperatorAct::ReleaseLock { branch, rows }) else {
+            unreachable!("it was just made")
+        };
+        request.claims_settled = true;
+        AdminRequest::Operate(request)
+    };
+    let longest = format!("t:{}", "ä".repeat(ROWS_CHARS_MAX - 2));
+    let entries = net.log.len();
+    let refused = admin(&mut net, 0, release(format!("{longest},")));
+    let (field, chars, limit) = ("rows", ROWS_CHARS_MAX + 1, ROWS_CHARS_MAX);
+    assert_eq!(
+        refused,
+        Err(RefusalError::Gate(GateError::TextTooLong { field, chars, limit }))
+    );
+    assert_eq!(net.log.len(), entries);
+    let taken = admin(&mut net, 0, release(longest));
+    assert!(
+        matches!(taken, Err(RefusalError::Tx(TxError::ActNotPossible { .. }))),
+        "{taken:?}"
+    );
+}
+
+#[test]
+fn acts_wait_within_the_same_bounds_as_clients_commands() {
+    let config = settle_tx_gate::GateConfig {
+        max_pending_bytes: settle_base::ByteSize(1_000),
+        ..config()
+    };
+    let mut net = Net::with(2, 621, config);
+    let tm = net.tm(0);
+    let xid = net.begin(tm);
+    net.lose_leader();
+    let ask = |net: &mut Net| {
+        let AdminRequest::Operate(mut request) = act(&xid, OperatorAct::Rollback) else {
+            unreachable!("it was just made")
+        };
+        request.signed.reason = "x".repeat(500);
+        net.ask_admin(1, AdminRequest::Operate(request))
+    };
+    let waiting = [ask(&mut net), ask(&mut net)];
+    let refused = ask(&mut net);
+    let Some(Err(RefusalError::Gate(error))) = net.admin.get(&refused) else {
+        panic!("{:?}", net.admin.get(&refused))
+    };
+    assert_eq!(error.code().to_string(), "TG0005");
+    assert!(
+        waiting.iter().all(|key| !net.admin.contains_key(key)),
+        "there was room for these"
+    );
+}
+
+/// All pages of a list of locks: the rows, and how many pages there were.
+fn all_locks(net: &mut Net, filter: &LockFilter) -> (Vec<String>, usize) {
+    let (mut found, mut pages, mut after) = (Vec::new(), 0, None);
+    loop {
+        let filter = LockFilter {
+            after,
+            ..filter.clone()
+        };
+        let Ok(AdminAnswer::Locks { rows, next }) = admin(net, 0, AdminRequest::Locks(filter)) else {
+            panic!("locks")
+        };
+        found.extend(rows.iter().map(|row| format!("{}:{}", row.table, row.pk)));
+        pages += 1;
+        assert!(after.is_none() || next != after, "a page that gets nowhere");
+        after = next;
+        if after.is_none() {
+            return (found, pages);
+        }
+    }
+}
+
+#[test]
+fn a_page_of_locks_looks_at_so_much_and_no_more_even_when_nothing_fits() {
+    let mut net = Net::new(1, 622);
+    let (tm, rm) = (net.tm(0), net.rm(0, "stock", "10.0.0.1", 50_000, "db"));
+    let (first, second) = (net.begin(tm), net.begin(tm));
+    let keys = |from: usize, to: usize| (from..to).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    let rows = SCAN_MAX + SCAN_MAX / 2;
+    net.branch(rm, at(&first, "db", &format!("t:{}", keys(0, rows))));
+    net.branch(rm, at(&first, "db", "u:7"));
+    net.branch(rm, at(&second, "db", "t:last"));
+    let named = |row: &str| LockFilter {
+        row: Some(row.to_owned()),
+        ..LockFilter::default()
+    };
+    assert_eq!(all_locks(&mut net, &named("t:none")), (vec![], 2));
+    assert_eq!(all_locks(&mut net, &named("t:last")), (vec!["t:last".to_owned()], 2));
+    assert_eq!(all_locks(&mut net, &named("u")), (vec!["u:7".to_owned()], 2));
+    // Long keys count for more: what is read in one turn is bounded in bytes too.
+    let third = net.begin(tm);
+    let long = "k".repeat(1_000);
+    let keys: Vec<String> = (0..900).map(|n| format!("{long}{n}")).collect();
+    for table in 0..8 {
+        net.branch(rm, at(&third, "db", &format!("long{table}:{}", keys.join(","))));
+    }
+    let held = LockFilter {
+        holder: Some(tid(&third)),
+        row: Some("none".to_owned()),
+        ..LockFilter::default()
+    };
+    assert_eq!(all_locks(&mut net, &held), (vec![], 3));
+    let (all, _) = all_locks(&mut net, &LockFilter::default());
+    assert_eq!(all.len(), rows + 2 + 8 * 900);
+    let distinct: std::collections::BTreeSet<&String> = all.iter().collect();
+    assert_eq!(distinct.len(), all.len(), "no row twice");
+}
+
+#[test]
+fn a_transaction_with_many_long_branches_is_shown_in_pages() {
+    let mut net = Net::new(1, 623);
+    let (tm, rm) = (net.tm(0), net.rm(0, "stock", "10.0.0.1", 50_000, "db"));
+    let xid = net.begin(tm);
+    let long = "k".repeat(300_000);
+    let registered: Vec<i64> = (0..9)
+        .map(|n| net.branch(rm, at(&xid, "db", &format!("t{n}:{long}"))))
+        .collect();
+    let (mut shown, mut pages, mut after) = (Vec::new(), 0, None);
+    loop {
+        let filter = ShowFilter {
+            id: xid.clone(),
+            after,
+            limit: 0,
+        };
+        let Ok(AdminAnswer::Transaction(TxView::Open { branches, next, .. })) =
+            admin(&mut net, 0, AdminRequest::ShowTx(filter))
+        else {
+            panic!("a view")
+        };
+        assert!(branches.iter().map(|branch| branch.lock_keys.len()).sum::<usize>() <= 1 << 20);
+        shown.extend(branches.iter().map(|branch| branch.branch.as_i64()));
+        pages += 1;
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((shown, pages), (registered, 3));
 }

@@ -10,7 +10,7 @@ use settle_machine::Event;
 use settle_tx::{BranchStatus, CallFailure, CallKind, GlobalStatus, Tid};
 use settle_tx_gate::{
     AdminAnswer, AdminRequest, ClientAnswer, ClientRequest, DropReason, GateError, GateMessage, GateNote, PeerCall,
-    RefusalError, RmAnswer, TxFilter, TxView,
+    RefusalError, RmAnswer, ShowFilter, TxFilter, TxView,
 };
 
 fn ended(status: u8) -> ClientAnswer {
@@ -625,7 +625,12 @@ fn operators_list_and_show_what_is_open_and_what_has_ended() {
     };
     assert_eq!((rows[0].xid.as_str(), next), (xids[2].as_str(), None));
 
-    let show = |id: &str| AdminRequest::ShowTx { id: id.to_owned() };
+    let show = |id: &str| {
+        AdminRequest::ShowTx(ShowFilter {
+            id: id.to_owned(),
+            ..ShowFilter::default()
+        })
+    };
     let Ok(AdminAnswer::Transaction(TxView::Open { branches, .. })) = admin(show(&xids[1])) else {
         panic!("a view")
     };

@@ -1,7 +1,7 @@
 //! Seata's lockKey syntax: `table:pk,pk;table2:pk` (`AbstractLockManager.collectRowLocks`).
 
 /// A row named by a lockKey.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct LockRow<'a> {
     /// Never empty and without a colon.
     pub table: &'a str,

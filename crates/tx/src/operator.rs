@@ -6,12 +6,16 @@
 //! one that is decided is never decided otherwise. Forgetting a transaction and releasing a lock are claims about the
 //! world outside: the operator says that the branch is settled, and the log keeps that he said it.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use crate::{
     AuditRecord, BranchId, BranchStatus, Decision, Direction, GlobalStatus, LockRow, Reply, Tid, TxEffect, TxError,
     TxMachine, audit::cut, lock_rows, transitions::status_in_phase_two,
 };
+
+/// Characters of the rows that an operator names in one act, at most: they are in the log, and whoever types more means
+/// the whole branch.
+pub const ROWS_CHARS_MAX: usize = 1_000;
 
 /// An act of an operator. `S` as in [`CommandBody`](crate::CommandBody).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,7 +33,8 @@ pub enum OperatorAct<S> {
     /// Frees rows that a branch of a transaction which rolls back still keeps locked.
     ReleaseLock {
         branch: BranchId,
-        /// Seata's lockKey; rows that the branch does not lock are passed over. Empty: all of the branch.
+        /// Seata's lockKey; rows that the branch does not lock are passed over. Empty: all of the branch. A door takes at
+        /// most [`ROWS_CHARS_MAX`] characters.
         rows: S,
     },
 }
@@ -221,7 +226,8 @@ impl TxMachine {
         if !is_undecided {
             check_in_phase_two(tid, ActKind::ReleaseLock, standing)?;
         }
-        let wanted: Vec<LockRow<'_>> = lock_rows(rows)
+        // Sorted, since a branch may hold as many rows as a frame has room for, and every replica does this in its loop.
+        let wanted: BTreeSet<LockRow<'_>> = lock_rows(rows)
             .collect::<Result<_, _>>()
             .map_err(|reason| TxError::BadLockKey { tid, reason })?;
         let global = Arc::make_mut(self.globals.get_mut(&tid).expect("what is not ended is open"));

@@ -133,6 +133,20 @@ fn releasing_a_lock_frees_the_named_rows_of_one_branch_and_no_other() {
     );
 }
 
+/// With one look at all wanted rows for each row of the branch this would take minutes.
+#[test]
+fn as_many_rows_are_released_as_a_branch_can_hold() {
+    let mut rig = Rig::new(MachineConfig::new(1));
+    let keys = |from: u32, to: u32| (from..to).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    let (tid, branch) = rolling_back(&mut rig, &format!("t:{}", keys(0, 50_000)));
+    let act = OperatorAct::ReleaseLock {
+        branch,
+        rows: format!("t:{}", keys(1, 100_000)),
+    };
+    assert_eq!(rig.operate(tid, act), operated(GlobalStatus::Rollbacking, true));
+    assert_eq!(rig.machine.lock_count(), 1);
+}
+
 #[test]
 fn the_last_acts_are_kept_with_who_when_and_why_and_snapshots_carry_them() {
     let mut rig = Rig::new(MachineConfig::new(1));

@@ -40,6 +40,9 @@ pub(super) enum TxCommand {
     Show {
         /// Its xid, or the number at the end of it.
         xid: String,
+        /// Continue behind this branch.
+        #[arg(long, value_name = "NEXT")]
+        after: Option<String>,
     },
     /// Commit a transaction that nobody has decided yet.
     Commit(Act),
@@ -198,7 +201,11 @@ pub(super) fn run(base: &str, json: bool, command: &TxCommand) -> anyhow::Result
             let answer = pages(&format!("{base}/v1/tx"), &query, "transactions", *limit, after.clone())?;
             show(&answer, &print_list);
         }
-        TxCommand::Show { xid } => show(&get(&format!("{base}/v1/tx/{}", escaped(xid)))?, &print_tx),
+        TxCommand::Show { xid, after } => {
+            let query: Vec<_> = after.clone().map(|after| ("after", after)).into_iter().collect();
+            let url = format!("{base}/v1/tx/{}", escaped(xid));
+            show(&get(&with_query(&url, &query))?, &print_tx);
+        }
         TxCommand::Locks {
             filter,
             row,
@@ -600,6 +607,7 @@ fn print_tx(tx: &Value) {
         1 => println!("  No branch has been registered."),
         _ => print_table(&table),
     }
+    print_next(tx);
     print_acts_on(tx);
 }
 

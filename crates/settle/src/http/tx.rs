@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use settle_base::GroupId;
-use settle_tx::{AuditRecord, GlobalStatus, Tid};
+use settle_tx::{AuditRecord, BranchId, GlobalStatus, Tid};
 use settle_tx_gate::{
-    AdminAnswer, AdminRequest, BranchRow, LIST_MAX, LockCursor, LockFilter, LockRowView, TxFilter, TxRow, TxView,
+    AdminAnswer, AdminRequest, BranchRow, LIST_MAX, LockCursor, LockFilter, LockRowView, ShowFilter, TxFilter, TxRow,
+    TxView,
 };
 use settle_tx_server::HistorySearch;
 use utoipa::{
@@ -103,6 +104,8 @@ struct OpenJson {
     open_branches: u32,
     retry_stopped: bool,
     branches: Vec<BranchJson>,
+    /// Where its branches go on, if they do: `after` of the next request.
+    next: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -200,15 +203,33 @@ pub(super) async fn list(
     }
 }
 
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[into_params(parameter_in = Query)]
+pub(super) struct ShowQuery {
+    /// Only branches after this one: `next` of the answer before.
+    #[param(pattern = "^[1-9][0-9]{0,17}$")]
+    after: Option<String>,
+    /// Branches at most; with long lock keys there are fewer.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+}
+
 /// One transaction with its branches and what operators did to it.
 #[utoipa::path(get, path = "/v1/tx/{id}", tag = "transactions",
-    params(("id" = String, Path, description = "Its xid, or the number at the end of it.")),
+    params(("id" = String, Path, description = "Its xid, or the number at the end of it."), ShowQuery),
     responses((status = 200, body = TxShowJson), ApiError))]
 pub(super) async fn show(
     State(api): State<Arc<Api>>,
     PathOf(id): PathOf<String>,
+    QueryOf(query): QueryOf<ShowQuery>,
 ) -> Result<Json<TxShowJson>, ApiError> {
-    let view = match api.door.admin(AdminRequest::ShowTx { id }).await? {
+    let filter = ShowFilter {
+        id,
+        after: query.after.as_deref().map(|id| branch_of("after", id)).transpose()?,
+        limit: limit_of(query.limit)?,
+    };
+    let view = match api.door.admin(AdminRequest::ShowTx(filter)).await? {
         AdminAnswer::Transaction(view) => view,
         _ => unreachable!("one transaction is answered by one"),
     };
@@ -222,7 +243,12 @@ pub(super) async fn show(
         open: None,
     };
     let mut shown = match view {
-        TxView::Open { row, branches, acts } => TxShowJson {
+        TxView::Open {
+            row,
+            branches,
+            next,
+            acts,
+        } => TxShowJson {
             id: row.tid.to_string(),
             status: row.status.to_string(),
             ended: false,
@@ -239,6 +265,7 @@ pub(super) async fn show(
                 open_branches: row.open_branches,
                 retry_stopped: row.retry_stopped,
                 branches: branches.into_iter().map(branch_json).collect(),
+                next: next.map(|branch| branch.to_string()),
             }),
         },
         TxView::Ended { tid, status, acts } => ended(tid, status, acts),
@@ -277,7 +304,7 @@ pub(super) struct LocksQuery {
     #[param(minimum = 1, maximum = 255)]
     group: Option<u64>,
     /// `next` of the answer before.
-    #[param(pattern = "^([1-9][0-9]{0,17})?[.][0-9]{1,9}$")]
+    #[param(pattern = "^[1-9][0-9]{0,17}([.][1-9][0-9]{0,17}[.][0-9]{1,9})?$")]
     after: Option<String>,
     /// Rows at most.
     #[param(minimum = 1, maximum = 1000)]
@@ -337,10 +364,7 @@ pub(super) async fn locks(
     };
     Ok(Json(LocksJson {
         locks: rows.into_iter().map(lock).collect(),
-        next: next.map(|cursor| {
-            let after = cursor.after.map(|tid| tid.to_string()).unwrap_or_default();
-            format!("{after}.{}", cursor.rows_of_next)
-        }),
+        next: next.and_then(cursor_text),
     }))
 }
 
@@ -416,13 +440,34 @@ pub(super) fn id_of(name: &str, id: &str) -> Result<Tid, ApiError> {
 
 fn cursor_of(text: &str) -> Result<LockCursor, ApiError> {
     let bad = || ApiError::bad_request(format!("after=`{text}` is not the `next` of an earlier answer"));
-    let (tid, rows) = text.split_once('.').ok_or_else(bad)?;
-    let after = match tid {
-        "" => None,
-        tid => Some(id_of("after", tid)?),
+    let (tid, within) = match text.split_once('.') {
+        None => (text, None),
+        Some((tid, within)) => (tid, Some(within.split_once('.').ok_or_else(bad)?)),
     };
-    let rows_of_next = rows.parse().map_err(|_| bad())?;
-    Ok(LockCursor { after, rows_of_next })
+    let tid = Some(id_of("after", tid)?);
+    let Some((branch, rows)) = within else {
+        return Ok(LockCursor {
+            tid,
+            ..LockCursor::default()
+        });
+    };
+    let branch = Some(branch_of("after", branch)?);
+    let rows = rows.parse().map_err(|_| bad())?;
+    Ok(LockCursor { tid, branch, rows })
+}
+
+/// What [`cursor_of`] reads.
+fn cursor_text(cursor: LockCursor) -> Option<String> {
+    let tid = cursor.tid?;
+    Some(match cursor.branch {
+        None => tid.to_string(),
+        Some(branch) => format!("{tid}.{branch}.{}", cursor.rows),
+    })
+}
+
+fn branch_of(name: &str, id: &str) -> Result<BranchId, ApiError> {
+    let branch = id.parse().ok().and_then(BranchId::try_from_i64);
+    branch.ok_or_else(|| ApiError::bad_request(format!("{name}=`{id}` is no branch id")))
 }
 
 fn group_of(group: Option<u64>) -> Result<Option<GroupId>, ApiError> {

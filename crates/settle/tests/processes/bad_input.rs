@@ -240,7 +240,7 @@ async fn a_request_before_the_registration_ends_the_connection() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_xid_that_is_not_ours_is_finished_and_takes_no_branch() -> Result<()> {
+async fn an_xid_of_another_server_is_told_as_one_that_will_not_be_committed_and_takes_no_branch() -> Result<()> {
     let _turn = turn().await;
     let (cluster, tm) = server().await?;
     let rm = connect_rm(cluster.tx(1), obedient(), SOON).await?;
@@ -254,12 +254,9 @@ async fn an_xid_that_is_not_ours_is_finished_and_takes_no_branch() -> Result<()>
         (&of_another_server, "TG0014"),
         (&never_begun, "TX0001"),
     ] {
-        for answer in [
-            tm.status(strange).await,
-            tm.commit(strange).await,
-            tm.rollback(strange).await,
-        ] {
-            assert_eq!(answer?, GlobalStatus::Finished, "{strange:?}");
+        assert_eq!(tm.status(strange).await?, GlobalStatus::Unknown, "{strange:?}");
+        for answer in [tm.commit(strange).await, tm.rollback(strange).await] {
+            assert_eq!(answer?, GlobalStatus::TimeoutRollbacked, "{strange:?}");
         }
         let message = refusal(rm.register_branch(strange, BranchType::At, RESOURCE, "account:1").await);
         assert!(message.contains(code), "{strange:?}: {message}");

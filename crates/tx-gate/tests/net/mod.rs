@@ -705,9 +705,14 @@ impl Net {
                 assert!(self.begun.insert(xid.clone()), "{xid} was given twice");
             }
             (ClientRequest::Commit { xid } | ClientRequest::Rollback { xid }, ClientAnswer::Ended { status })
+                if !self.begun.contains(xid) =>
+            {
+                assert_eq!(status.as_u8(), 13, "{xid} was begun by nobody here");
+            }
+            (ClientRequest::Commit { xid } | ClientRequest::Rollback { xid }, ClientAnswer::Ended { status })
                 if status.as_u8() != 15 =>
             {
-                let tid = Tid::from_xid(xid).expect("only a known xid gets another status than 15");
+                let tid = Tid::from_xid(xid).expect("what was begun has an id");
                 let truth = self.oracle.outcome(tid).status();
                 assert!(status.direction().is_some(), "{xid} is answered {status} undecided");
                 assert_eq!(

@@ -1,5 +1,7 @@
 //! **A told outcome never changes** (Seata's notes on clients: its TM ignores result codes): whatever a client is told of
 //! how a transaction ends, as that client understands it, is what the log says when it is told, and for ever.
+//! A saga is told of by who asked to end it only once it has ended; where it stands, which its status and the answers to
+//! its own reports tell, is no outcome.
 
 use std::collections::BTreeMap;
 
@@ -56,13 +58,17 @@ impl Judge {
         let tid = Tid::from_xid(xid).expect("the xid was told when it began");
         let decided = self.decided(tid);
         let is_saga = asked == Asked::Report || self.known.get(&tid).is_some_and(|known| known.is_saga);
-        if is_saga && !status.is_ended() && status != GlobalStatus::Finished {
-            return Ok(());
-        }
         let broken = |what: &str| {
             let what = format!("{xid} is told {status} to {asked:?}: {what}; the log says {decided:?}");
             Err(Broken::new(NAME, what))
         };
+        if is_saga && !status.is_ended() && status != GlobalStatus::Finished {
+            // Where it stands is no outcome: its state machine may still turn it round.
+            return match asked {
+                Asked::Status(_) | Asked::Report => Ok(()),
+                Asked::Commit | Asked::Rollback => broken("it is a saga and has not ended"),
+            };
+        }
         let Some(believed) = believed(asked, status) else {
             return match asked {
                 Asked::Status(None) if status == GlobalStatus::Begin => Ok(()),
@@ -148,4 +154,23 @@ fn a_commit_that_java_would_take_for_done_is_told_only_of_what_is_committed() {
             .is_told(&xid, Asked::Status(Some(Direction::Rollback)), Begin)
             .is_err()
     );
+}
+
+#[test]
+fn who_asked_to_end_a_saga_is_told_nothing_before_it_has_ended() {
+    use GlobalStatus::*;
+    let (tid, mut judge) = (Tid::new(1, 1), Judge::default());
+    let xid = format!("10.0.0.1:8091:{tid}");
+    let known = super::Known {
+        decided: Some(Direction::Rollback),
+        is_saga: true,
+        ..super::Known::default()
+    };
+    judge.known.insert(tid, known);
+    for asked in [Asked::Commit, Asked::Rollback] {
+        assert!(judge.is_told(&xid, asked, TimeoutRollbacking).is_err(), "{asked:?}");
+    }
+    for asked in [Asked::Status(None), Asked::Report] {
+        assert!(judge.is_told(&xid, asked, CommitRetrying).is_ok(), "{asked:?}");
+    }
 }
