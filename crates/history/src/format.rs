@@ -1,20 +1,23 @@
 //! The bytes of a segment: frames, each a length and a checksum (u32, little endian) and that many bytes. The first is the
 //! head, the others are entries.
 //!
-//! Format 1. Head: the magic, the format, the wall time of the first entry, a number of groups and for each its number
+//! Format 2. Head: the magic, the format, the wall time of the first entry, a number of groups and for each its number
 //! and the last index recorded before this segment, then what the segment before holds: the lowest and the highest id
-//! and the wall time of its last entry (zeros when there is none). Entry: group, index, id, wall time, payload. Numbers
-//! are little endian.
+//! and the wall time of its last entry (zeros when there is none), then a number of gaps before this segment and for each
+//! its group, index and wall time. Entry: group, index, id (0: a gap), wall time, payload. Numbers are little endian.
 
 use std::collections::BTreeMap;
 
-use crate::Entry;
+use crate::{
+    Entry,
+    gaps::{GAPS_MAX, Gap, Gaps},
+};
 
 const MAGIC: &[u8; 8] = b"SETTLEHI";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const FRAME_HEAD: usize = 8;
 const ENTRY_HEAD: usize = 1 + 8 + 8 + 8;
-/// A head with all 255 groups is below this.
+/// A head with all 255 groups and as many gaps as are remembered is below this.
 pub(crate) const HEAD_MAX: usize = 8 << 10;
 /// An entry with its frame, at most; a larger one is not kept.
 pub(crate) const ENTRY_MAX: usize = 4 << 20;
@@ -44,6 +47,7 @@ pub(crate) struct Head {
     /// By group: the last index recorded before this segment.
     pub last: BTreeMap<u8, u64>,
     pub before: Summary,
+    pub gaps: Gaps,
 }
 
 pub(crate) fn put_head(out: &mut Vec<u8>, head: &Head) {
@@ -59,6 +63,12 @@ pub(crate) fn put_head(out: &mut Vec<u8>, head: &Head) {
     body.extend_from_slice(&head.before.id_min.to_le_bytes());
     body.extend_from_slice(&head.before.id_max.to_le_bytes());
     body.extend_from_slice(&head.before.wall_ms_last.to_le_bytes());
+    body.push(u8::try_from(head.gaps.iter().len()).expect("few gaps are remembered"));
+    for gap in head.gaps.iter() {
+        body.push(gap.group);
+        body.extend_from_slice(&gap.index.to_le_bytes());
+        body.extend_from_slice(&gap.wall_ms.to_le_bytes());
+    }
     put_frame(out, &[&body]);
 }
 
@@ -80,6 +90,17 @@ pub(crate) fn get_head(bytes: &[u8]) -> Option<(Head, usize)> {
         id_max: i64::from_le_bytes(take(&mut rest)?),
         wall_ms_last: u64::from_le_bytes(take(&mut rest)?),
     };
+    let gaps = take::<1>(&mut rest)?[0];
+    if usize::from(gaps) > GAPS_MAX {
+        return None;
+    }
+    for _ in 0..gaps {
+        head.gaps.add(Gap {
+            group: take::<1>(&mut rest)?[0],
+            index: u64::from_le_bytes(take(&mut rest)?),
+            wall_ms: u64::from_le_bytes(take(&mut rest)?),
+        });
+    }
     rest.is_empty().then_some((head, end))
 }
 

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use settle_storage::{DiskError, DiskErrorKind, DiskRead, FileName, Op};
 
 use crate::{
-    Entry,
+    Entry, Gap,
     format::{ENTRY_MAX, HEAD_MAX, Head, Summary, entry_bytes, get_entry, get_head, put_entry, put_head},
+    gaps::{GAP_ID, Gaps},
 };
 
 const PREFIX: &str = "history-";
@@ -56,6 +57,7 @@ pub struct History<D> {
     buffered: Summary,
     buffered_first_ms: u64,
     next_number: u64,
+    gaps: Gaps,
 }
 
 /// The last log entry of a group that is recorded.
@@ -83,6 +85,7 @@ impl<D: DiskRead> History<D> {
             buffered: Summary::default(),
             buffered_first_ms: 0,
             next_number: 1,
+            gaps: Gaps::default(),
         };
         for (file, bytes) in history.disk.list()? {
             let number = file.as_str().strip_prefix(PREFIX);
@@ -101,6 +104,7 @@ impl<D: DiskRead> History<D> {
         history.segments.sort_by_key(|segment| segment.number);
         history.read_heads()?;
         history.read_last()?;
+        history.forget_gaps();
         Ok(history)
     }
 
@@ -119,6 +123,9 @@ impl<D: DiskRead> History<D> {
                 continue;
             };
             segment.wall_ms_first = head.wall_ms_first;
+            for gap in head.gaps.iter() {
+                self.gaps.add(*gap);
+            }
             for (group, index) in head.last {
                 self.last.insert(group, Last { index, ids: None });
             }
@@ -146,6 +153,10 @@ impl<D: DiskRead> History<D> {
         while let Some((entry, len)) = get_entry(&bytes[at..]) {
             summary.add(entry.id, entry.wall_ms);
             self.note(entry.group, entry.index, entry.id);
+            if entry.id == GAP_ID {
+                let (group, index, wall_ms) = (entry.group, entry.index, entry.wall_ms);
+                self.gaps.add(Gap { group, index, wall_ms });
+            }
             at += len;
         }
         if at < bytes.len() {
@@ -164,6 +175,32 @@ impl<D: DiskRead> History<D> {
     /// Takes an entry in, to be written with the next [`History::flush`]. False when it is recorded already, or when there
     /// is no room for it.
     pub fn append(&mut self, entry: Entry<'_>) -> bool {
+        assert!(entry.id > GAP_ID, "an entry is about something");
+        self.take_in(entry)
+    }
+
+    /// Takes in that a snapshot of a group took the place of its log. False as for [`History::append`]; nothing is missing
+    /// then when it is recorded already, or the record reaches further.
+    pub fn append_gap(&mut self, gap: Gap) -> bool {
+        let taken = self.take_in(Entry {
+            group: gap.group,
+            index: gap.index,
+            id: GAP_ID,
+            wall_ms: gap.wall_ms,
+            payload: &[],
+        });
+        if taken {
+            self.gaps.add(gap);
+        }
+        taken
+    }
+
+    /// Where something may be missing, oldest first, as far as the record reaches back.
+    pub fn gaps(&self) -> impl ExactSizeIterator<Item = &Gap> {
+        self.gaps.iter()
+    }
+
+    fn take_in(&mut self, entry: Entry<'_>) -> bool {
         let bytes = entry_bytes(entry.payload);
         let is_full = bytes > ENTRY_MAX || self.buffer.len() > BUFFER_MAX;
         if is_full || !self.note(entry.group, entry.index, entry.id) {
@@ -251,6 +288,7 @@ impl<D: DiskRead> History<D> {
             wall_ms_first,
             last: self.flushed.clone(),
             before: before.and_then(|before| before.summary).unwrap_or_default(),
+            gaps: self.gaps.clone(),
         };
         let mut data = Vec::new();
         put_head(&mut data, &head);
@@ -288,6 +326,7 @@ impl<D: DiskRead> History<D> {
             let file = oldest.file.clone();
             self.disk.run(Op::Remove { file })?;
             self.segments.remove(0);
+            self.forget_gaps();
         }
         // The last one goes when nothing has come for so long.
         if let [only] = self.segments.as_slice() {
@@ -300,6 +339,12 @@ impl<D: DiskRead> History<D> {
             }
         }
         Ok(())
+    }
+
+    fn forget_gaps(&mut self) {
+        if let Some(oldest) = self.segments.first() {
+            self.gaps.begin_at(oldest.wall_ms_first);
+        }
     }
 }
 

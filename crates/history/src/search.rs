@@ -3,6 +3,7 @@ use settle_storage::{DiskError, DiskErrorKind, DiskRead};
 use crate::{
     Entry, History,
     format::{get_entry, get_head},
+    gaps::GAP_ID,
     history::read_whole,
 };
 
@@ -97,7 +98,8 @@ impl<D: DiskRead> History<D> {
             let mut wanted = Vec::new();
             let mut at = get_head(&bytes).map_or(0, |(_, end)| end);
             while let Some((entry, len)) = get_entry(&bytes[at..]) {
-                let fits = search.id.is_none_or(|id| id == entry.id)
+                let fits = entry.id != GAP_ID
+                    && search.id.is_none_or(|id| id == entry.id)
                     && search.from_ms.is_none_or(|from| entry.wall_ms >= from)
                     && search.until_ms.is_none_or(|until| entry.wall_ms < until);
                 if (at as u64) < end && fits && is_wanted(&entry) {

@@ -1,7 +1,7 @@
 //! The record over a disk that crashes, fills up and is damaged.
 
 use settle_base::Prng;
-use settle_history::{Cursor, Entry, History, HistoryConfig, Page, Search};
+use settle_history::{Cursor, Entry, GAPS_MAX, Gap, History, HistoryConfig, Page, Search};
 use settle_storage::{DiskRead, FileName, MemDisk};
 
 const CONFIG: HistoryConfig = HistoryConfig {
@@ -237,4 +237,45 @@ fn what_is_whole_behind_a_torn_place_is_cut_off_too() {
     history.flush(1_000).expect("the disk works");
     assert_eq!(all(&mut history, 10), [600, 300]);
     assert_eq!(all(&mut open(&disk), 10), [600, 300]);
+}
+
+#[test]
+fn a_gap_is_told_for_as_long_as_the_record_reaches_back_to_it_and_is_no_entry() {
+    let gap = |index| Gap {
+        group: 1,
+        index,
+        wall_ms: index,
+    };
+    let told = |history: &History<MemDisk>| history.gaps().map(|gap| gap.index).collect::<Vec<_>>();
+    let disk = MemDisk::new(4);
+    let mut history = open(&disk);
+    for index in 1..=10 {
+        append(&mut history, index, index);
+    }
+    assert!(
+        !history.append_gap(gap(5)),
+        "the record reaches further than the snapshot"
+    );
+    assert!(history.append_gap(gap(50)) && !history.append_gap(gap(50)));
+    assert!(!append(&mut history, 49, 51), "it is behind the snapshot");
+    assert!(append(&mut history, 51, 51));
+    history.flush(51).expect("the disk works");
+    assert_eq!(all(&mut history, 100), [51, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1]);
+    assert_eq!(told(&open(&disk)), [50]);
+    // Later segments know of it by their heads, until the one in which it was is gone.
+    let mut history = open(&disk);
+    for index in 52..=40_000 {
+        append(&mut history, index, index);
+        if index % 1_000 == 0 {
+            history.flush(index).expect("the disk works");
+            let oldest = all(&mut history, 1_000).last().copied().unwrap_or(0);
+            assert!(oldest > 50 || told(&history) == [50]);
+            assert_eq!(told(&open(&disk)), told(&history));
+        }
+    }
+    assert_eq!(told(&history), [] as [u64; 0], "nothing of that time is left");
+    for index in 0..GAPS_MAX as u64 + 10 {
+        assert!(history.append_gap(gap(50_000 + index)));
+    }
+    assert_eq!((told(&history).len(), told(&history)[0]), (GAPS_MAX, 50_010));
 }

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use crate::http_client;
 
+#[cfg(feature = "import-check")]
+mod import_check;
 mod table;
 mod tx;
 
@@ -22,6 +24,11 @@ pub struct CtlArgs {
     #[command(subcommand)]
     command: CtlCommand,
 }
+
+/// Something that a command needs is not there, or does not answer: exit code 3, and no verdict.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct EnvironmentMissing(pub anyhow::Error);
 
 #[derive(clap::Subcommand, Debug)]
 enum CtlCommand {

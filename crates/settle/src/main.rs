@@ -75,7 +75,10 @@ fn run(command: Command, runtime: &tokio::runtime::Runtime) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("settle: {error:#}");
-            ExitCode::FAILURE
+            match error.is::<ctl::EnvironmentMissing>() {
+                true => ExitCode::from(3),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -33,9 +33,8 @@ pub struct ServerArgs {
     stop_with_stdin: bool,
 }
 
-/// The highest cluster version that this binary can apply. It goes up with every change to what any command in the log
-/// does; the machine then does it from that [`EntryMeta::version`](settle_machine::EntryMeta) on, and the old before.
-pub const BUILD_VERSION: u32 = 1;
+/// The highest cluster version that this binary can apply.
+pub const BUILD_VERSION: u32 = settle_tx::APPLY_VERSION;
 
 /// Connections from other servers: two lanes each, and room for ones that are being replaced.
 const MAX_PEER_CONNECTIONS: usize = 256;

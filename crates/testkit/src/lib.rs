@@ -5,6 +5,7 @@
 //! process ends with the test, however that ends ([`Process`]).
 
 mod cluster;
+mod database;
 mod http;
 mod ports;
 mod process;
@@ -12,6 +13,7 @@ mod scratch;
 mod wait;
 
 pub use cluster::{Cluster, ClusterSpec, GroupView, Leader, MemberView, NodeView, TX_GROUP};
+pub use database::Database;
 pub use http::{Answer, get, post};
 pub use ports::{Ports, dev_offset};
 pub use process::{Process, last_lines};

@@ -199,6 +199,10 @@ impl TxGroup {
             self.driver.resign();
             self.driver.lead(term, view.machine);
         }
+        if let Some(view) = cx.group(self.id).filter(|_| door.config.tell_ended) {
+            let (group, index) = (self.id, view.machine.index());
+            cx.act(Action::Respond(GateResponse::Reloaded { group, index }));
+        }
     }
 
     fn on_reply(&mut self, purpose: Purpose, result: Result<Reply, TxError>, door: &mut Door, cx: &mut Cx<'_>) {

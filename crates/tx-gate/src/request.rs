@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use settle_base::ErrorCode;
+use settle_base::{ErrorCode, GroupId, Index};
 use settle_tx::{BranchStatus, BranchType, CallKind, Ended, GlobalStatus, TxError};
 
 use crate::{
@@ -167,6 +167,11 @@ pub enum GateResponse {
     Note(GateNote),
     /// Transactions that have ended, as this node applied it. Again after a restart, from the last snapshot on.
     Ended(Vec<Ended>),
+    /// A snapshot took the place of this node's replica up to this index: of what ended before, nothing more is told.
+    Reloaded {
+        group: GroupId,
+        index: Index,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

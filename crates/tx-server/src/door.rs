@@ -137,6 +137,7 @@ impl Responder {
             }
             GateResponse::Note(note) => return self.note(&note),
             GateResponse::Ended(ended) => return self.history.record(ended),
+            GateResponse::Reloaded { group, index } => return self.history.reloaded(group, index),
         };
         let mut waiting = self.lock();
         let Some(sender) = waiting.clients.get(&conn) else {

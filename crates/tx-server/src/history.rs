@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-use settle_base::{ErrorCode, Retryable};
-use settle_history::{Cursor, Entry, History, HistoryConfig, Search};
+use settle_base::{ErrorCode, GroupId, Index, Retryable};
+use settle_history::{Cursor, Entry, Gap, History, HistoryConfig, Search};
 use settle_storage::{DiskError, DiskRead};
 use settle_telemetry::{
     Clock,
@@ -120,10 +120,17 @@ pub struct HistoryPage {
     pub next: Option<Cursor>,
     /// Files of which a part could not be read.
     pub damaged: u32,
+    /// Where a snapshot took the place of the log, as far as the history reaches back: what had ended by then may be
+    /// missing.
+    pub gaps: Vec<Gap>,
 }
 
 enum Command {
     Ended(Vec<Ended>),
+    Reloaded {
+        group: u8,
+        index: Index,
+    },
     Search {
         search: Box<HistorySearch>,
         answer: oneshot::Sender<Result<HistoryPage, HistoryError>>,
@@ -209,6 +216,15 @@ impl HistoryHandle {
         }
     }
 
+    /// A snapshot took the place of a group's replica here. Never blocks.
+    pub fn reloaded(&self, group: GroupId, index: Index) {
+        let Some(sender) = &self.sender else { return };
+        let group = u8::try_from(group.0).expect("transaction groups are numbered 1 to 255");
+        if sender.try_send(Command::Reloaded { group, index }).is_err() {
+            self.metrics.lost.inc();
+        }
+    }
+
     /// # Errors
     /// When nothing is recorded here, too much waits already, or the disk fails.
     pub async fn search(&self, search: HistorySearch) -> Result<HistoryPage, HistoryError> {
@@ -258,6 +274,10 @@ impl<D: DiskRead> Recorder<D> {
                 Ok(Command::Ended(ended)) => {
                     self.queued.fetch_sub(ended.len() as u64, Ordering::Relaxed);
                     self.record(&ended);
+                }
+                Ok(Command::Reloaded { group, index }) => {
+                    let wall_ms = Clock::wall().as_millis() as u64;
+                    self.history.append_gap(Gap { group, index, wall_ms });
                 }
                 Ok(Command::Search { search, answer }) => {
                     self.flush();
@@ -332,6 +352,7 @@ impl<D: DiskRead> Recorder<D> {
             records: records.collect(),
             next: page.next,
             damaged: page.damaged,
+            gaps: self.history.gaps().copied().collect(),
         })
     }
 }

@@ -15,7 +15,7 @@ pub use history::{
     HistoryError, HistoryHandle, HistoryMetrics, HistoryPage, HistorySearch, HistoryThread, StartHistoryError,
     start_history,
 };
-pub use settle_history::{Cursor as HistoryCursor, HistoryConfig};
+pub use settle_history::{Cursor as HistoryCursor, Gap as HistoryGap, HistoryConfig};
 
 /// The version that registering clients are told. It switches features of the client on: 1.5.0 lets it take batched
 /// results; 2.6.0 would make it send UnregisterRM.

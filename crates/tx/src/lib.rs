@@ -9,6 +9,12 @@
 //! decision is first in the log stands, every later one is answered with it. Statuses, branch types and lock rules are
 //! those of Apache Seata 2.x (`org.apache.seata.core.model`, `org.apache.seata.server.coordinator`).
 
+/// What applying does, and the formats of commands and snapshots. It goes up with every change to any of them, and the
+/// machine then does it from that [`EntryMeta::version`](settle_machine::EntryMeta) on, and the old before.
+///
+/// 1 was never released, and nothing does it any more: version 2 is applied whatever is in force.
+pub const APPLY_VERSION: u32 = 2;
+
 mod audit;
 mod command;
 mod dedup;

@@ -167,6 +167,11 @@ impl TxMachine {
         self.time
     }
 
+    /// Of the last entry applied.
+    pub fn index(&self) -> Index {
+        self.index
+    }
+
     pub fn global(&self, tid: Tid) -> Option<&Global> {
         self.globals.get(&tid).map(|global| &**global)
     }

@@ -5,7 +5,8 @@
 //!
 //! So it is the state machine and not the coordinator that knows the way. It may answer a call back with "forward"
 //! (its recover strategy, when it has timed out) and one forward with "I am compensating": until it has ended a saga
-//! may change its direction, and nothing else may.
+//! may change its direction, and nothing else may. So nobody who asks to end it is told an outcome before it has ended;
+//! its status, and the answers to its own state machine's reports, tell where it stands, which is none.
 //!
 //! Source: `server/transaction/saga/SagaCore`, `saga/rm/SagaResourceManager`, `GlobalSession.isSaga` of Seata 2.x.
 

@@ -121,6 +121,10 @@ pub(super) enum TxCommand {
         #[arg(long, value_name = "NUMBER")]
         before: Option<u64>,
     },
+    /// What a seata-server that keeps its sessions in MySQL or MariaDB has still open: exit code 1 when there is something,
+    /// 3 when its store cannot be read. Asks no server of Settle.
+    #[cfg(feature = "import-check")]
+    ImportCheck(super::import_check::ImportCheck),
 }
 
 #[derive(clap::Args, Debug)]
@@ -224,6 +228,8 @@ pub(super) fn run(base: &str, json: bool, command: &TxCommand) -> anyhow::Result
             let answer = pages(&url, &search.query()?, "transactions", *limit, before.clone())?;
             show(&answer, &print_history);
         }
+        #[cfg(feature = "import-check")]
+        TxCommand::ImportCheck(args) => super::import_check::run(args, json)?,
         TxCommand::Export { search, out } => export(base, search, out.as_deref())?,
         TxCommand::Audit { group, limit, before } => {
             let mut query = vec![("limit", limit.to_string())];
@@ -330,7 +336,7 @@ fn export(base: &str, search: &Search, out: Option<&Path>) -> anyhow::Result<()>
     };
     let (url, query) = (format!("{base}/v1/tx/history"), search.query()?);
     let (mut before, mut count) = (None, 0);
-    loop {
+    let gaps = loop {
         let page = pages(&url, &query, "transactions", PAGE, before)?;
         for ended in rows(&page["transactions"]) {
             writeln!(writer, "{ended}").context("cannot write")?;
@@ -338,10 +344,13 @@ fn export(base: &str, search: &Search, out: Option<&Path>) -> anyhow::Result<()>
         }
         before = page["next"].as_str().map(str::to_owned);
         if before.is_none() {
-            break;
+            break gaps_of(&page);
         }
-    }
+    };
     writer.flush().context("cannot write")?;
+    for gap in gaps {
+        eprintln!("{gap}");
+    }
     if let Some(path) = out {
         println!("{count} transactions in {}", path.display());
     }
@@ -376,11 +385,13 @@ fn pages(
             found.extend(rows);
         }
         damaged = damaged.max(answer["damaged"].as_u64());
+        let gaps = answer["gaps"].take();
         after = answer["next"].as_str().map(str::to_owned);
         if after.is_none() || found.len() >= limit {
             let mut all = json!({ key: found, "next": after });
             if let Some(damaged) = damaged {
                 all["damaged"] = json!(damaged);
+                all["gaps"] = gaps;
             }
             return Ok(all);
         }
@@ -487,9 +498,25 @@ fn print_history(answer: &Value) {
             answer["damaged"]
         );
     }
+    for gap in gaps_of(answer) {
+        println!("{gap}");
+    }
     if let Some(next) = answer["next"].as_str() {
         println!("There are more: --before {next}");
     }
+}
+
+/// What an answer says of transactions that it may lack.
+fn gaps_of(answer: &Value) -> Vec<String> {
+    let gaps = rows(&answer["gaps"]).iter().map(|gap| {
+        format!(
+            "This server got group {} by a snapshot about {}: of what ended before, some may be missing here. Ask another \
+             server too.",
+            gap["group"],
+            utc(&gap["at_ms"])
+        )
+    });
+    gaps.collect()
 }
 
 /// What the history has of one that has ended.

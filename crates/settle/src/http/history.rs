@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use settle_tx::{EndedBranch, EndedRecord};
-use settle_tx_server::{HistoryCursor, HistorySearch};
+use settle_tx_server::{HistoryCursor, HistoryGap, HistorySearch};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -55,6 +55,16 @@ pub(super) struct HistoryJson {
     next: Option<String>,
     /// Files of the history of which a part could not be read.
     damaged: u32,
+    /// Where transactions may be missing here; the histories of other servers may have them.
+    gaps: Vec<GapJson>,
+}
+
+/// This server got a group by a snapshot instead of its log: what had ended by then, and is not recorded before, is missing.
+#[derive(Serialize, ToSchema)]
+struct GapJson {
+    group: u8,
+    /// Milliseconds since 1970, by this server's clock.
+    at_ms: u64,
 }
 
 /// A transaction as it ended. Durations are in the group's time.
@@ -142,7 +152,15 @@ pub(super) async fn history(
         transactions: page.records.into_iter().map(ended_json).collect(),
         next: page.next.map(|cursor| format!("{}.{}", cursor.segment, cursor.offset)),
         damaged: page.damaged,
+        gaps: page.gaps.iter().map(gap_json).collect(),
     }))
+}
+
+fn gap_json(gap: &HistoryGap) -> GapJson {
+    GapJson {
+        group: gap.group,
+        at_ms: gap.wall_ms,
+    }
 }
 
 fn cursor_of(text: &str) -> Result<HistoryCursor, ApiError> {

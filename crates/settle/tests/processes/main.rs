@@ -4,6 +4,7 @@ mod bad_input;
 mod durability;
 mod formation;
 mod groups;
+mod import_check;
 mod leader_kill;
 mod ledger;
 mod load;

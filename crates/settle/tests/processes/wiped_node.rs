@@ -105,6 +105,14 @@ async fn a_wiped_node_learns_first_then_votes_and_the_leaders_death_loses_nothin
         "the log alone was enough"
     );
 
+    // Its history begins with the snapshot, and says so.
+    for (node, has_gap) in [(wiped, true), (leader.node, false)] {
+        let told = cluster.get(node, "/v1/tx/history?limit=1").await?;
+        let told: serde_json::Value = serde_json::from_str(&told.body)?;
+        let gaps = told["gaps"].as_array().context("a history tells its gaps")?;
+        ensure!(gaps.is_empty() != has_gap, "node {node}: {told}");
+    }
+
     only_new_members(&cluster, &[leader.node], &before).await?;
     // Now its vote and its copy are needed.
     cluster.kill(leader.node).await?;

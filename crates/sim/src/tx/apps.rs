@@ -524,7 +524,10 @@ impl Workload for Apps {
                 Ok(())
             }
             // The process that was connected there is gone.
-            GateResponse::Answer { .. } | GateResponse::Note(_) | GateResponse::Ended(_) => Ok(()),
+            GateResponse::Answer { .. }
+            | GateResponse::Note(_)
+            | GateResponse::Ended(_)
+            | GateResponse::Reloaded { .. } => Ok(()),
         }
     }
 

@@ -688,7 +688,7 @@ impl Net {
             }
             GateResponse::Admin { key, result } => drop(self.admin.insert(key, result)),
             GateResponse::Note(note) => self.notes.push((n, note)),
-            GateResponse::Ended(_) => {}
+            GateResponse::Ended(_) | GateResponse::Reloaded { .. } => {}
         }
     }
 

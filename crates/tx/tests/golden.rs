@@ -1,0 +1,144 @@
+//! What is in the log and in snapshots, and what applying does, as of [`APPLY_VERSION`]. A difference here means that
+//! replicas of another build would differ from those of this one: **raise `APPLY_VERSION`**, apply by
+//! `EntryMeta::version`, and write a file of its own (`UPDATE_EXPECT=1 cargo test -p settle-tx --test golden`). The file
+//! of a version stays as it is.
+
+mod rig;
+
+use std::fmt::Write;
+
+use expect_test::expect_file;
+use rig::{Rig, begin, decide, load, operate, register};
+use settle_machine::StateMachine;
+use settle_tx::{
+    APPLY_VERSION, BranchId, BranchStatus, BranchType, CommandBody, Decision, GlobalStatus, MachineConfig, OperatorAct,
+    OwnedCommand, OwnedCommandBody, Reply, ReqId, Tid, encode_batch,
+};
+
+/// Every command in turn: its bytes, its answer, and the hash of the state behind it.
+struct Script {
+    rig: Rig,
+    text: String,
+}
+
+impl Script {
+    fn ask(&mut self, body: OwnedCommandBody) -> Option<Reply> {
+        self.rig.time.0 += 1_000;
+        let answer = self.rig.ask(body.clone());
+        let seq = self.rig.seq;
+        let req = ReqId { origin: 1, seq };
+        let command = OwnedCommand {
+            req,
+            settled_below: seq,
+            body,
+        };
+        hex(&mut self.text, &encode_batch(&[command]));
+        let hash = self.rig.machine.state_hash();
+        writeln!(self.text, "{answer:?}\n{hash:016x}\n").expect("a string takes it");
+        answer.ok()
+    }
+
+    fn begin(&mut self, body: OwnedCommandBody) -> Tid {
+        match self.ask(body) {
+            Some(Reply::Begun { tid, .. }) => tid,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn branch(&mut self, tid: Tid, branch_type: BranchType, lock_keys: &str) -> BranchId {
+        match self.ask(register(tid, branch_type, lock_keys, r#"{"autoCommit":false}"#)) {
+            Some(Reply::Branch { branch }) => branch,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn done(&mut self, tid: Tid, branch: BranchId, status: BranchStatus) {
+        self.ask(CommandBody::BranchDone { tid, branch, status });
+    }
+}
+
+/// 32 bytes in a line; lines of zeros as one `*`.
+fn hex(text: &mut String, bytes: &[u8]) {
+    let mut was_zeros = false;
+    for line in bytes.chunks(32) {
+        let is_zeros = line.len() == 32 && line.iter().all(|byte| *byte == 0);
+        match is_zeros {
+            true if was_zeros => {}
+            true => text.push_str("*\n"),
+            false => {
+                for byte in line {
+                    write!(text, "{byte:02x}").expect("a string takes it");
+                }
+                text.push('\n');
+            }
+        }
+        was_zeros = is_zeros;
+    }
+}
+
+#[test]
+fn commands_answers_states_and_snapshots_are_those_of_this_version() {
+    use BranchStatus::*;
+    let config = MachineConfig::for_cluster(3, 7);
+    let mut script = Script {
+        rig: Rig::new(config),
+        text: String::new(),
+    };
+    // Committed, with one branch that had nothing to do and one that failed at first.
+    let committed = script.begin(begin(60_000));
+    let xa = script.branch(committed, BranchType::Xa, "");
+    let tcc = script.branch(committed, BranchType::Tcc, "");
+    script.ask(CommandBody::ReportBranch {
+        tid: committed,
+        branch: xa,
+        status: PhaseOneRdonly,
+        application_data: Some("read only".into()),
+    });
+    script.ask(decide(committed, Decision::Commit));
+    script.done(committed, tcc, PhaseTwoCommitFailedRetryable);
+    script.done(committed, tcc, PhaseTwoCommitted);
+    script.ask(decide(committed, Decision::Rollback));
+    // Rolled back by timeout; an operator frees a row, stops, resumes and forgets.
+    let stuck = script.begin(begin(1_000));
+    let at = script.branch(stuck, BranchType::At, "t:1,2;u:3");
+    script.branch(stuck, BranchType::SagaAnnotation, "");
+    let refused = script.begin(begin(60_000));
+    script.ask(register(refused, BranchType::At, "t:2", ""));
+    script.ask(decide(stuck, Decision::Timeout));
+    script.done(stuck, at, PhaseTwoRollbackFailedUnretryable);
+    let release = OperatorAct::ReleaseLock {
+        branch: at,
+        rows: "t:2".into(),
+    };
+    for act in [release, OperatorAct::StopRetry, OperatorAct::ResumeRetry] {
+        script.ask(operate(stuck, act));
+    }
+    script.ask(register(refused, BranchType::At, "t:2", ""));
+    script.ask(operate(refused, OperatorAct::Rollback));
+    script.ask(operate(refused, OperatorAct::Commit));
+    // A saga that is reported, turned round and ended by its state machine.
+    let saga = script.begin(CommandBody::Begin {
+        xid_prefix: "10.0.0.1:8091".into(),
+        application: "orders".into(),
+        service_group: "default_tx_group".into(),
+        name: "$Saga_purchase".into(),
+        timeout_ms: 60_000,
+    });
+    script.ask(CommandBody::End {
+        tid: saga,
+        status: GlobalStatus::CommitRetrying,
+    });
+    script.done(saga, BranchId::saga_of(saga), PhaseTwoRollbackFailedRetryable);
+    script.done(saga, BranchId::saga_of(saga), PhaseTwoRollbacked);
+    let committed = script.begin(begin(60_000));
+    script.branch(committed, BranchType::Tcc, "");
+    script.ask(operate(committed, OperatorAct::Commit));
+    script.ask(operate(committed, OperatorAct::Forget));
+    script.ask(decide(Tid::new(3, 9), Decision::Commit));
+    let mut text = std::mem::take(&mut script.text);
+    let snapshot = script.rig.snapshot();
+    hex(&mut text, &snapshot);
+    expect_file![format!("vectors/apply-v{APPLY_VERSION}.txt")].assert_eq(&text);
+    let loaded = load(config, &snapshot, 100).expect("it is a snapshot");
+    assert_eq!(loaded.state_hash(), script.rig.machine.state_hash());
+}
