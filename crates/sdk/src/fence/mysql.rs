@@ -20,6 +20,18 @@ impl FenceStore for MySqlConnection {
             .transpose()
     }
 
+    /// Under REPEATABLE READ, `FOR UPDATE` on a missing row locks the gap that it would lie in: branches that are rolled
+    /// back before their phase one would wait for each other, and die of the deadlock.
+    async fn is_there(&mut self, key: FenceKey<'_>) -> Told<bool> {
+        let sql = "SELECT 1 FROM tcc_fence_log WHERE xid = ? AND branch_id = ?";
+        let row: Option<i64> = sqlx::query_scalar(sql)
+            .bind(key.xid)
+            .bind(key.branch_id)
+            .fetch_optional(self)
+            .await?;
+        Ok(row.is_some())
+    }
+
     async fn insert(&mut self, key: FenceKey<'_>, status: FenceStatus) -> Told<bool> {
         let sql = "INSERT INTO tcc_fence_log (xid, branch_id, action_name, status, gmt_create, gmt_modified) \
                    VALUES (?, ?, ?, ?, NOW(3), NOW(3))";

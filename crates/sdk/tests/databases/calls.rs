@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use settle_base::Prng;
 use settle_sdk::fence::{FenceError, FenceKey, Pass, nonblocking};
 use settle_testkit::throughout;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
+
+/// Below the time for which InnoDB waits for a lock.
+const APART_WITHIN: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Call {
@@ -133,6 +136,22 @@ macro_rules! calls_over {
                     .fetch_one(pool)
                     .await?;
                 ensure!(left == 2, "{left} are left");
+                Ok(())
+            }
+
+            /// Branches that are rolled back before their phase one share nothing, though their rows lie side by side.
+            pub async fn apart(pool: &Pool) -> Result<()> {
+                let mut open = Vec::new();
+                for branch in [3_002, 3_001, 3_003] {
+                    let mut tx = pool.begin().await?;
+                    let called = timeout(APART_WITHIN, call(&mut tx, branch, Call::Rollback)).await;
+                    let told = called.with_context(|| format!("branch {branch} waits for another"))??;
+                    ensure!(matches!(told, Ok(Pass::Nothing)), "branch {branch}: {told:?}");
+                    open.push((tx, told));
+                }
+                for (tx, told) in open {
+                    end(tx, &told, false).await?;
+                }
                 Ok(())
             }
 
