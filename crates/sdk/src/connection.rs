@@ -19,8 +19,8 @@ use bytes::{Bytes, BytesMut};
 use settle_base::FixedMap;
 use settle_seata_wire::{
     BranchEnd, BranchEndResponse, BranchRegister, BranchStatus, BranchType, Frame, FrameDecoder, GlobalBegin,
-    GlobalEnd, GlobalStatus, Identity, Message, MsgType, Outcome, ProtocolVersion, RegisterRm, TxResult, WireError,
-    frame,
+    GlobalEnd, GlobalStatus, HeadMap, Identity, Message, MsgType, Outcome, ProtocolVersion, RegisterRm, TxResult,
+    WireError, frame, token::KNOWS_TOKENS,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -103,13 +103,20 @@ pub fn obedient() -> Arc<dyn PhaseTwo> {
     })
 }
 
+/// What is to be written.
+enum Outgoing {
+    Frame(Bytes),
+    /// To be told when everything before is written.
+    Mark(oneshot::Sender<()>),
+}
+
 /// The way back of one second-phase call. Dropped unused, the coordinator calls again.
 pub struct Answer {
     call: Frame,
     phase: Phase,
     xid: String,
     branch_id: i64,
-    writer: mpsc::Sender<Bytes>,
+    writer: mpsc::Sender<Outgoing>,
 }
 
 impl Answer {
@@ -127,7 +134,7 @@ impl Answer {
         });
         if let Ok(bytes) = encode(&frame) {
             // Full or closed: see above.
-            let _ = self.writer.try_send(bytes);
+            let _ = self.writer.try_send(Outgoing::Frame(bytes));
         }
     }
 }
@@ -136,7 +143,7 @@ impl Answer {
 pub struct Connection {
     peer: SocketAddr,
     next_id: AtomicI32,
-    writer: mpsc::Sender<Bytes>,
+    writer: mpsc::Sender<Outgoing>,
     shared: Arc<Shared>,
     max_in_flight: usize,
     call_timeout: Duration,
@@ -151,6 +158,8 @@ struct Shared {
     heard: AtomicBool,
     /// A request had to be asked elsewhere, and nothing has come since.
     is_suspect: AtomicBool,
+    /// The coordinator knows a registration that comes again by its token.
+    knows_tokens: AtomicBool,
 }
 
 #[derive(Default)]
@@ -237,6 +246,7 @@ impl Connection {
             gone: watch::Sender::new(false),
             heard: AtomicBool::new(true),
             is_suspect: AtomicBool::new(false),
+            knows_tokens: AtomicBool::new(false),
         });
         let reader = Reader {
             decoder: FrameDecoder::new(options.max_frame_bytes),
@@ -273,20 +283,17 @@ impl Connection {
     }
 
     async fn register(&self, role: &Role, options: &Options) -> Result<(), ConnectionError> {
-        let identity = Identity {
-            version: CLIENT_VERSION.to_owned(),
-            application_id: options.application.clone(),
-            transaction_service_group: options.service_group.clone(),
-            extra_data: String::new(),
-        };
-        let answer = self.call(match role {
+        let identity = identity(options);
+        let body = match role {
             Role::TransactionManager => Message::RegisterTmRequest(identity),
             Role::ResourceManager { resources } => Message::RegisterRmRequest(RegisterRm {
                 identity,
                 resource_ids: resources.clone(),
             }),
-        });
-        match answer.await? {
+        };
+        let asks = vec![(KNOWS_TOKENS.to_owned(), None)];
+        let pending = self.send_with(asks, body).await?;
+        match self.answer(pending).await? {
             Message::RegisterTmResponse(response) | Message::RegisterRmResponse(response) => match response.outcome {
                 _ if response.identified => Ok(()),
                 Outcome::Failed { message } => Err(ConnectionError::Refused { message }),
@@ -298,6 +305,28 @@ impl Connection {
         }
     }
 
+    /// Tells the coordinator to make no more calls here, where it understands that.
+    pub(crate) async fn retire(&self, options: &Options) {
+        if self.knows_tokens() {
+            // What it says changes nothing: it may go on calling, and is answered "later".
+            let _ = self
+                .call(Message::UnregisterRmRequest(RegisterRm {
+                    identity: identity(options),
+                    // All of them.
+                    resource_ids: String::new(),
+                }))
+                .await;
+        }
+    }
+
+    /// Waits until everything that was sent before is written, or the connection is gone.
+    pub(crate) async fn written(&self) {
+        let (mark, written) = oneshot::channel();
+        if self.writer.send(Outgoing::Mark(mark)).await.is_ok() {
+            let _ = written.await;
+        }
+    }
+
     /// The coordinator's address as it was resolved.
     pub fn peer(&self) -> SocketAddr {
         self.peer
@@ -305,6 +334,12 @@ impl Connection {
 
     pub fn is_gone(&self) -> bool {
         self.shared.waiting().gone
+    }
+
+    /// Whether this coordinator takes a branch's registration that comes again for the branch that is there, by the token
+    /// in its application data ([`settle_seata_wire::token`]). Settle's do, Seata's do not.
+    pub fn knows_tokens(&self) -> bool {
+        self.shared.knows_tokens.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_suspect(&self) -> bool {
@@ -324,8 +359,13 @@ impl Connection {
 
     /// Sends a request. After an `Ok` it may have been done, whatever comes.
     pub(crate) async fn send(&self, body: Message) -> Result<Pending, ConnectionError> {
+        self.send_with(HeadMap::new(), body).await
+    }
+
+    async fn send_with(&self, head: HeadMap, body: Message) -> Result<Pending, ConnectionError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let bytes = encode(&Frame::request(ProtocolVersion::V1, MsgType::RequestSync, id, body))?;
+        let request = Frame::request(ProtocolVersion::V1, MsgType::RequestSync, id, body);
+        let bytes = encode(&Frame { head, ..request })?;
         let (sender, answer) = oneshot::channel();
         {
             let mut waiting = self.shared.waiting();
@@ -342,7 +382,8 @@ impl Connection {
         }
         let shared = self.shared.clone();
         let pending = Pending { id, shared, answer };
-        self.writer.send(bytes).await.map_err(|_| ConnectionError::Gone)?;
+        let sent = self.writer.send(Outgoing::Frame(bytes)).await;
+        sent.map_err(|_| ConnectionError::Gone)?;
         Ok(pending)
     }
 
@@ -352,6 +393,10 @@ impl Connection {
     /// After `Gone` and `TimedOut` it may have been done all the same.
     pub async fn call(&self, body: Message) -> Result<Message, ConnectionError> {
         let pending = self.send(body).await?;
+        self.answer(pending).await
+    }
+
+    async fn answer(&self, pending: Pending) -> Result<Message, ConnectionError> {
         match timeout(self.call_timeout, pending).await {
             Ok(answer) => answer.ok_or(ConnectionError::Gone),
             Err(_) => Err(ConnectionError::TimedOut(self.call_timeout)),
@@ -413,6 +458,15 @@ impl Connection {
     }
 }
 
+fn identity(options: &Options) -> Identity {
+    Identity {
+        version: CLIENT_VERSION.to_owned(),
+        application_id: options.application.clone(),
+        transaction_service_group: options.service_group.clone(),
+        extra_data: String::new(),
+    }
+}
+
 pub(crate) fn global_end(xid: &str) -> GlobalEnd {
     GlobalEnd {
         xid: xid.to_owned(),
@@ -452,24 +506,31 @@ impl Drop for End {
     }
 }
 
-async fn write(mut writing: OwnedWriteHalf, mut queue: mpsc::Receiver<Bytes>) {
+async fn write(mut writing: OwnedWriteHalf, mut queue: mpsc::Receiver<Outgoing>) {
     let mut buffer = BytesMut::new();
-    while let Some(bytes) = queue.recv().await {
-        buffer.extend_from_slice(&bytes);
-        while buffer.len() < WRITE_BYTES
-            && let Ok(bytes) = queue.try_recv()
-        {
-            buffer.extend_from_slice(&bytes);
+    let mut marks = Vec::new();
+    while let Some(first) = queue.recv().await {
+        let mut next = Some(first);
+        while let Some(outgoing) = next {
+            match outgoing {
+                Outgoing::Frame(bytes) => buffer.extend_from_slice(&bytes),
+                Outgoing::Mark(mark) => marks.push(mark),
+            }
+            next = (buffer.len() < WRITE_BYTES).then(|| queue.try_recv().ok()).flatten();
         }
         if writing.write_all(&buffer).await.is_err() {
             return;
         }
         buffer.clear();
+        for mark in marks.drain(..) {
+            // Whoever asked may be gone.
+            let _ = mark.send(());
+        }
     }
 }
 
 /// Asks a silent peer for a sign of life, and ends when none came in time.
-async fn heart(shared: Arc<Shared>, writer: mpsc::WeakSender<Bytes>, every: Duration, dead_after: Duration) {
+async fn heart(shared: Arc<Shared>, writer: mpsc::WeakSender<Outgoing>, every: Duration, dead_after: Duration) {
     let mut beat = interval(every);
     let mut heard_at = Instant::now();
     loop {
@@ -485,7 +546,7 @@ async fn heart(shared: Arc<Shared>, writer: mpsc::WeakSender<Bytes>, every: Dura
             return;
         };
         // A full queue is no sign of death by itself.
-        let _ = writer.try_send(ping);
+        let _ = writer.try_send(Outgoing::Frame(ping));
     }
 }
 
@@ -493,7 +554,7 @@ struct Reader {
     decoder: FrameDecoder,
     shared: Arc<Shared>,
     /// Weak, so that the writer ends with the connection's owner.
-    writer: mpsc::WeakSender<Bytes>,
+    writer: mpsc::WeakSender<Outgoing>,
     calls: Arc<dyn PhaseTwo>,
 }
 
@@ -527,12 +588,15 @@ impl Reader {
         match frame.msg_type {
             MsgType::HeartbeatRequest => {
                 if let (Some(writer), Ok(pong)) = (self.writer.upgrade(), encode(&frame.pong())) {
-                    let _ = writer.try_send(pong);
+                    let _ = writer.try_send(Outgoing::Frame(pong));
                 }
             }
             MsgType::HeartbeatResponse => {}
             MsgType::Response => {
                 let Some(body) = frame.body.take() else { return };
+                if frame.head.iter().any(|(key, _)| key == KNOWS_TOKENS) {
+                    self.shared.knows_tokens.store(true, Ordering::Relaxed);
+                }
                 let sender = self.shared.waiting().answers.remove(&frame.request_id);
                 if let Some(sender) = sender {
                     // The caller may have given up.

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -91,7 +91,10 @@ pub(crate) enum Said<T> {
 pub(crate) enum Repeat {
     /// Asked through another coordinator as well when the answer is late or its connection is lost.
     Safe,
-    /// Sent once: what was not answered may have been done.
+    /// As `Safe` among coordinators that know it when it comes again; others are asked once: what was not answered may
+    /// have been done.
+    WithToken,
+    /// Sent once.
     Never,
 }
 
@@ -102,8 +105,8 @@ pub(crate) struct Request<'a> {
     pub body: Message,
     pub repeat: Repeat,
     pub within: Duration,
-    /// True from when a coordinator may know of it.
-    pub was_sent: Option<&'a AtomicBool>,
+    /// How often it was sent: from the first on, a coordinator may know of it.
+    pub sent: Option<&'a AtomicU32>,
 }
 
 /// One sending of a request.
@@ -172,6 +175,20 @@ impl Coordinators {
             .map_err(|_| self.shared.unreachable(act, within))
     }
 
+    /// Tells each of them to make no more calls. One that is slow to understand goes on.
+    pub async fn retire(&self) {
+        for connection in self.shared.links.iter().filter_map(Link::up) {
+            let _ = timeout(self.options().ask_again_after, connection.retire(self.options())).await;
+        }
+    }
+
+    /// Waits until everything that was sent is written.
+    pub async fn written(&self) {
+        for connection in self.shared.links.iter().filter_map(Link::up) {
+            connection.written().await;
+        }
+    }
+
     /// Asks until `read` finds the answer decided.
     ///
     /// # Errors
@@ -184,7 +201,7 @@ impl Coordinators {
             body,
             repeat,
             within,
-            was_sent: tell_sent,
+            sent: tell_sent,
         } = request;
         let start = Instant::now();
         let deadline = start + within;
@@ -193,15 +210,25 @@ impl Coordinators {
         let (mut was_sent, mut wants_more) = (false, true);
         let (mut busy, mut no_room) = (0, None);
         let mut ask_again_at = deadline;
+        // A copy at a coordinator that does not know it as one would be done as well.
+        let mut repeats = true;
         loop {
-            let may_send = wants_more && (repeat == Repeat::Safe || !was_sent);
-            if may_send && let Some((link, connection)) = shared.choose(&out) {
+            let knows = was_sent && repeat == Repeat::WithToken;
+            if wants_more
+                && (repeats || !was_sent)
+                && let Some((link, connection)) = shared.choose(&out, knows)
+            {
                 let since = Instant::now();
                 match timeout(shared.options.ask_again_after, connection.send(body.clone())).await {
                     Ok(Ok(answer)) => {
                         (was_sent, wants_more, busy, no_room) = (true, false, 0, None);
+                        repeats &= match repeat {
+                            Repeat::Safe => true,
+                            Repeat::WithToken => connection.knows_tokens(),
+                            Repeat::Never => false,
+                        };
                         if let Some(sent) = tell_sent {
-                            sent.store(true, Ordering::SeqCst);
+                            sent.fetch_add(1, Ordering::SeqCst);
                         }
                         ask_again_at = since + shared.options.ask_again_after;
                         out.push(Attempt { link, answer, since });
@@ -235,10 +262,10 @@ impl Coordinators {
                     out.swap_remove(at);
                     match answer.map(&read) {
                         Some(Said::Done(result)) => return result,
-                        Some(Said::Undecided) if repeat == Repeat::Safe => {
+                        Some(Said::Undecided) if repeats => {
                             ask_again_at = Instant::now() + UNDECIDED_PAUSE;
                         }
-                        None if repeat == Repeat::Safe => wants_more = true,
+                        None if repeats => wants_more = true,
                         Some(Said::Undecided) | None => {
                             let waited = start.elapsed();
                             return Err(Error::Unanswered { act, xid: xid.to_owned(), waited });
@@ -255,7 +282,7 @@ impl Coordinators {
                 () = sleep(ROOM_PAUSE), if wants_more && no_room.is_some() => {}
                 // A new link, for who has none yet.
                 _ = changed.changed(), if wants_more => {}
-                () = sleep_until(ask_again_at), if was_sent && repeat == Repeat::Safe => {
+                () = sleep_until(ask_again_at), if was_sent && repeats => {
                     wants_more = true;
                     let options = &shared.options;
                     ask_again_at = Instant::now() + options.ask_again_after;
@@ -273,8 +300,9 @@ impl Coordinators {
 }
 
 impl Shared {
-    /// A connection that this request is not under way on, in turn; one that is slow only for want of others.
-    fn choose(&self, out: &[Attempt]) -> Option<(usize, Arc<Connection>)> {
+    /// A connection that this request is not under way on, in turn; one that is slow only for want of others. Only one
+    /// that knows tokens, if it must.
+    fn choose(&self, out: &[Attempt], knows_tokens: bool) -> Option<(usize, Arc<Connection>)> {
         let count = self.links.len();
         // Spread, so that alternating kinds of requests do not keep to one coordinator each (Knuth's golden ratio).
         let turn = self
@@ -287,7 +315,7 @@ impl Shared {
             if out.iter().any(|attempt| attempt.link == n) {
                 continue;
             }
-            match self.links[n].up() {
+            match self.links[n].up().filter(|up| !knows_tokens || up.knows_tokens()) {
                 Some(connection) if !connection.is_suspect() => return Some((n, connection)),
                 Some(connection) => slow = slow.or(Some((n, connection))),
                 None => {}

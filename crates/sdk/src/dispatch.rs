@@ -8,7 +8,10 @@ use std::{
 };
 
 use settle_seata_wire::{BranchEnd, BranchStatus};
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinSet,
+};
 
 use crate::{
     BranchCall, TccError, TccFuture, TccResource,
@@ -24,6 +27,8 @@ pub(crate) struct Dispatch {
     permits: Arc<Semaphore>,
     max_calls: usize,
     running: Mutex<Running>,
+    /// A call has ended and is answered.
+    ended: Notify,
     /// For the tasks that it owns.
     myself: Weak<Dispatch>,
 }
@@ -32,6 +37,7 @@ pub(crate) struct Dispatch {
 struct Running {
     calls: BTreeMap<(String, i64), Call>,
     tasks: JoinSet<()>,
+    is_draining: bool,
 }
 
 struct Call {
@@ -49,6 +55,7 @@ impl Dispatch {
             permits: Arc::new(Semaphore::new(max_running)),
             max_calls,
             running: Mutex::default(),
+            ended: Notify::new(),
             myself: myself.clone(),
         })
     }
@@ -64,6 +71,19 @@ impl Dispatch {
 
     fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().expect("no holder of this lock panics")
+    }
+
+    /// Takes no more calls, and waits until those that run have ended and their answers are on their way.
+    pub async fn drain(&self) {
+        self.running().is_draining = true;
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if self.running().calls.is_empty() {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// Stops all calls that run. For when their connections are gone.
@@ -86,10 +106,15 @@ impl Dispatch {
             }
             Err(_) => unreachable!("nobody closes the semaphore"),
         };
-        let done = self.running().calls.remove(&(call.xid, call.branch_id));
-        for answer in done.into_iter().flat_map(|call| call.answers) {
-            answer.send(status);
+        {
+            // Whoever drains finds it gone only when it is answered.
+            let mut running = self.running();
+            let done = running.calls.remove(&(call.xid, call.branch_id));
+            for answer in done.into_iter().flat_map(|call| call.answers) {
+                answer.send(status);
+            }
         }
+        self.ended.notify_waiters();
     }
 }
 
@@ -119,7 +144,7 @@ impl PhaseTwo for Dispatch {
             }
             return;
         }
-        if running.calls.len() >= self.max_calls {
+        if running.is_draining || running.calls.len() >= self.max_calls {
             drop(running);
             return answer.send(later);
         }

@@ -14,7 +14,8 @@
 //! - A commit, a rollback and a question for the status are asked as often as needed: the coordinator decides once, and
 //!   tells the same outcome to whoever asks. A commit is `Ok` only when it is decided for good.
 //! - Errors tell *not done* from *may have been done* ([`Error::retryable`]). A branch is registered at most once by one
-//!   call, since every registration that arrives is a branch of its own.
+//!   call: it is asked again only of coordinators that know a registration that comes again, which Settle's do.
+//! - A transaction of which a branch may be registered that nobody knows of does not commit.
 //! - Nothing is unbounded: every queue and wait has its field in [`Options`].
 //!
 //! # A service that keeps money
@@ -110,6 +111,7 @@ mod rm;
 mod scope;
 mod tcc;
 mod tm;
+mod tokens;
 mod transaction;
 
 pub use coordinators::Health;

@@ -1,9 +1,13 @@
 //! The resource manager: registers branches, and lets the coordinator call for their second phase.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
 
 use serde::Serialize;
-use settle_seata_wire::{BranchRegister, BranchType, Message};
+use settle_seata_wire::{BranchRegister, BranchType, Message, token::with_token};
+use tokio::time::timeout;
 
 use crate::{
     Current, Error, Options, TccResource,
@@ -13,10 +17,12 @@ use crate::{
     error::Act,
     tcc::ApplicationData,
     tm::{refused, unexpected},
+    tokens,
 };
 
 /// Serves resources: registered at every coordinator, and again whenever one comes back. Cheap to clone; with the last
-/// clone the connections are closed, calls that run are stopped, and the coordinator will call again elsewhere or later.
+/// clone the connections are closed, calls that run are stopped, and the coordinator will call again elsewhere or later:
+/// [`drain`](Rm::drain) first lets them end.
 #[derive(Clone)]
 pub struct Rm {
     inner: Arc<Inner>,
@@ -75,24 +81,38 @@ impl Rm {
         })
     }
 
+    pub(crate) fn coordinators(&self) -> &Coordinators {
+        &self.inner.coordinators
+    }
+
     /// How each coordinator is.
     pub fn health(&self) -> Vec<Health> {
         self.inner.coordinators.health()
     }
 
+    /// Ends well: the coordinators are told to make no more calls here (Settle's understand that), those that come all the
+    /// same are to come again, and those that run are ended and answered. For before the last clone is dropped. False when
+    /// that took longer than `within`: what still runs is then called again elsewhere, or later.
+    pub async fn drain(&self, within: Duration) -> bool {
+        let drained = async {
+            tokio::join!(self.inner.dispatch.drain(), self.inner.coordinators.retire());
+            self.inner.coordinators.written().await;
+        };
+        timeout(within, drained).await.is_ok()
+    }
+
     /// Registers a branch of a TCC resource served here, before its phase one. `context` comes back with the
     /// second-phase call; Java reads it when it is an object.
     ///
+    /// It is asked of several coordinators when the first is late, if they know a registration that comes again (Settle's
+    /// do); otherwise once, since there each registration that arrives is a branch of its own.
+    ///
     /// # Errors
     /// After any error phase one must not run, and the transaction must be rolled back: the branch may be registered
-    /// ([`Error::Unanswered`]), and a second phase would come for it. It is asked once, since each registration that
-    /// arrives is a branch of its own. A transaction that was begun in this process does not commit then, and neither
-    /// while the registration is under way or after this future was dropped: [`Error::RollbackOnly`].
+    /// ([`Error::Unanswered`]), and a second phase would come for it. A transaction that was begun in this process does not
+    /// commit then, and neither while the registration is under way or after this future was dropped:
+    /// [`Error::RollbackOnly`].
     pub async fn register(&self, xid: &str, resource: &str, context: &impl Serialize) -> Result<i64, Error> {
-        if !self.inner.dispatch.has(resource) {
-            let problem = "a branch of a resource that is not served here";
-            return Err(Error::Options { problem });
-        }
         let data = ApplicationData {
             action_context: context,
         };
@@ -100,24 +120,46 @@ impl Rm {
             act: Act::RegisterBranch,
             problem: problem.to_string(),
         })?;
+        self.register_as(xid, BranchType::Tcc, resource, "", application_data)
+            .await
+    }
+
+    /// Registers a branch of whatever kind, once. Its application data are an object, or empty.
+    pub(crate) async fn register_as(
+        &self,
+        xid: &str,
+        branch_type: BranchType,
+        resource: &str,
+        lock_key: &str,
+        application_data: String,
+    ) -> Result<i64, Error> {
+        if !self.inner.dispatch.has(resource) {
+            let problem = "a branch of a resource that is not served here";
+            return Err(Error::Options { problem });
+        }
+        let (repeat, application_data) = match tokens::next().and_then(|token| with_token(&token, &application_data)) {
+            Some(data) => (Repeat::WithToken, data),
+            None => (Repeat::Never, application_data),
+        };
+        // Whatever becomes of this future: a second phase may come for a branch that nobody knows of.
+        let current = Current::joined(xid);
+        current.unsure();
+        let sent = AtomicU32::new(0);
         let request = Request {
             act: Act::RegisterBranch,
             xid,
             body: Message::BranchRegister(BranchRegister {
                 xid: xid.to_owned(),
-                branch_type: BranchType::Tcc,
+                branch_type,
                 resource_id: resource.to_owned(),
-                lock_key: String::new(),
+                lock_key: lock_key.to_owned(),
                 application_data,
             }),
-            repeat: Repeat::Never,
-            within: self.inner.coordinators.options().register_timeout,
-            was_sent: None,
+            repeat,
+            within: self.coordinators().options().register_timeout,
+            sent: Some(&sent),
         };
-        // Whatever becomes of this future: a second phase may come for a branch that nobody knows of.
-        let current = Current::joined(xid);
-        current.unsure();
-        let registered = self.inner.coordinators.ask(request, |answer| {
+        let registered = self.coordinators().ask(request, |answer| {
             Said::Done(match answer {
                 Message::BranchRegisterResponse(response) => {
                     refused(Act::RegisterBranch, response.result).map(|()| response.branch_id)
@@ -126,7 +168,13 @@ impl Rm {
             })
         });
         let registered = registered.await;
-        if !registered.as_ref().is_err_and(Error::is_outcome_unknown) {
+        let is_known = match &registered {
+            Ok(_) => true,
+            // Another copy may still be done.
+            Err(Error::Refused { .. }) => sent.into_inner() <= 1,
+            Err(error) => !error.is_outcome_unknown(),
+        };
+        if is_known {
             current.sure();
         }
         registered

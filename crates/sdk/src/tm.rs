@@ -1,7 +1,7 @@
 //! The transaction manager: begins transactions, ends them, asks how they stand.
 
 use std::{
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -114,7 +114,7 @@ impl Tm {
             }),
             repeat: Repeat::Safe,
             within: self.inner.coordinators.options().begin_timeout,
-            was_sent: None,
+            sent: None,
         };
         let xid = self.inner.coordinators.ask(request, |answer| {
             Said::Done(match answer {
@@ -144,9 +144,9 @@ impl Tm {
         self.inner.coordinators.end(Act::Rollback, xid, None).await
     }
 
-    /// As [`commit`](Tm::commit), and `was_sent` is true from when a coordinator may know of it.
-    pub(crate) async fn commit_telling(&self, xid: &str, was_sent: &AtomicBool) -> Result<Outcome, Error> {
-        self.inner.coordinators.end(Act::Commit, xid, Some(was_sent)).await
+    /// As [`commit`](Tm::commit), and `sent` counts how often it was sent.
+    pub(crate) async fn commit_telling(&self, xid: &str, sent: &AtomicU32) -> Result<Outcome, Error> {
+        self.inner.coordinators.end(Act::Commit, xid, Some(sent)).await
     }
 
     /// How a transaction stands.
@@ -200,13 +200,13 @@ impl Coordinators {
             },
             repeat: Repeat::Safe,
             within: self.options().end_timeout,
-            was_sent: None,
+            sent: None,
         }
     }
 
-    async fn end(&self, act: Act, xid: &str, was_sent: Option<&AtomicBool>) -> Result<Outcome, Error> {
+    async fn end(&self, act: Act, xid: &str, sent: Option<&AtomicU32>) -> Result<Outcome, Error> {
         let request = Request {
-            was_sent,
+            sent,
             ..self.about(act, xid)
         };
         self.ask(request, |answer| match answer {

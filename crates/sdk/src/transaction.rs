@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicU32, Ordering},
 };
 
 use crate::{Current, Error, Outcome, Tm};
@@ -15,8 +15,8 @@ pub struct Transaction {
     tm: Tm,
     current: Current,
     is_open: bool,
-    /// The decision is the coordinator's.
-    is_commit_sent: AtomicBool,
+    /// How often its commit was sent: then the decision is the coordinator's.
+    commits_sent: AtomicU32,
 }
 
 impl Transaction {
@@ -25,7 +25,7 @@ impl Transaction {
             tm,
             current: Current::joined(xid),
             is_open: true,
-            is_commit_sent: AtomicBool::new(false),
+            commits_sent: AtomicU32::new(0),
         }
     }
 
@@ -80,7 +80,7 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if self.is_open && !self.is_commit_sent.load(Ordering::SeqCst) {
+        if self.is_open && self.commits_sent.load(Ordering::SeqCst) == 0 {
             self.tm.drop_open(self.current.shared_xid());
         }
     }
@@ -91,7 +91,7 @@ impl std::fmt::Debug for Transaction {
         f.debug_struct("Transaction")
             .field("xid", &self.current.xid())
             .field("is_open", &self.is_open)
-            .field("is_commit_sent", &self.is_commit_sent)
+            .field("commits_sent", &self.commits_sent)
             .finish_non_exhaustive()
     }
 }

@@ -98,6 +98,7 @@ counters! {
     tx_lock_queries: "questions for locks answered",
     tx_branch_reports: "reports of a first phase answered",
     tx_refused: "branches refused, mostly for a lock",
+    tx_registered_again: "branches asked for again with their token",
     tx_calls_repeated: "calls of branches that had been ended before",
     tx_confirmed_by_data: "branches confirmed by a participant that remembered nothing",
     tx_empty_rollbacks: "rollbacks that came before their first phase",

@@ -268,6 +268,11 @@ pub const MUTANTS: &[Mutant] = &[
         "a request that is proposed again since its result was slow is done again",
     ),
     mutant(
+        "token_of_a_registration_ignored",
+        "tx",
+        "a registration that comes again with its token is a branch of its own",
+    ),
+    mutant(
         "requests_of_all_gates_alike",
         "tx",
         "requests of two gates with one number are taken for one",

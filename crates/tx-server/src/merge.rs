@@ -1,7 +1,7 @@
 //! Which answer belongs to which frame: requests come one to a frame or many, and answers go back the same way.
 
 use settle_base::FixedMap;
-use settle_seata_wire::{Frame, HeadMap, Message, Transport, WireError};
+use settle_seata_wire::{Frame, HeadMap, Message, Transport, WireError, token::KNOWS_TOKENS};
 
 use crate::translate::RequestKind;
 
@@ -19,7 +19,7 @@ struct Slot {
 }
 
 enum Place {
-    /// The request's frame, without its body.
+    /// The request's frame, without its body. What is left of its head is answered with.
     Alone(Frame),
     Merged {
         merged: u64,
@@ -41,9 +41,16 @@ struct Merged {
 impl Pending {
     /// Notes a request that stands alone in `frame` and returns its key.
     pub(crate) fn alone(&mut self, frame: Frame, kind: RequestKind) -> u64 {
+        // Java's clients do not ask, and are told nothing that they do not know.
+        let asks = matches!(kind, RequestKind::RegisterTm | RequestKind::RegisterRm)
+            && frame.head.iter().any(|(key, _)| key == KNOWS_TOKENS);
+        let mut frame = to_be_kept(frame);
+        if asks {
+            frame.head.push((KNOWS_TOKENS.to_owned(), None));
+        }
         self.insert(Slot {
             kind,
-            place: Place::Alone(to_be_kept(frame)),
+            place: Place::Alone(frame),
         })
     }
 
@@ -95,7 +102,11 @@ impl Pending {
             return Ok(());
         };
         match slot.place {
-            Place::Alone(request) => out.send(&request.response(answer)),
+            Place::Alone(mut request) => {
+                let head = std::mem::take(&mut request.head);
+                let response = request.response(answer);
+                out.send(&Frame { head, ..response })
+            }
             Place::Merged { merged, item } => {
                 let entry = self
                     .merged
@@ -186,6 +197,7 @@ fn write_alone(merged: &Frame, id: Option<i32>, answer: Message, out: &mut Trans
 #[cfg(test)]
 mod tests {
     use settle_seata_wire::{FrameDecoder, MAX_FRAME_BYTES_DEFAULT, MsgType, ProtocolVersion, TxResult};
+    use settle_tx_gate::ClientAnswer;
 
     use super::*;
     use crate::translate::Dialect;
@@ -246,6 +258,26 @@ mod tests {
         pending.answer(keys[2], reported(), &mut out).expect("encodes");
         assert_eq!(written(&mut out), vec![(10, reported())]);
         assert!(pending.merged.is_empty());
+    }
+
+    #[test]
+    fn a_client_that_asks_is_told_that_tokens_are_known_and_no_other() {
+        for (kind, head, told) in [
+            (RequestKind::RegisterRm, vec![(KNOWS_TOKENS.to_owned(), None)], 1),
+            (RequestKind::RegisterRm, vec![("another".to_owned(), None)], 0),
+            (RequestKind::RegisterRm, vec![], 0),
+            (RequestKind::BranchReport, vec![(KNOWS_TOKENS.to_owned(), None)], 0),
+        ] {
+            let (mut pending, mut out) = (Pending::default(), Transport::new(MAX_FRAME_BYTES_DEFAULT));
+            let mut frame = frame_of(1);
+            frame.head = head;
+            let key = pending.alone(frame, kind);
+            let answer = kind.answer(ClientAnswer::RmRegistered, Dialect::From2);
+            pending.answer(key, answer, &mut out).expect("encodes");
+            let mut decoder = FrameDecoder::new(MAX_FRAME_BYTES_DEFAULT);
+            let frame = decoder.decode(out.out()).expect("well formed").expect("an answer");
+            assert_eq!(frame.head.len(), told, "{kind:?}");
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod lock_key;
 mod locks;
 mod machine;
 mod names;
+mod once;
 mod operator;
 mod outcome;
 mod saga;

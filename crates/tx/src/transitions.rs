@@ -122,6 +122,9 @@ impl TxMachine {
                 status: global.status,
             });
         }
+        if let Some(branch) = global.registered_before(branch_type, resource, application_data) {
+            return Ok(Reply::Branch { branch: branch.id });
+        }
         if global.branches.len() as u64 >= u64::from(self.config.branches_max) {
             return Err(TxError::TooManyBranches {
                 tid,

@@ -19,6 +19,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let office = office::Office::open(name, file.as_ref(), options).await?;
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("office {name} listens at http://{}", listener.local_addr()?);
-    axum::serve(listener, office.routes()).await?;
+    let stop = async {
+        // An error means that nobody can ask for the stop.
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    axum::serve(listener, office.routes())
+        .with_graceful_shutdown(stop)
+        .await?;
+    if !office.close().await {
+        println!("what still runs is called again when office {name} is back");
+    }
     Ok(())
 }

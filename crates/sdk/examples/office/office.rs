@@ -1,12 +1,12 @@
-//! A bank's office: accounts in its own SQLite file, HTTP in front. Money moves between two offices in one global
+//! A bank's office: accounts in its own SQLite file, HTTP by `axum` in front. Money moves between two offices in one global
 //! transaction, by try, confirm and cancel.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+#[path = "accounts.rs"]
+mod accounts;
 
+use std::{path::Path, sync::Arc, time::Duration};
+
+use accounts::{Accounts, Movement};
 use axum::{
     Json, Router,
     body::Body,
@@ -18,118 +18,15 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use rusqlite::{Connection, TransactionBehavior};
 use serde::{Deserialize, Serialize};
 use settle_sdk::{
-    BranchCall, Current, Options, Propagation, Rm, TccError, TccFuture, TccResource, Tm,
-    fence::{self, FenceKey, Pass, SQLITE_SCHEMA},
+    Current, Options, Propagation, Rm, Tm,
     http::{Carry, CarryLayer, JoinLayer},
 };
 use tower::{Layer, ServiceExt};
 
 const TRANSFER_WITHIN: Duration = Duration::from_secs(60);
-
-/// What one branch does: adds `amount`, which is negative for a withdrawal.
-#[derive(Clone, Copy, Serialize, Deserialize)]
-struct Movement {
-    account: i64,
-    amount: i64,
-}
-
-/// The accounts, and what the coordinator calls them for.
-struct Accounts {
-    name: String,
-    database: Arc<Mutex<Connection>>,
-}
-
-impl Accounts {
-    fn open(name: &str, file: &Path) -> rusqlite::Result<Accounts> {
-        let database = Connection::open(file)?;
-        database.execute_batch(SQLITE_SCHEMA)?;
-        database
-            .execute_batch("CREATE TABLE IF NOT EXISTS account (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL)")?;
-        Ok(Accounts {
-            name: name.to_owned(),
-            database: Arc::new(Mutex::new(database)),
-        })
-    }
-
-    /// Runs `work` in one database transaction, where it may block.
-    async fn within<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut rusqlite::Transaction<'_>) -> Result<T, TccError> + Send + 'static,
-    ) -> Result<T, TccError> {
-        let database = self.database.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            let mut database = database
-                .lock()
-                .map_err(|_| TccError::retryable("the database is lost"))?;
-            let begun = database.transaction_with_behavior(TransactionBehavior::Immediate);
-            let mut tx = begun.map_err(TccError::retryable)?;
-            let done = work(&mut tx)?;
-            tx.commit().map_err(TccError::retryable)?;
-            Ok(done)
-        });
-        done.await.map_err(TccError::retryable)?
-    }
-
-    /// Phase one: what is withdrawn is gone from the balance, what is deposited is not there yet.
-    async fn prepare(&self, xid: String, branch_id: i64, movement: Movement) -> Result<(), TccError> {
-        let action = self.name.clone();
-        self.within(move |tx| {
-            let key = FenceKey {
-                xid: &xid,
-                branch_id,
-                action: &action,
-            };
-            fence::prepare(tx, key)?;
-            let sql = "UPDATE account SET balance = balance + min(?2, 0) WHERE id = ?1 AND balance + ?2 >= 0";
-            match tx
-                .execute(sql, (movement.account, movement.amount))
-                .map_err(TccError::retryable)?
-            {
-                1 => Ok(()),
-                _ => Err(TccError::unretryable("no such account, or not enough money in it")),
-            }
-        })
-        .await
-    }
-
-    /// Phase two: a deposit arrives, or a withdrawal comes back.
-    async fn end(&self, call: &BranchCall, is_commit: bool) -> Result<(), TccError> {
-        let movement: Movement = call.context().map_err(TccError::unretryable)?;
-        let call = call.clone();
-        self.within(move |tx| {
-            let (pass, sql) = if is_commit {
-                let sql = "UPDATE account SET balance = balance + max(?2, 0) WHERE id = ?1";
-                (fence::commit(tx, FenceKey::from(&call))?, sql)
-            } else {
-                let sql = "UPDATE account SET balance = balance - min(?2, 0) WHERE id = ?1";
-                (fence::rollback(tx, FenceKey::from(&call))?, sql)
-            };
-            if pass == Pass::Do {
-                tx.execute(sql, (movement.account, movement.amount))
-                    .map_err(TccError::retryable)?;
-            }
-            Ok(())
-        })
-        .await
-    }
-}
-
-impl TccResource for Accounts {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn commit<'a>(&'a self, call: &'a BranchCall) -> TccFuture<'a> {
-        Box::pin(self.end(call, true))
-    }
-
-    fn rollback<'a>(&'a self, call: &'a BranchCall) -> TccFuture<'a> {
-        Box::pin(self.end(call, false))
-    }
-}
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// One office, joined to the coordinators.
 pub struct Office {
@@ -181,14 +78,18 @@ impl Office {
             .with_state(self.clone())
     }
 
+    /// Ends well, when no request comes any more: what was begun is rolled back, what the coordinators call for is done.
+    /// False when that took too long.
+    pub async fn close(&self) -> bool {
+        self.tm.flush().await;
+        self.rm.drain(CLOSE_WITHIN).await
+    }
+
     /// A branch of the transaction that the task is in.
     async fn move_money(&self, current: Option<Current>, movement: Movement) -> Answer<()> {
-        let xid = current.ok_or_else(|| failed("outside a transaction"))?.xid().to_owned();
-        let registered = self.rm.register(&xid, &self.accounts.name, &movement).await;
-        self.accounts
-            .prepare(xid, registered.map_err(failed)?, movement)
-            .await
-            .map_err(failed)
+        let current = current.ok_or_else(|| failed("outside a transaction"))?;
+        let moved = self.accounts.move_money(&self.rm, current.xid(), movement);
+        moved.await.map_err(failed)
     }
 
     async fn ask_for_deposit(&self, office: &str, deposit: &Deposit) -> Answer<()> {
@@ -249,17 +150,9 @@ async fn deposit(State(office): State<Arc<Office>>, Json(wanted): Json<Deposit>)
 }
 
 async fn balance(State(office): State<Arc<Office>>, InPath(id): InPath<i64>) -> Answer<Json<i64>> {
-    let sql = "SELECT balance FROM account WHERE id = ?1";
-    let read = office
-        .accounts
-        .within(move |tx| tx.query_row(sql, [id], |row| row.get(0)).map_err(TccError::unretryable));
-    read.await.map(Json).map_err(failed)
+    office.accounts.balance(id).await.map(Json).map_err(failed)
 }
 
 async fn open(State(office): State<Arc<Office>>, InPath(id): InPath<i64>, Json(balance): Json<i64>) -> Answer<()> {
-    let sql = "INSERT INTO account VALUES (?1, ?2)";
-    let opened = office
-        .accounts
-        .within(move |tx| tx.execute(sql, (id, balance)).map_err(TccError::unretryable));
-    opened.await.map(drop).map_err(failed)
+    office.accounts.create(id, balance).await.map_err(failed)
 }

@@ -13,7 +13,7 @@ use settle_sdk::{BranchCall, BranchStatus, Rm, TccError, TccFuture, TccResource}
 use settle_seata_wire::Message;
 use tokio::{sync::Semaphore, time::timeout};
 
-use crate::fake::{Fake, SOON, branch, options, status};
+use crate::fake::{Fake, Reaction, SOON, branch, oblige, options, registered, status};
 
 /// Confirms when it is let, and counts.
 struct Gated {
@@ -159,5 +159,30 @@ async fn a_call_goes_on_when_its_connection_is_lost_and_the_next_is_answered_wit
     accounts.gate.add_permits(1);
     assert_eq!(status(answer).await?, BranchStatus::PhaseTwoCommitted);
     assert_eq!(accounts.calls.load(Ordering::SeqCst), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drained_resource_manager_ends_its_calls_answers_them_and_takes_no_more() -> Result<()> {
+    let fake = Fake::knowing_tokens(|message| match message {
+        Message::UnregisterRmRequest(_) => Reaction::Answer(Message::UnregisterRmResponse(registered())),
+        other => Reaction::Answer(oblige(other)),
+    });
+    let fake = fake.await?;
+    let accounts = Gated::new();
+    let rm = Rm::connect(options([&fake]), vec![accounts.clone()]).await?;
+    let running = fake.call(Message::BranchCommit(branch(1, &data("")))).await?;
+    accounts.wait_entered(1).await?;
+    assert!(!rm.drain(Duration::from_millis(50)).await, "a call runs");
+    fake.wait_for(1, |message| matches!(message, Message::UnregisterRmRequest(_)))
+        .await?;
+    let refused = fake.call(Message::BranchCommit(branch(2, &data("")))).await?;
+    assert_eq!(status(refused).await?, BranchStatus::PhaseTwoCommitFailedRetryable);
+    accounts.gate.add_permits(1);
+    assert!(rm.drain(SOON).await);
+    // What was answered arrives although nobody is there any more.
+    drop(rm);
+    assert_eq!(status(running).await?, BranchStatus::PhaseTwoCommitted);
+    assert_eq!(accounts.calls.load(Ordering::SeqCst), 1);
     Ok(())
 }

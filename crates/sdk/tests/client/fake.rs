@@ -14,6 +14,7 @@ use settle_sdk::{BranchStatus, BranchType, GlobalStatus, Options};
 use settle_seata_wire::{
     BranchEnd, BranchRegisterResponse, Frame, FrameDecoder, GlobalBeginResponse, GlobalEndResponse,
     MAX_FRAME_BYTES_DEFAULT, Message, MsgType, Outcome, ProtocolVersion, RegisterResponse, TxResult, frame,
+    token::KNOWS_TOKENS,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -43,6 +44,8 @@ pub struct Fake {
 
 struct Inner {
     script: Mutex<Script>,
+    /// As Settle's coordinators do, and Seata's do not.
+    knows_tokens: bool,
     sent: watch::Sender<Vec<Message>>,
     /// Resource managers' connections, the newest last.
     rms: watch::Sender<Vec<mpsc::Sender<Command>>>,
@@ -56,10 +59,20 @@ enum Command {
 impl Fake {
     /// Registers everybody; the script sees everything else.
     pub async fn start(script: impl FnMut(&Message) -> Reaction + Send + 'static) -> Result<Fake> {
+        Fake::started(script, false).await
+    }
+
+    /// As [`start`](Fake::start), and knows a registration that comes again.
+    pub async fn knowing_tokens(script: impl FnMut(&Message) -> Reaction + Send + 'static) -> Result<Fake> {
+        Fake::started(script, true).await
+    }
+
+    async fn started(script: impl FnMut(&Message) -> Reaction + Send + 'static, knows_tokens: bool) -> Result<Fake> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let inner = Arc::new(Inner {
             script: Mutex::new(Box::new(script)),
+            knows_tokens,
             sent: watch::Sender::default(),
             rms: watch::Sender::default(),
         });
@@ -91,6 +104,15 @@ impl Fake {
             .iter()
             .filter(|message| is_meant(message))
             .count()
+    }
+
+    /// The application data of the branches that were to be registered.
+    pub fn branches(&self) -> Vec<String> {
+        let data = |message: &Message| match message {
+            Message::BranchRegister(branch) => Some(branch.application_data.clone()),
+            _ => None,
+        };
+        self.inner.sent.borrow().iter().filter_map(data).collect()
     }
 
     /// Waits until so many messages were sent that `is_meant`.
@@ -163,6 +185,14 @@ pub fn oblige(message: &Message) -> Message {
     }
 }
 
+pub fn registered() -> RegisterResponse {
+    RegisterResponse {
+        outcome: Outcome::Success,
+        identified: true,
+        version: "2.2.0".to_owned(),
+    }
+}
+
 pub fn ended(status: GlobalStatus) -> GlobalEndResponse {
     GlobalEndResponse {
         result: TxResult::SUCCESS,
@@ -195,16 +225,11 @@ async fn serve(mut stream: TcpStream, inner: Arc<Inner>) {
                 }
                 continue;
             }
-            let registered = RegisterResponse {
-                outcome: Outcome::Success,
-                identified: true,
-                version: "2.2.0".to_owned(),
-            };
             let reaction = match &body {
-                Message::RegisterTmRequest(_) => Reaction::Answer(Message::RegisterTmResponse(registered)),
+                Message::RegisterTmRequest(_) => Reaction::Answer(Message::RegisterTmResponse(registered())),
                 Message::RegisterRmRequest(_) => {
                     inner.rms.send_modify(|rms| rms.push(commands.clone()));
-                    Reaction::Answer(Message::RegisterRmResponse(registered))
+                    Reaction::Answer(Message::RegisterRmResponse(registered()))
                 }
                 body => inner.script.lock().expect("no script panics")(body),
             };
@@ -212,7 +237,11 @@ async fn serve(mut stream: TcpStream, inner: Arc<Inner>) {
             match reaction {
                 Reaction::Answer(answer) => {
                     let mut bytes = BytesMut::new();
-                    frame::encode(&request.response(answer), &mut bytes).expect("a test's answers can be sent");
+                    let mut response = request.response(answer);
+                    if inner.knows_tokens && request.head.iter().any(|(key, _)| key == KNOWS_TOKENS) {
+                        response.head.push((KNOWS_TOKENS.to_owned(), None));
+                    }
+                    frame::encode(&response, &mut bytes).expect("a test's answers can be sent");
                     if stream.write_all(&bytes).await.is_err() {
                         return;
                     }

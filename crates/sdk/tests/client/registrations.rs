@@ -1,6 +1,6 @@
 //! Branches are registered once, resources at every coordinator and again.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use settle_sdk::{BranchCall, Current, Error, ExceptionCode, Retryable, Rm, TccFuture, TccResource, Tm, within};
@@ -45,6 +45,59 @@ async fn a_registration_that_was_not_answered_is_not_sent_again_and_its_transact
         assert_eq!(one.count(is_branch) + other.count(is_branch), 1);
         assert!(current.is_rollback_only());
     }
+    Ok(())
+}
+
+/// Which coordinator comes first is nobody's to say: until the stuck one did.
+#[tokio::test]
+async fn a_registration_that_is_late_is_asked_again_of_those_that_know_its_token_and_of_no_other() -> Result<()> {
+    let answering = |message: &Message| Reaction::Answer(oblige(message));
+    let stuck = Fake::knowing_tokens(|_| Reaction::Silence).await?;
+    let (well, other) = (Fake::knowing_tokens(answering).await?, Fake::start(answering).await?);
+    let mut options = options([&stuck, &well, &other]);
+    options.ask_again_after = Duration::from_millis(20);
+    let rm = Rm::connect(options, vec![Arc::new(Accounts)]).await?;
+    let current = Current::joined("127.0.0.1:8091:17");
+    while stuck.branches().is_empty() {
+        rm.register(current.xid(), "accounts", &1).await?;
+    }
+    assert!(!current.is_rollback_only());
+    let late = stuck.branches();
+    assert!(late.iter().all(|branch| well.branches().contains(branch)), "{late:?}");
+    let all: Vec<String> = [well.branches(), other.branches()].concat();
+    let distinct: BTreeSet<&String> = all.iter().collect();
+    assert_eq!(
+        distinct.len(),
+        all.len(),
+        "a registration came twice where it is not known, or shares its token"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refusal_of_one_copy_says_nothing_of_the_other() -> Result<()> {
+    let refusing = |_: &Message| {
+        Reaction::Answer(Message::BranchRegisterResponse(BranchRegisterResponse {
+            result: TxResult::failed(ExceptionCode::LockKeyConflict, "somebody holds it"),
+            branch_id: 0,
+        }))
+    };
+    let (stuck, refusing) = (
+        Fake::knowing_tokens(|_| Reaction::Silence).await?,
+        Fake::knowing_tokens(refusing).await?,
+    );
+    let mut options = options([&stuck, &refusing]);
+    options.ask_again_after = Duration::from_millis(20);
+    let rm = Rm::connect(options, vec![Arc::new(Accounts)]).await?;
+    let mut was_alone = false;
+    while stuck.branches().is_empty() {
+        was_alone = true;
+        let current = Current::joined("127.0.0.1:8091:18");
+        let refused = rm.register(current.xid(), "accounts", &1).await;
+        assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+        assert_eq!(current.is_rollback_only(), !stuck.branches().is_empty());
+    }
+    assert!(was_alone);
     Ok(())
 }
 

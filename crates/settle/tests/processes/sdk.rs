@@ -240,11 +240,12 @@ async fn the_sdk_tells_the_true_outcome_when_the_leader_falls_asleep() -> Result
     let _turn = turn().await;
     let mut cluster = Cluster::start(spec(3)).await?;
     let mut asleep = 0;
-    under_load(&mut cluster, async |cluster, leader| {
+    let longest = under_load(&mut cluster, async |cluster, leader| {
         asleep = leader;
         cluster.pause(leader).await
     })
     .await?;
+    ensure!(longest <= STALL_MAX, "a transaction took {longest:?}");
     cluster.resume(asleep)?;
     cluster.finish();
     Ok(())
@@ -336,6 +337,9 @@ async fn the_offices_of_the_example_move_money_whole_or_not_at_all() -> Result<(
     })
     .await?;
     tasks.shutdown().await;
+    for office in [north, south] {
+        ensure!(office.close().await, "calls still run");
+    }
     cluster.finish();
     Ok(())
 }

@@ -59,6 +59,7 @@ pub(super) struct Counts {
     pub(super) given_up: u64,
     pub(super) late_answers: u64,
     pub(super) refused: u64,
+    pub(super) registered_again: u64,
     pub(super) branch_reports: u64,
     pub(super) lock_queries: u64,
     pub(super) sagas_called: u64,
@@ -581,6 +582,7 @@ impl Workload for Apps {
         coverage.tx_calls += bank.calls;
         coverage.tx_calls_repeated += bank.repeated;
         coverage.tx_refused += counts.refused;
+        coverage.tx_registered_again += counts.registered_again;
         coverage.tx_branches_at += counts.branches[0];
         coverage.tx_branches_tcc += counts.branches[1];
         coverage.tx_branches_saga += counts.branches[2];

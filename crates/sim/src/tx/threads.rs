@@ -63,6 +63,9 @@ impl Apps {
         transfer.tries += 1;
         match transfer.step {
             Step::Beginning | Step::Asking => *slot = None,
+            Step::Registering { leg } if transfer.has_token(leg) && transfer.tries < TRIES => {
+                self.counts.registered_again += 1;
+            }
             Step::Querying { .. } | Step::Registering { .. } => self.turns_back(i, t),
             Step::Reporting { leg, status } if transfer.tries >= TRIES => self.reported(i, t, leg, status, io.prng),
             Step::Ending { .. } if transfer.tries >= TRIES => {
@@ -407,8 +410,7 @@ fn query(transfer: &Transfer, leg: usize) -> ClientRequest {
 }
 
 fn register(transfer: &Transfer, leg: usize) -> ClientRequest {
-    let leg = &transfer.legs[leg];
-    let account = leg.account;
+    let account = transfer.legs[leg].account;
     let lock_keys = match account.kind {
         BranchType::At => format!("account:{}", account.number),
         _ => String::new(),
@@ -418,6 +420,6 @@ fn register(transfer: &Transfer, leg: usize) -> ClientRequest {
         branch_type: account.kind,
         resource: account.resource(),
         lock_keys,
-        application_data: leg.application_data(),
+        application_data: transfer.application_data(leg),
     })
 }

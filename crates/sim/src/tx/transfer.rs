@@ -66,6 +66,21 @@ impl Transfer {
         self.legs[0].account.kind == BranchType::Saga
     }
 
+    /// Whether its client gives the registration of that leg a token, and asks again when it gets no answer: Settle's own
+    /// does, where the branch has application data.
+    pub(super) fn has_token(&self, leg: usize) -> bool {
+        self.number % 3 == 1 && matches!(self.legs[leg].account.kind, BranchType::At | BranchType::Tcc)
+    }
+
+    /// What the branch of that leg is registered with.
+    pub(super) fn application_data(&self, leg: usize) -> String {
+        let data = self.legs[leg].application_data();
+        match (self.has_token(leg), data.strip_prefix('{')) {
+            (true, Some(rest)) => format!(r#"{{"settle.once":"{}x{leg}",{rest}"#, self.number),
+            _ => data,
+        }
+    }
+
     pub(super) fn goes_to(&mut self, step: Step) {
         self.step = step;
         self.tries = 0;
