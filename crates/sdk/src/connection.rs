@@ -283,7 +283,7 @@ impl Connection {
     }
 
     async fn register(&self, role: &Role, options: &Options) -> Result<(), ConnectionError> {
-        let identity = identity(options);
+        let identity = self.identity(options);
         let body = match role {
             Role::TransactionManager => Message::RegisterTmRequest(identity),
             Role::ResourceManager { resources } => Message::RegisterRmRequest(RegisterRm {
@@ -305,13 +305,22 @@ impl Connection {
         }
     }
 
+    fn identity(&self, options: &Options) -> Identity {
+        Identity {
+            version: CLIENT_VERSION.to_owned(),
+            application_id: options.application.clone(),
+            transaction_service_group: options.service_group.clone(),
+            extra_data: String::new(),
+        }
+    }
+
     /// Tells the coordinator to make no more calls here, where it understands that.
     pub(crate) async fn retire(&self, options: &Options) {
         if self.knows_tokens() {
             // What it says changes nothing: it may go on calling, and is answered "later".
             let _ = self
                 .call(Message::UnregisterRmRequest(RegisterRm {
-                    identity: identity(options),
+                    identity: self.identity(options),
                     // All of them.
                     resource_ids: String::new(),
                 }))
@@ -455,15 +464,6 @@ impl Connection {
             | Message::GlobalStatusResponse(response) => succeeded(response.result).map(|()| response.status),
             other => Err(unexpected(&other)),
         }
-    }
-}
-
-fn identity(options: &Options) -> Identity {
-    Identity {
-        version: CLIENT_VERSION.to_owned(),
-        application_id: options.application.clone(),
-        transaction_service_group: options.service_group.clone(),
-        extra_data: String::new(),
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`Rm`] serves resources: it registers branches, and the coordinator calls a [`TccResource`] for their second phase.
 //! - [`fence`] makes second-phase calls harmless when they come twice, late, or before their phase one, in the
 //!   application's own database transaction.
+//! - [`saga`]: steps with compensations, written as a function, that survive their process.
 //! - [`connection`] is one connection without any of that, for load generators and tests.
 //!
 //! # What it promises
@@ -108,6 +109,7 @@ pub mod http;
 mod options;
 mod outcome;
 mod rm;
+pub mod saga;
 mod scope;
 mod tcc;
 mod tm;

@@ -57,7 +57,7 @@ impl Transaction {
             let rolled_back = self.rollback().await;
             return rolled_back.and(Err(Error::RollbackOnly { xid }));
         }
-        self.tm.commit_telling(self.current.xid(), &self.is_commit_sent).await
+        self.tm.commit_telling(self.current.xid(), &self.commits_sent).await
     }
 
     /// Rolls back.

@@ -17,6 +17,7 @@ enum Call {
     Prepare,
     Commit,
     Rollback,
+    Once,
 }
 
 type Told = Result<Pass, FenceError<rusqlite::Error>>;
@@ -50,6 +51,7 @@ impl Bank {
             Call::Prepare => fence::prepare(&mut tx, KEY).map(|()| Pass::Do),
             Call::Commit => fence::commit(&mut tx, KEY),
             Call::Rollback => fence::rollback(&mut tx, KEY),
+            Call::Once => fence::once(&mut tx, KEY),
         };
         if matches!(told, Ok(Pass::Do)) {
             tx.execute("INSERT INTO done VALUES (?1)", [format!("{call:?}")])?;
@@ -84,15 +86,16 @@ impl Bank {
 fn every_call_in_every_state_does_what_the_table_says() -> rusqlite::Result<()> {
     use Call::*;
     use FenceStatus::*;
-    let states: [(&[Call], Option<FenceStatus>); 5] = [
+    let states: [(&[Call], Option<FenceStatus>); 6] = [
         (&[], None),
         (&[Prepare], Some(Tried)),
         (&[Prepare, Commit], Some(Committed)),
         (&[Prepare, Rollback], Some(RolledBack)),
         (&[Rollback], Some(Suspended)),
+        (&[Once], Some(Committed)),
     ];
     for (before, status) in states {
-        for call in [Prepare, Commit, Rollback] {
+        for call in [Prepare, Commit, Rollback, Once] {
             let mut bank = Bank::new()?;
             for earlier in before {
                 assert!(bank.call(*earlier, false)?.is_ok());
@@ -106,6 +109,8 @@ fn every_call_in_every_state_does_what_the_table_says() -> rusqlite::Result<()> 
                 (Commit, None) => (matches!(told, Err(FenceError::NeverTried { .. })), None),
                 (Commit, Some(Tried)) => (matches!(told, Ok(Pass::Do)), Some(Committed)),
                 (Commit, Some(Committed)) => (matches!(told, Ok(Pass::Nothing)), status),
+                (Once, None) => (matches!(told, Ok(Pass::Do)), Some(Committed)),
+                (Once, Some(Committed)) => (matches!(told, Ok(Pass::Nothing)), status),
                 (Rollback, None) => (matches!(told, Ok(Pass::Nothing)), Some(Suspended)),
                 (Rollback, Some(Tried)) => (matches!(told, Ok(Pass::Do)), Some(RolledBack)),
                 (Rollback, Some(RolledBack | Suspended)) => (matches!(told, Ok(Pass::Nothing)), status),

@@ -3,6 +3,7 @@
 //!
 //! What `tonic` would make of a `.proto` file is written out, so that nobody needs a compiler for it.
 
+#[allow(clippy::duplicate_mod, reason = "who tests has both examples in one crate")]
 #[path = "../office/accounts.rs"]
 mod accounts;
 

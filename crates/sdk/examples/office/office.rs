@@ -1,6 +1,7 @@
 //! A bank's office: accounts in its own SQLite file, HTTP by `axum` in front. Money moves between two offices in one global
 //! transaction, by try, confirm and cancel.
 
+#[allow(clippy::duplicate_mod, reason = "who tests has both examples in one crate")]
 #[path = "accounts.rs"]
 mod accounts;
 

@@ -10,11 +10,12 @@
 //! | [`prepare`] | writes *tried*, do it | [`FenceError::Repeated`] | [`FenceError::Repeated`] | [`FenceError::TooLate`] |
 //! | [`commit`] | [`FenceError::NeverTried`] | writes *committed*, do it | nothing to do | [`FenceError::Contradicted`] |
 //! | [`rollback`] | writes *suspended*, nothing to do | writes *rolled back*, undo it | [`FenceError::Contradicted`] | nothing to do |
+//! | [`once`] | writes *committed*, do it | [`FenceError::Contradicted`] | nothing to do | [`FenceError::Contradicted`] |
 //!
 //! After [`Pass::Do`] the application makes its changes in the same database transaction and commits it; after
 //! [`Pass::Nothing`] it commits it without any; after an error it rolls it back.
 //!
-//! These three block, for databases like SQLite; [`nonblocking`] has them for asynchronous ones.
+//! These four block, for databases like SQLite; [`nonblocking`] has them for asynchronous ones.
 
 #[cfg(feature = "sqlx-mysql")]
 mod mysql;
@@ -212,6 +213,15 @@ pub fn rollback<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Pass,
     follow(store, key, step)
 }
 
+/// Before what has no phase one and is done when its branch is committed: a step that a [`saga`](crate::saga) promised.
+///
+/// # Errors
+/// [`FenceError::Contradicted`], [`FenceError::Raced`], [`FenceError::Store`].
+pub fn once<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Pass, FenceError<S::Error>> {
+    let step = rules::once(find(store, key)?);
+    follow(store, key, step)
+}
+
 /// Deletes the rows of branches that ended more than `older_than` ago (at least [`KEEP_AT_LEAST`]), up to `limit` of them;
 /// how many it were. The table grows for ever unless somebody calls this, or Java's cleaner, now and then. Choose it longer
 /// than any call can be late, and by a day and two hours more where clocks of different time zones write the table. Java's
@@ -234,6 +244,7 @@ fn follow<S: FenceStore>(store: &mut S, key: FenceKey<'_>, step: Step) -> Result
     let (was_written, pass) = match step {
         Step::Nothing => (true, Pass::Nothing),
         Step::Suspend => (store.insert(key, FenceStatus::Suspended)?, Pass::Nothing),
+        Step::Complete => (store.insert(key, FenceStatus::Committed)?, Pass::Do),
         Step::Move { to } => (store.change(key, FenceStatus::Tried, to)?, Pass::Do),
         Step::Refuse(refusal) => return Err(refusal.error(key)),
     };

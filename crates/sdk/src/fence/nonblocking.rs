@@ -67,6 +67,15 @@ pub async fn rollback<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result
     follow(store, key, step).await
 }
 
+/// As [`once`](super::once).
+///
+/// # Errors
+/// Those of [`once`](super::once).
+pub async fn once<S: FenceStore>(store: &mut S, key: FenceKey<'_>) -> Result<Pass, FenceError<S::Error>> {
+    let step = rules::once(find(store, key).await?);
+    follow(store, key, step).await
+}
+
 /// As [`clean`](super::clean).
 ///
 /// # Errors
@@ -90,6 +99,7 @@ async fn follow<S: FenceStore>(store: &mut S, key: FenceKey<'_>, step: Step) -> 
     let (was_written, pass) = match step {
         Step::Nothing => (true, Pass::Nothing),
         Step::Suspend => (store.insert(key, FenceStatus::Suspended).await?, Pass::Nothing),
+        Step::Complete => (store.insert(key, FenceStatus::Committed).await?, Pass::Do),
         Step::Move { to } => (store.change(key, FenceStatus::Tried, to).await?, Pass::Do),
         Step::Refuse(refusal) => return Err(refusal.error(key)),
     };

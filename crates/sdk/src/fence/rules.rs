@@ -10,6 +10,8 @@ pub(super) enum Step {
     Nothing,
     /// Insert a suspended row: a phase one that is still on its way must not be done.
     Suspend,
+    /// Insert a committed row.
+    Complete,
     /// From tried.
     Move {
         to: FenceStatus,
@@ -69,6 +71,14 @@ pub(super) fn rollback(row: Option<FenceStatus>) -> Step {
         },
         Some(FenceStatus::RolledBack | FenceStatus::Suspended) => Step::Nothing,
         Some(status @ FenceStatus::Committed) => Step::Refuse(Refusal::Contradicted(status)),
+    }
+}
+
+pub(super) fn once(row: Option<FenceStatus>) -> Step {
+    match row {
+        None => Step::Complete,
+        Some(FenceStatus::Committed) => Step::Nothing,
+        Some(status) => Step::Refuse(Refusal::Contradicted(status)),
     }
 }
 

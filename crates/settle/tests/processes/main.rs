@@ -10,7 +10,9 @@ mod ledger;
 mod load;
 mod operate_tx;
 mod operators;
+mod saga;
 mod sdk;
+mod sdk_grpc;
 mod start;
 mod wiped_node;
 
