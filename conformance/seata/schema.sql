@@ -39,6 +39,30 @@ CREATE TABLE tcc_fence_log (
 INSERT INTO account (id, balance) SELECT seq, 1000 FROM seq_1_to_1000;
 INSERT INTO tcc_account (id, balance) SELECT seq, 1000 FROM seq_1_to_1000;
 
+-- For tellers of two kinds on the same rows: a composite key, whose columns the clients order by themselves, and what they
+-- keep in forms of their own. Whole seconds, since the Java client puts back no others.
+CREATE TABLE order_line (
+  order_id BIGINT         NOT NULL,
+  product  VARCHAR(20)    NOT NULL,
+  amount   INT            NOT NULL,
+  price    DECIMAL(10, 2) NOT NULL,
+  rush     TINYINT(1)     NOT NULL DEFAULT 0,
+  weight   DOUBLE,
+  placed   DATETIME(6),
+  stamped  TIMESTAMP(3)   NULL,
+  due      DATE,
+  at       TIME,
+  label    VARBINARY(20),
+  note     TEXT,
+  total    DECIMAL(20, 2) AS (amount * price) VIRTUAL,
+  PRIMARY KEY (order_id, product)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
+
+INSERT INTO order_line (order_id, product, amount, price, rush, weight, placed, stamped, due, at, label, note) VALUES
+  (1, 'tea', 2, 3.50, 1, 0.1, '2024-02-29 12:34:56', '2024-02-29 12:34:57', '2024-02-29', '23:59:59', x'00ff', 'ä "x" \\'),
+  (1, 'cup', 1, 0.00, 0, NULL, '2024-02-29 12:34:56', NULL, NULL, NULL, NULL, NULL),
+  (2, 'tea', 5, 3.50, 0, 1e300, NULL, NULL, NULL, NULL, '', '');
+
 -- What the bank's own sagas have done, so that each step and each undoing of one counts once.
 CREATE TABLE saga_step (
   id     VARCHAR(200) NOT NULL,

@@ -13,6 +13,8 @@ pub enum Act {
     Rollback,
     Status,
     RegisterBranch,
+    ReportBranch,
+    QueryLock,
 }
 
 impl Act {
@@ -30,6 +32,8 @@ impl std::fmt::Display for Act {
             Act::Rollback => "rollback",
             Act::Status => "status",
             Act::RegisterBranch => "branch registration",
+            Act::ReportBranch => "branch report",
+            Act::QueryLock => "question for locks",
         })
     }
 }
@@ -109,7 +113,7 @@ impl Error {
         match self {
             Error::Unreachable { .. } | Error::Busy { .. } => Retryable::Yes,
             Error::Refused { exception, .. } => match exception {
-                ExceptionCode::LockKeyConflict => Retryable::Yes,
+                ExceptionCode::LockKeyConflict | ExceptionCode::LockKeyConflictFailFast => Retryable::Yes,
                 _ => Retryable::No,
             },
             Error::Options { .. }

@@ -98,6 +98,7 @@
 //! # }
 //! ```
 
+mod at;
 pub mod connection;
 mod coordinators;
 mod current;

@@ -72,6 +72,17 @@ pub struct Transfer<'a> {
     pub pause: Vec<&'a str>,
 }
 
+/// How a transaction of SQL is to end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ends {
+    /// The business throws when the branch is registered.
+    pub refuse: bool,
+    /// It stands still there first.
+    pub pause: bool,
+    /// None leaves Seata's default (60 s).
+    pub timeout: Option<Duration>,
+}
+
 /// A running bank process.
 pub struct Bank {
     child: Child,
@@ -105,15 +116,33 @@ impl Bank {
                 transport(client)
             ),
         )?;
-        let log = dir.join("bank.log");
-        let mut child = Command::new("java")
-            .args(["-Xmx256m", "-XX:TieredStopAtLevel=1"])
+        let mut command = Command::new("java");
+        command
+            // Dates of Java's are kept in the time zone of its process.
+            .args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-Duser.timezone=UTC"])
             // 1.5 makes its proxies with a library that looks into them.
             .args(["--add-opens", "java.base/java.lang=ALL-UNNAMED", "-cp"])
             .arg(format!("{}:{class_path}", dir.display()))
             .arg("settle.conformance.Bank")
             .args(BANKS.map(|bank| db.jdbc_url(bank)))
-            .arg(saga_timeout.as_millis().to_string())
+            .arg(saga_timeout.as_millis().to_string());
+        Self::spawn(command, dir)
+    }
+
+    /// Starts a bank in Rust on the tables of the first one, with its undo logs as `client` reads them.
+    pub fn start_rust(teller: &Path, client: &Client, dir: &Path, servers: &[String], db: &MariaDb) -> Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let mut command = Command::new(teller);
+        command
+            .args([db.url(BANKS[0]), db.jdbc_url(BANKS[0]), client.package.clone()])
+            .args(servers);
+        Self::spawn(command, dir)
+    }
+
+    /// Runs a bank, and waits until it is ready.
+    fn spawn(mut command: Command, dir: &Path) -> Result<Self> {
+        let log = dir.join("bank.log");
+        let mut child = command
             .current_dir(dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -169,6 +198,18 @@ impl Bank {
         });
         if let Some(timeout) = transfer.timeout_ms {
             line["timeout_ms"] = json!(timeout);
+        }
+        self.send(&line)
+    }
+
+    /// Starts SQL in one local transaction of the first bank, under AT.
+    pub fn statements(&mut self, id: &str, statements: &[&str], ends: &Ends) -> Result<()> {
+        let mut line = json!({
+            "cmd": "transfer", "id": id, "mode": "at", "statements": statements, "refuse": ends.refuse,
+            "pause": if ends.pause { vec!["registered"] } else { Vec::new() },
+        });
+        if let Some(timeout) = ends.timeout {
+            line["timeout_ms"] = json!(timeout.as_millis() as u64);
         }
         self.send(&line)
     }

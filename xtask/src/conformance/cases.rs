@@ -11,6 +11,8 @@ pub enum Case {
     AtRollback,
     AtLockConflict,
     AtTimeout,
+    /// A bank in Rust on the same tables.
+    AtBesideRust,
     TccCommit,
     TccRollback,
     AtRollbackRetry,
@@ -67,6 +69,7 @@ impl Case {
             Case::AtRollback => "at-rollback",
             Case::AtLockConflict => "at-lock-conflict",
             Case::AtTimeout => "at-timeout",
+            Case::AtBesideRust => "at-beside-rust",
             Case::TccCommit => "tcc-commit",
             Case::TccRollback => "tcc-rollback",
             Case::AtRollbackRetry => "at-rollback-retry",
@@ -85,9 +88,12 @@ impl Case {
 
     pub fn mode(self) -> Mode {
         match self {
-            Case::AtCommit | Case::AtRollback | Case::AtLockConflict | Case::AtTimeout | Case::AtRollbackRetry => {
-                Mode::At
-            }
+            Case::AtCommit
+            | Case::AtRollback
+            | Case::AtLockConflict
+            | Case::AtTimeout
+            | Case::AtBesideRust
+            | Case::AtRollbackRetry => Mode::At,
             Case::TccCommit | Case::TccRollback | Case::TccCommitRetry | Case::TccRollbackRetry => Mode::Tcc,
             Case::XaCommit | Case::XaRollback | Case::XaForgotten => Mode::Xa,
             Case::SagaCommit | Case::SagaRollback | Case::SagaAdopted => Mode::Saga,
@@ -121,7 +127,7 @@ impl Case {
     fn can_be(self, scenario: Scenario, place: Place) -> bool {
         match (scenario, self) {
             (Scenario::Peace, _) => true,
-            (_, Case::XaForgotten) => false,
+            (_, Case::XaForgotten | Case::AtBesideRust) => false,
             // Its client reports once, and takes a report that got lost for one that arrived.
             (_, Case::SagaCommit | Case::SagaRollback) if place == Place::Killed => false,
             // Its first phase is done for good when it commits: nothing is called.
@@ -238,6 +244,8 @@ fn in_ci_in_peace(case: Case, serialization: Serialization) -> bool {
         // These wait for timeouts of a minute and more.
         Case::XaForgotten | Case::SagaAdopted => false,
         Case::AtRollbackRetry | Case::TccCommitRetry | Case::TccRollbackRetry => serialization == Serialization::Seata,
+        // What is in the tables has nothing to do with how messages are written.
+        Case::AtBesideRust => serialization == Serialization::Seata,
         _ => serialization == Serialization::Seata || matches!(case.mode(), Mode::At | Mode::Tcc),
     }
 }

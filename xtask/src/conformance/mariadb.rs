@@ -56,6 +56,8 @@ impl MariaDb {
             format!("--port={port}"),
             "--bind-address=127.0.0.1".to_owned(),
             "--skip-name-resolve".to_owned(),
+            // Java takes a moment for one of its own time zone, which the driver sets.
+            "--default-time-zone=+00:00".to_owned(),
         ];
         let log = dir.join("mariadbd.log");
         let server = Leashed::spawn("mariadbd", Path::new("mariadbd"), &args, dir, log.clone())?;
@@ -79,10 +81,30 @@ impl MariaDb {
         format!("jdbc:mysql://127.0.0.1:{}/{bank}", self.port)
     }
 
+    /// The same database to a client that is none of Java's.
+    pub fn url(&self, bank: &str) -> String {
+        format!("mysql://settle:settle@127.0.0.1:{}/{bank}", self.port)
+    }
+
     /// Runs SQL through the `mariadb` client, not through anything of Seata's; rows of tab-separated fields.
     pub fn query(&self, sql: &str) -> Result<Vec<Vec<String>>> {
+        let text = self.run(&["-N", "-B"], sql)?;
+        Ok(text
+            .lines()
+            .map(|line| line.split('\t').map(str::to_owned).collect())
+            .collect())
+    }
+
+    /// As [`Self::query`], in one text without any escapes.
+    pub fn query_raw(&self, sql: &str) -> Result<String> {
+        self.run(&["-N", "-B", "-r"], sql)
+    }
+
+    fn run(&self, how: &[&str], sql: &str) -> Result<String> {
         let out = Command::new("mariadb")
-            .args(["--no-defaults", "-uroot", "-N", "-B", "-S"])
+            .args(["--no-defaults", "-uroot"])
+            .args(how)
+            .arg("-S")
             .arg(&self.socket)
             .args(["-e", sql])
             .output()
@@ -92,11 +114,7 @@ impl MariaDb {
             "SQL failed: {}",
             String::from_utf8_lossy(&out.stderr).trim()
         );
-        let text = String::from_utf8(out.stdout)?;
-        Ok(text
-            .lines()
-            .map(|line| line.split('\t').map(str::to_owned).collect())
-            .collect())
+        Ok(String::from_utf8(out.stdout)?)
     }
 
     /// One number, from a query that gives one row and one column.

@@ -7,6 +7,7 @@
 )]
 
 mod bank;
+mod beside;
 mod bolt;
 mod cases;
 mod cluster;
@@ -87,6 +88,9 @@ struct SeataArgs {
     /// Put a proxy in front of the first node, list only that one, and write every frame to this directory.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
+    /// Write the undo logs of `at-beside-rust` to this directory.
+    #[arg(long, value_name = "DIR")]
+    record_undo: Option<PathBuf>,
     /// Keep the logs and data directories.
     #[arg(long)]
     keep: bool,
@@ -191,6 +195,7 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
     };
     println!("{} at {}", cluster.name(), cluster.addresses().join(", "));
 
+    let teller = build_teller(root, &target_dir)?;
     let mut rows = Vec::new();
     let mut account = 1;
     for client in &pins.client {
@@ -212,6 +217,8 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
             client,
             db: &db,
             record: args.record.as_deref(),
+            record_undo: args.record_undo.as_ref().map(|dir| dir.join(&client.name)),
+            teller: &teller,
             bank: None,
             banks_started: Cell::new(0),
         };
@@ -273,6 +280,9 @@ struct Player<'a> {
     client: &'a versions::Client,
     db: &'a MariaDb,
     record: Option<&'a Path>,
+    record_undo: Option<PathBuf>,
+    /// The program of the bank in Rust.
+    teller: &'a Path,
     bank: Option<Bank>,
     banks_started: Cell<usize>,
 }
@@ -292,6 +302,8 @@ impl Player<'_> {
             db: self.db,
             account,
             another_bank: &|cluster| self.start_bank(cluster),
+            rust_bank: &|cluster| self.start_teller(cluster),
+            record: self.record_undo.as_deref(),
         }
         .play(plan);
         let played = played.map_err(|error| error.context(format!("client log {}", bank.log().display())));
@@ -300,6 +312,14 @@ impl Player<'_> {
             self.bank = Some(bank);
         }
         played
+    }
+
+    fn start_teller(&self, cluster: &dyn Cluster) -> Result<Bank> {
+        self.banks_started.update(|started| started + 1);
+        let dir = self
+            .dir
+            .join(format!("teller-{}-{}", self.client.name, self.banks_started.get()));
+        Bank::start_rust(self.teller, self.client, &dir, &cluster.addresses(), self.db)
     }
 
     fn start_bank(&self, cluster: &dyn Cluster) -> Result<Bank> {
@@ -356,6 +376,19 @@ fn target_dir(root: &Path) -> Result<PathBuf> {
         .no_deps()
         .exec()?;
     Ok(metadata.target_directory.into_std_path_buf())
+}
+
+/// The bank in Rust: an example of the SDK's AT.
+fn build_teller(root: &Path, target_dir: &Path) -> Result<PathBuf> {
+    println!("Building the bank in Rust …");
+    let status = Command::new("cargo")
+        .args(["build", "--package", "settle-sdk-at", "--example", "teller"])
+        .current_dir(root)
+        .status()?;
+    if !status.success() {
+        bail!("cargo build failed ({status})");
+    }
+    Ok(target_dir.join("debug/examples/teller"))
 }
 
 fn build_settle(root: &Path, target_dir: &Path) -> Result<PathBuf> {

@@ -1,10 +1,12 @@
 //! Playing one case against the cluster and judging it in SQL.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
 use super::bank::{Bank, Event, Transfer};
+use super::beside;
 use super::cases::{Case, Mode, Place, Plan, Scenario};
 use super::cluster::Cluster;
 use super::mariadb::{BANKS, MariaDb};
@@ -35,6 +37,10 @@ pub struct Stage<'a> {
     pub account: u32,
     /// Starts another process of the same application.
     pub another_bank: &'a dyn Fn(&dyn Cluster) -> Result<Bank>,
+    /// Starts a bank in Rust.
+    pub rust_bank: &'a dyn Fn(&dyn Cluster) -> Result<Bank>,
+    /// Where the undo logs of both go, if anywhere.
+    pub record: Option<&'a Path>,
 }
 
 /// A transfer that stands still with both branches registered.
@@ -64,6 +70,7 @@ impl Stage<'_> {
             Case::AtLockConflict => self.lock_conflict(plan),
             Case::XaForgotten => self.forgotten(plan),
             Case::SagaAdopted => self.adopted(plan),
+            Case::AtBesideRust => beside::play(self),
             _ => self.transfer(plan),
         };
         if plan.case == Case::AtRollbackRetry {

@@ -60,6 +60,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("crates/telemetry", Layer::Runtime),
     ("crates/tx-server", Layer::Service),
     ("crates/sdk", Layer::Client),
+    ("crates/sdk-at", Layer::Client),
     ("crates/settle", Layer::Binary),
     ("crates/sim", Layer::TestOnly),
     ("crates/testkit", Layer::TestOnly),
@@ -73,6 +74,7 @@ const LAYERS: &[(&str, Layer)] = &[
 /// docs/adr/0004-sofarpc-wire-uses-codecs.md for the codecs.
 const SIDEWAYS: &[(&str, &str)] = &[
     ("crates/hessian", "crates/hessian-derive"),
+    ("crates/sdk-at", "crates/sdk"),
     ("crates/sofarpc-wire", "crates/bolt"),
     ("crates/sofarpc-wire", "crates/hessian"),
     ("crates/host", "crates/raft"),

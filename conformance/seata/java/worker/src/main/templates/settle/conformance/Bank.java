@@ -7,6 +7,7 @@ import java.sql.Connection;
 import java.sql.PreparedStatement;
 import java.sql.SQLException;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.concurrent.ExecutorService;
@@ -54,6 +55,19 @@ public final class Bank {
 
     Accounts accounts(String mode) {
         return modes.get(mode);
+    }
+
+    /** Runs SQL in one local transaction of the first bank, under the client's AT. */
+    void run(List<String> statements) throws SQLException {
+        try (Connection connection = ((Sql) modes.get("at")).bankA.getConnection()) {
+            connection.setAutoCommit(false);
+            for (String sql : statements) {
+                try (PreparedStatement statement = connection.prepareStatement(sql)) {
+                    statement.executeUpdate();
+                }
+            }
+            connection.commit();
+        }
     }
 
     /** Arguments: the JDBC URLs of the two banks, and the global timeout of sagas in ms. */

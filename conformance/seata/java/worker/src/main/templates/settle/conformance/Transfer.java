@@ -9,7 +9,7 @@ import ${seata.package}.tm.api.transaction.TransactionInfo;
 import com.alibaba.fastjson.JSONObject;
 
 /**
- * One global transaction: debit one account, credit another, in AT or TCC mode, through the client's own
+ * One global transaction: debit one account, credit another, in AT or TCC mode, or any SQL in AT, through the client's own
  * {@link TransactionalTemplate} (what {@code @GlobalTransactional} runs). Reports what the business was told.
  */
 final class Transfer implements Runnable, TransactionalExecutor {
@@ -96,12 +96,11 @@ final class Transfer implements Runnable, TransactionalExecutor {
         xid = RootContext.getXID();
         try {
             pauseAt("begun");
-            int from = command.getIntValue("from");
-            int to = command.getIntValue("to");
-            long amount = command.getLongValue("amount");
-            Bank.Accounts accounts = bank.accounts(command.getString("mode"));
-            accounts.debit(from, amount);
-            accounts.credit(to, amount);
+            if (command.containsKey("statements")) {
+                bank.run(command.getJSONArray("statements").toJavaList(String.class));
+            } else {
+                move();
+            }
             pauseAt("registered");
             if (command.getBooleanValue("refuse")) {
                 throw new BusinessRefused("the business refuses transfer " + id);
@@ -110,6 +109,15 @@ final class Transfer implements Runnable, TransactionalExecutor {
         } finally {
             endStartNanos = System.nanoTime();
         }
+    }
+
+    private void move() throws Exception {
+        int from = command.getIntValue("from");
+        int to = command.getIntValue("to");
+        long amount = command.getLongValue("amount");
+        Bank.Accounts accounts = bank.accounts(command.getString("mode"));
+        accounts.debit(from, amount);
+        accounts.credit(to, amount);
     }
 
     private void pauseAt(String point) throws Exception {

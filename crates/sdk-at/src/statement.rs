@@ -1,0 +1,544 @@
+//! What a statement would change, read with a SQL parser. What is not understood whole is refused: nothing runs plain
+//! that might write.
+
+use sqlparser::{
+    ast::{self, AssignmentTarget, Expr, FromTable, ObjectName, SetExpr, TableFactor, TableObject, TableWithJoins},
+    dialect::MySqlDialect,
+    parser::Parser,
+    tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Word},
+};
+
+use crate::{Value, table::quoted};
+
+/// Why a statement is not run.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unprotected {
+    #[error("it cannot be read: {problem}")]
+    Unreadable { problem: String },
+    #[error("{what} is not supported")]
+    Form { what: &'static str },
+    #[error("it names `{name}`, which is not a table of the connection's own database")]
+    Elsewhere { name: String },
+    #[error("it changes `{column}`, which is of the primary key")]
+    Key { column: String },
+    #[error("it calls the stored function `{name}`, which may change anything")]
+    Function { name: String },
+}
+
+fn form(what: &'static str) -> Unprotected {
+    Unprotected::Form { what }
+}
+
+/// A statement that is understood.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Understood {
+    pub statement: Statement,
+    /// How many `?` there are.
+    pub params: usize,
+    /// The names that stand before a parenthesis, functions among them.
+    pub called: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Statement {
+    /// Changes nothing.
+    Read,
+    /// `SELECT … FOR UPDATE` of one table.
+    Lock(Rows),
+    Update {
+        rows: Rows,
+        /// The columns that are set.
+        columns: Vec<String>,
+        /// `UPDATE … SET …`, without its condition.
+        head: String,
+    },
+    Delete(Rows),
+    Insert {
+        table: TableName,
+        /// None for all columns of the table.
+        columns: Option<Vec<String>>,
+        rows: Vec<Vec<Cell>>,
+    },
+}
+
+/// A table as it is named.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TableName {
+    pub schema: Option<String>,
+    pub name: String,
+}
+
+/// The rows of one table that a statement is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rows {
+    pub table: TableName,
+    pub alias: Option<String>,
+    /// From `WHERE` (or what stands instead) to the end, without a lock.
+    pub tail: String,
+    /// How many `?` stand before the tail, and how many in it.
+    pub params_before: usize,
+    pub params: usize,
+    /// The tail has its own `LIMIT`.
+    pub is_limited: bool,
+}
+
+impl Rows {
+    /// All columns of these rows, locked; of many, `max` and one more.
+    pub fn select(&self, max: usize) -> String {
+        let alias = self.alias.as_ref().map(|alias| format!(" AS {}", quoted(alias)));
+        let limit = if self.is_limited {
+            String::new()
+        } else {
+            format!("\nLIMIT {}", max.saturating_add(1))
+        };
+        format!(
+            "SELECT * FROM {}{} {}{limit}\nFOR UPDATE",
+            quoted(&self.table.name),
+            alias.unwrap_or_default(),
+            self.tail
+        )
+    }
+}
+
+/// One value of an `INSERT`.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Cell {
+    /// The n-th `?`.
+    Param(usize),
+    Literal(Value),
+    Default,
+    /// Anything else.
+    Expression,
+}
+
+/// Reads one statement.
+///
+/// # Errors
+/// [`Unprotected`] names what is not supported.
+pub fn understand(sql: &str) -> Result<Understood, Unprotected> {
+    if ["/*!", "/*M!"].iter().any(|mark| sql.contains(mark)) {
+        return Err(form("a comment that the server executes"));
+    }
+    let dialect = MySqlDialect {};
+    // Literals stay as they are written: parts of the statement are sent again.
+    let tokens = Tokenizer::new(&dialect, sql)
+        .with_unescape(false)
+        .tokenize_with_location();
+    let tokens = tokens.map_err(|error| Unprotected::Unreadable {
+        problem: error.to_string(),
+    })?;
+    let text = Text::new(sql, tokens)?;
+    let parser = Parser::new(&dialect).with_tokens_with_locations(text.tokens.clone());
+    let mut statements = { parser }.parse_statements().map_err(|error| Unprotected::Unreadable {
+        problem: error.to_string(),
+    })?;
+    let statement = match (statements.pop(), statements.is_empty()) {
+        (Some(statement), true) => statement,
+        (None, _) => return Err(form("no statement")),
+        (Some(_), false) => return Err(form("more than one statement at once")),
+    };
+    let params = text.params_before(usize::MAX);
+    let statement = match statement {
+        ast::Statement::Update {
+            table,
+            assignments,
+            from,
+            selection: _,
+            returning,
+            or,
+            limit: _,
+        } => {
+            refuse(from.is_some() || !table.joins.is_empty(), "an UPDATE of several tables")?;
+            refuse(returning.is_some(), "RETURNING")?;
+            refuse(or.is_some(), "UPDATE OR")?;
+            let (table, alias) = single(&table)?;
+            let tail = text.tail(&["WHERE", "LIMIT"]);
+            let columns: Result<Vec<String>, Unprotected> = assignments.iter().map(assigned).collect();
+            Statement::Update {
+                columns: columns?,
+                head: text.sql[..tail].to_owned(),
+                rows: text.rows(table, alias, tail..text.sql.len()),
+            }
+        }
+        ast::Statement::Delete(delete) => {
+            let from = match &delete.from {
+                FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from) => from,
+            };
+            let [from] = &from[..] else {
+                return Err(form("a DELETE of several tables"));
+            };
+            let is_several = !delete.tables.is_empty() || delete.using.is_some() || !from.joins.is_empty();
+            refuse(is_several, "a DELETE of several tables")?;
+            refuse(delete.returning.is_some(), "RETURNING")?;
+            let (table, alias) = single(from)?;
+            let tail = text.tail(&["WHERE", "ORDER", "LIMIT"]);
+            Statement::Delete(text.rows(table, alias, tail..text.sql.len()))
+        }
+        ast::Statement::Insert(insert) => text.insert(insert)?,
+        ast::Statement::Query(query) => text.query(&query)?,
+        other => return Err(other_statement(&other)),
+    };
+    Ok(Understood {
+        params,
+        called: text.called(matches!(statement, Statement::Insert { .. }))?,
+        statement,
+    })
+}
+
+fn refuse(is_so: bool, what: &'static str) -> Result<(), Unprotected> {
+    if is_so { Err(form(what)) } else { Ok(()) }
+}
+
+/// What a statement is called that is none of the rows.
+fn other_statement(statement: &ast::Statement) -> Unprotected {
+    let sql = statement.to_string();
+    let first = sql.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    form(match first.as_str() {
+        "CREATE" | "ALTER" | "DROP" | "RENAME" => "a change of the schema, which commits at once,",
+        "TRUNCATE" => "TRUNCATE, which commits at once,",
+        "START" | "BEGIN" | "COMMIT" | "ROLLBACK" | "SAVEPOINT" | "RELEASE" => {
+            "a statement that ends or parts the transaction"
+        }
+        "CALL" => "CALL of a procedure, which may change anything,",
+        "SET" | "USE" => "a change of the session",
+        "LOCK" | "UNLOCK" => "LOCK TABLES, which commits at once,",
+        _ => "a statement other than SELECT, INSERT, UPDATE and DELETE",
+    })
+}
+
+fn name(name: &ObjectName) -> Result<TableName, Unprotected> {
+    let parts: Option<Vec<String>> = name
+        .0
+        .iter()
+        .map(|part| part.as_ident().map(|ident| ident.value.replace("``", "`")))
+        .collect();
+    match parts.as_deref() {
+        Some([name]) => Ok(TableName {
+            schema: None,
+            name: name.clone(),
+        }),
+        Some([schema, name]) => Ok(TableName {
+            schema: Some(schema.clone()),
+            name: name.clone(),
+        }),
+        _ => Err(form("a table that is named in another way")),
+    }
+}
+
+/// One table by its name, and its alias.
+fn single(table: &TableWithJoins) -> Result<(TableName, Option<String>), Unprotected> {
+    refuse(!table.joins.is_empty(), "a join")?;
+    let TableFactor::Table {
+        name: table,
+        alias,
+        args,
+        with_hints,
+        version,
+        with_ordinality,
+        partitions,
+        json_path,
+        sample,
+        index_hints,
+    } = &table.relation
+    else {
+        return Err(form("a table other than one by its name"));
+    };
+    refuse(!index_hints.is_empty(), "an index hint")?;
+    refuse(!partitions.is_empty(), "a choice of partitions")?;
+    let is_odd = args.is_some() || !with_hints.is_empty() || version.is_some() || *with_ordinality;
+    refuse(
+        is_odd || json_path.is_some() || sample.is_some(),
+        "a table other than one by its name",
+    )?;
+    let alias = match alias {
+        Some(alias) if !alias.columns.is_empty() => return Err(form("an alias with columns")),
+        Some(alias) => Some(alias.name.value.replace("``", "`")),
+        None => None,
+    };
+    Ok((name(table)?, alias))
+}
+
+fn assigned(assignment: &ast::Assignment) -> Result<String, Unprotected> {
+    let AssignmentTarget::ColumnName(name) = &assignment.target else {
+        return Err(form("an assignment to several columns"));
+    };
+    let column = name.0.last().and_then(|part| part.as_ident());
+    column
+        .map(|ident| ident.value.replace("``", "`"))
+        .ok_or(form("an assignment to what is no column"))
+}
+
+/// A statement's text and its tokens, without what follows the last semicolon.
+struct Text<'a> {
+    sql: &'a str,
+    tokens: Vec<TokenWithSpan>,
+    /// Where each line begins.
+    lines: Vec<usize>,
+}
+
+impl<'a> Text<'a> {
+    fn new(sql: &'a str, tokens: Vec<TokenWithSpan>) -> Result<Text<'a>, Unprotected> {
+        let lines = std::iter::once(0)
+            .chain(sql.match_indices('\n').map(|(at, _)| at + 1))
+            .collect();
+        let mut text = Text { sql, tokens, lines };
+        for token in &text.tokens {
+            match &token.token {
+                Token::Placeholder(mark) if mark != "?" => return Err(form("a placeholder other than `?`")),
+                // The parser cannot be trusted with what follows it.
+                token if is_keyword(token, "DIV") => return Err(form("the operator DIV")),
+                _ => {}
+            }
+        }
+        let is_blank = |token: &Token| matches!(token, Token::Whitespace(_) | Token::EOF);
+        let last = text.tokens.iter().rposition(|token| !is_blank(&token.token));
+        if let Some(last) = last.filter(|last| text.tokens[*last].token == Token::SemiColon) {
+            text.sql = &sql[..text.offset(text.tokens[last].span.start)];
+            text.tokens.truncate(last);
+        }
+        Ok(text)
+    }
+
+    /// The byte at which a token begins.
+    fn offset(&self, location: Location) -> usize {
+        let line = usize::try_from(location.line.saturating_sub(1)).unwrap_or(usize::MAX);
+        let start = self.lines.get(line).copied().unwrap_or(self.sql.len());
+        let column = usize::try_from(location.column.saturating_sub(1)).unwrap_or(usize::MAX);
+        let rest = &self.sql[start.min(self.sql.len())..];
+        rest.char_indices()
+            .nth(column)
+            .map_or(self.sql.len(), |(at, _)| start + at)
+    }
+
+    /// Tokens that are no space, each with its depth in parentheses.
+    fn solid(&self) -> impl Iterator<Item = (usize, &TokenWithSpan)> {
+        let mut depth = 0_usize;
+        self.tokens.iter().filter_map(move |token| {
+            match token.token {
+                Token::Whitespace(_) | Token::EOF => return None,
+                Token::LParen => {
+                    depth += 1;
+                    return Some((depth - 1, token));
+                }
+                Token::RParen => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            Some((depth, token))
+        })
+    }
+
+    /// Where the first of these keywords stands outside of parentheses, or the end.
+    fn tail(&self, keywords: &[&str]) -> usize {
+        let mut outside = self.solid().filter(|(depth, _)| *depth == 0);
+        let found = outside.find(|(_, token)| keywords.iter().any(|keyword| is_keyword(&token.token, keyword)));
+        found.map_or(self.sql.len(), |(_, token)| self.offset(token.span.start))
+    }
+
+    fn params_before(&self, offset: usize) -> usize {
+        let is_param = |token: &&TokenWithSpan| matches!(token.token, Token::Placeholder(_));
+        let params = self.tokens.iter().filter(is_param);
+        params.filter(|token| self.offset(token.span.start) < offset).count()
+    }
+
+    fn rows(&self, table: TableName, alias: Option<String>, tail: std::ops::Range<usize>) -> Rows {
+        let params_before = self.params_before(tail.start);
+        Rows {
+            table,
+            alias,
+            params_before,
+            params: self.params_before(tail.end) - params_before,
+            is_limited: self.tail(&["LIMIT"]) < tail.end,
+            tail: self.sql[tail].to_owned(),
+        }
+    }
+
+    fn has(&self, keyword: &str) -> bool {
+        self.tokens.iter().any(|token| is_keyword(&token.token, keyword))
+    }
+
+    /// The names before parentheses; of an `INSERT`, those of its values.
+    fn called(&self, is_insert: bool) -> Result<Vec<String>, Unprotected> {
+        let mut tokens = self.solid().map(|(_, token)| &token.token).peekable();
+        if is_insert {
+            while tokens
+                .next_if(|token| !is_keyword(token, "VALUES") && !is_keyword(token, "VALUE"))
+                .is_some()
+            {}
+        }
+        let mut called = Vec::new();
+        let mut is_qualified = false;
+        while let Some(token) = tokens.next() {
+            if let Token::Word(word) = token
+                && tokens.peek().is_some_and(|next| **next == Token::LParen)
+            {
+                let name = word.value.replace("``", "`");
+                if is_qualified {
+                    return Err(Unprotected::Function { name });
+                }
+                called.push(name);
+            }
+            is_qualified = *token == Token::Period;
+        }
+        Ok(called)
+    }
+
+    fn query(&self, query: &ast::Query) -> Result<Statement, Unprotected> {
+        refuse(self.has("INTO"), "SELECT … INTO")?;
+        let is_lock = |depth: Option<usize>| {
+            let mut tokens = self.solid().peekable();
+            while let Some((at, token)) = tokens.next() {
+                let is_update = tokens.peek().is_some_and(|(_, next)| is_keyword(&next.token, "UPDATE"));
+                if is_keyword(&token.token, "FOR") && is_update && depth.is_none_or(|depth| at == depth) {
+                    return true;
+                }
+            }
+            false
+        };
+        if !is_lock(None) {
+            return match &*query.body {
+                SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+                    Err(form("a statement that begins with WITH"))
+                }
+                _ => Ok(Statement::Read),
+            };
+        }
+        refuse(!is_lock(Some(0)), "a subquery with FOR UPDATE")?;
+        refuse(query.with.is_some(), "WITH before a FOR UPDATE")?;
+        let SetExpr::Select(select) = &*query.body else {
+            return Err(form("a FOR UPDATE of a UNION"));
+        };
+        let [from] = &select.from[..] else {
+            return Err(form("a FOR UPDATE of several tables"));
+        };
+        let (table, alias) = single(from)?;
+        let is_grouped = match &select.group_by {
+            ast::GroupByExpr::All(_) => true,
+            ast::GroupByExpr::Expressions(by, with) => !by.is_empty() || !with.is_empty(),
+        };
+        refuse(is_grouped || select.having.is_some(), "a FOR UPDATE with GROUP BY")?;
+        refuse(select.distinct.is_some(), "a FOR UPDATE with DISTINCT")?;
+        let lock = self.tail(&["FOR"]);
+        let words = self.tokens.iter().rev().map(|token| &token.token);
+        let mut words = words.filter(|token| !matches!(token, Token::Whitespace(_) | Token::EOF));
+        refuse(
+            !words.next().is_some_and(|last| is_keyword(last, "UPDATE")),
+            "more than FOR UPDATE",
+        )?;
+        let tail = self.tail(&["WHERE", "ORDER", "LIMIT", "FOR"]);
+        Ok(Statement::Lock(self.rows(table, alias, tail..lock)))
+    }
+
+    fn insert(&self, insert: ast::Insert) -> Result<Statement, Unprotected> {
+        refuse(insert.replace_into, "REPLACE")?;
+        refuse(insert.ignore, "INSERT IGNORE")?;
+        refuse(insert.on.is_some(), "ON DUPLICATE KEY UPDATE")?;
+        refuse(insert.returning.is_some(), "RETURNING")?;
+        refuse(!insert.assignments.is_empty(), "INSERT … SET")?;
+        let is_odd = insert.or.is_some()
+            || insert.overwrite
+            || insert.partitioned.is_some()
+            || !insert.after_columns.is_empty()
+            || insert.has_table_keyword
+            || insert.priority.is_some()
+            || insert.insert_alias.is_some()
+            || insert.table_alias.is_some()
+            || insert.settings.is_some()
+            || insert.format_clause.is_some();
+        refuse(is_odd, "this form of INSERT")?;
+        let TableObject::TableName(table) = &insert.table else {
+            return Err(form("a table other than one by its name"));
+        };
+        let table = name(table)?;
+        let source = insert.source.ok_or(form("an INSERT without VALUES"))?;
+        let SetExpr::Values(values) = *source.body else {
+            return Err(form("INSERT … SELECT"));
+        };
+        refuse(values.explicit_row, "VALUES ROW")?;
+        refuse(
+            source.with.is_some() || source.order_by.is_some(),
+            "this form of INSERT",
+        )?;
+        refuse(
+            source.limit_clause.is_some() || !source.locks.is_empty(),
+            "this form of INSERT",
+        )?;
+        let params = self.cell_params();
+        let counted: Vec<usize> = params.iter().map(Vec::len).collect();
+        let parsed: Vec<usize> = values.rows.iter().map(Vec::len).collect();
+        refuse(counted != parsed, "a value of this form")?;
+        let mut next = 0;
+        let mut rows = Vec::with_capacity(values.rows.len());
+        for (row, params) in values.rows.iter().zip(&params) {
+            let mut cells = Vec::with_capacity(row.len());
+            for (expression, params) in row.iter().zip(params) {
+                cells.push(cell(expression, next));
+                next += params;
+            }
+            rows.push(cells);
+        }
+        let columns: Vec<String> = insert
+            .columns
+            .iter()
+            .map(|column| column.value.replace("``", "`"))
+            .collect();
+        Ok(Statement::Insert {
+            table,
+            columns: Some(columns).filter(|columns| !columns.is_empty()),
+            rows,
+        })
+    }
+
+    /// Of each row of an `INSERT`, how many `?` each value has.
+    fn cell_params(&self) -> Vec<Vec<usize>> {
+        let mut rows: Vec<Vec<usize>> = Vec::new();
+        let mut tokens = self.solid();
+        let is_values = |token: &Token| is_keyword(token, "VALUES") || is_keyword(token, "VALUE");
+        // The names of columns stand in parentheses before.
+        if !tokens.any(|(depth, token)| depth == 0 && is_values(&token.token)) {
+            return rows;
+        }
+        for (depth, token) in tokens {
+            match (&token.token, rows.last_mut()) {
+                (Token::LParen, _) if depth == 0 => rows.push(vec![0]),
+                (Token::Comma, Some(row)) if depth == 1 => row.push(0),
+                (Token::Placeholder(_), Some(row)) => *row.last_mut().expect("a row begins with a value") += 1,
+                _ => {}
+            }
+        }
+        rows
+    }
+}
+
+fn is_keyword(token: &Token, keyword: &str) -> bool {
+    matches!(token, Token::Word(Word { value, quote_style: None, .. }) if value.eq_ignore_ascii_case(keyword))
+}
+
+fn cell(expression: &Expr, param: usize) -> Cell {
+    match expression {
+        Expr::Value(value) => match &value.value {
+            ast::Value::Placeholder(_) => Cell::Param(param),
+            ast::Value::Null => Cell::Literal(Value::Null),
+            ast::Value::Number(number, false) => match number.parse::<i64>() {
+                Ok(number) => Cell::Literal(Value::Int(number)),
+                Err(_) => Cell::Expression,
+            },
+            // An escape in it would have to be read as the server does.
+            ast::Value::SingleQuotedString(text) if !text.contains(['\\', '\'']) => {
+                Cell::Literal(Value::Text(text.clone()))
+            }
+            _ => Cell::Expression,
+        },
+        Expr::UnaryOp {
+            op: ast::UnaryOperator::Minus,
+            expr,
+        } => match cell(expr, param) {
+            Cell::Literal(Value::Int(number)) => Cell::Literal(Value::Int(-number)),
+            _ => Cell::Expression,
+        },
+        Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("DEFAULT") => {
+            Cell::Default
+        }
+        _ => Cell::Expression,
+    }
+}

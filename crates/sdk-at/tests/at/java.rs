@@ -1,0 +1,1 @@
+//! Undo logs that Java's AT wrote, captured from its runs, are rolled back as Java would have done it.
