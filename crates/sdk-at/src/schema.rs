@@ -139,6 +139,9 @@ async fn look_up(on: &mut MySqlConnection, name: &str) -> Result<Table, AtError>
     let at = |name: &String| columns.iter().position(|column| column.name == *name);
     let key: Option<Vec<usize>> = names.iter().map(at).collect();
     let key = key.ok_or_else(|| AtError::table(&table, "its primary key is over a column that it does not have"))?;
+    if key.iter().any(|at| columns[*at].is_generated) {
+        return Err(AtError::table(&table, "its primary key is computed by the database"));
+    }
     let key = java_order(key, |at: &usize| &columns[*at].name);
     Ok(Table {
         cascades: cascades(on, &table).await?,

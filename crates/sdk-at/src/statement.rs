@@ -542,3 +542,86 @@ fn cell(expression: &Expr, param: usize) -> Cell {
         _ => Cell::Expression,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rows(sql: &str) -> Rows {
+        match understand(sql).expect("supported").statement {
+            Statement::Update { rows, .. } | Statement::Delete(rows) | Statement::Lock(rows) => rows,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Conditions are sent again as they were written, with their own values.
+    #[test]
+    fn the_parts_of_a_statement_are_cut_where_they_begin() {
+        let update = rows("UPDATE t SET a = ?, b = 'where ?' WHERE c = ? AND d IN (?, 'ä\\'') limit 3 ;");
+        assert_eq!(update.tail, "WHERE c = ? AND d IN (?, 'ä\\'') limit 3 ");
+        assert_eq!((update.params_before, update.params, update.is_limited), (1, 2, true));
+        let lock = rows("SELECT SUBSTRING(a FROM 1 FOR 2), ?\n FROM `t` AS x WHERE x.a = ?\nORDER BY b FOR UPDATE");
+        assert_eq!(lock.tail, "WHERE x.a = ?\nORDER BY b ");
+        assert_eq!((lock.params_before, lock.params, lock.is_limited), (1, 1, false));
+        assert_eq!(
+            lock.select(7),
+            "SELECT * FROM `t` AS `x` WHERE x.a = ?\nORDER BY b \nLIMIT 8\nFOR UPDATE"
+        );
+        let all = rows("DELETE FROM t");
+        assert_eq!((all.tail.as_str(), all.params), ("", 0));
+    }
+
+    #[test]
+    fn an_insert_s_values_are_told_apart() {
+        let sql = "INSERT INTO t (a, b, c) VALUES (?, CONCAT(?, 'x', ?), -7), (NULL, 'it''s', ?), ('v', DEFAULT, 2.5)";
+        let Statement::Insert { rows, .. } = understand(sql).expect("supported").statement else {
+            panic!("an insert");
+        };
+        let text = |text: &str| Cell::Literal(Value::Text(text.to_owned()));
+        assert_eq!(
+            rows,
+            [
+                vec![Cell::Param(0), Cell::Expression, Cell::Literal(Value::Int(-7))],
+                vec![Cell::Literal(Value::Null), Cell::Expression, Cell::Param(3)],
+                vec![text("v"), Cell::Default, Cell::Expression],
+            ]
+        );
+    }
+
+    #[test]
+    fn a_write_in_a_read_s_clothes_is_refused() {
+        for sql in [
+            "SELECT * FROM t INTO OUTFILE '/tmp/x'",
+            "SELECT 1 INTO @x",
+            "WITH x AS (SELECT 1) DELETE FROM t",
+            "SELECT * FROM a WHERE id IN (SELECT id FROM t FOR UPDATE)",
+            "SELECT * FROM a JOIN t ON a.id = t.id FOR UPDATE",
+            "SELECT a.* FROM a, t FOR UPDATE",
+            "SELECT COUNT(*) FROM t GROUP BY a FOR UPDATE",
+            "SELECT DISTINCT a FROM t FOR UPDATE",
+            "SELECT * FROM t FOR UPDATE SKIP LOCKED",
+            "SELECT a FROM t UNION SELECT a FROM u FOR UPDATE",
+            "SELECT sys.f()",
+            "EXPLAIN DELETE FROM t",
+            "DO f()",
+            "",
+        ] {
+            assert!(understand(sql).is_err(), "{sql}");
+        }
+        assert_eq!(
+            understand("SELECT * FROM t LIMIT 1;").map(|read| read.statement),
+            Ok(Statement::Read)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_statement_panics(sql in ".{0,60}", cut in 0_usize..80, more in "[a-z'\"`?(),;*= ]{0,12}") {
+            let _ = understand(&sql);
+            let known = "UPDATE t AS a SET b = ? WHERE c IN ('x', ?) -- y\n LIMIT 2 FOR UPDATE DELETE FROM INSERT VALUES";
+            let _ = understand(&format!("{}{more}{}", &known[..cut], &known[cut..]));
+        }
+    }
+}

@@ -41,3 +41,28 @@ fn read(reader: impl Read, max: usize) -> Result<Vec<u8>, UndoError> {
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ZIP: &[u8] = include_bytes!("../../../../conformance/seata/vectors/undo/jackson-2.6.0-utc.zip");
+    const GZIP: &[u8] = include_bytes!("../../../../conformance/seata/vectors/undo/jackson-2.6.0-utc.gz");
+    const CONTENT: &str = include_str!("../../../../conformance/seata/vectors/undo/jackson-2.6.0-utc.json");
+
+    #[test]
+    fn what_java_packed_is_unpacked_up_to_the_limit() {
+        let content = CONTENT.trim_end().as_bytes();
+        for (packed, unpack) in [(ZIP, unzip as fn(&[u8], usize) -> _), (GZIP, gunzip)] {
+            assert_eq!(unpack(packed, content.len()).as_deref(), Ok(content));
+            let limit = content.len() - 1;
+            assert_eq!(unpack(packed, limit), Err(UndoError::TooLarge { limit }));
+            for cut in [0, 3, 20, 29, 32, packed.len() / 2] {
+                assert!(
+                    matches!(unpack(&packed[..cut], 1 << 20), Err(UndoError::Packed { .. })),
+                    "{cut}"
+                );
+            }
+        }
+    }
+}
