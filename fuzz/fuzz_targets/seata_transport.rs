@@ -1,5 +1,6 @@
 //! Any bytes on a connection of the door, by frames or by gRPC, whole and in pieces: it ends with messages, a wait or an
-//! error, the same ones however the bytes are cut, and whatever was understood can be answered.
+//! error, the same ones however the bytes are cut, and whatever was understood can be answered. Of a client that nobody
+//! knows only registrations are understood.
 
 #![no_main]
 
@@ -19,14 +20,22 @@ enum End {
 }
 
 /// Gives the bytes in pieces of `step`, and answers every request.
-fn run(bytes: &[u8], step: usize) -> (Vec<Frame>, End) {
-    let mut transport = Transport::new(MAX_FRAME_BYTES);
+fn run(bytes: &[u8], step: usize, is_known: bool) -> (Vec<Frame>, End) {
+    let mut transport = match is_known {
+        true => Transport::new(MAX_FRAME_BYTES),
+        false => Transport::for_registrations(MAX_FRAME_BYTES),
+    };
     let (mut buffer, mut frames) = (BytesMut::new(), Vec::new());
     for piece in bytes.chunks(step) {
         buffer.extend_from_slice(piece);
         loop {
             match transport.receive(&mut buffer) {
                 Ok(Received::Frame(frame)) => {
+                    let is_registration = matches!(
+                        frame.body,
+                        Some(Message::RegisterTmRequest(_) | Message::RegisterRmRequest(_))
+                    );
+                    assert!(is_known || is_registration);
                     let answer = match frame.msg_type {
                         MsgType::HeartbeatRequest => frame.pong(),
                         // As long as a merged answer, so that the client's windows run out.
@@ -53,8 +62,9 @@ fuzz_target!(|bytes: &[u8]| {
         0 => rest.to_vec(),
         _ => [PREFACE, rest].concat(),
     };
-    let (frames, end) = run(&input, usize::MAX);
-    let (again, other_end) = run(&input, usize::from(first >> 1).max(1));
+    let is_known = first & 2 == 0;
+    let (frames, end) = run(&input, usize::MAX, is_known);
+    let (again, other_end) = run(&input, usize::from(first >> 2).max(1), is_known);
     assert_eq!(frames, again);
     match (end, other_end) {
         // Details may differ: a wrong magic is refused at its first byte.

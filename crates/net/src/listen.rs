@@ -1,25 +1,27 @@
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use settle_base::ErrorCode;
+use rustls::ServerConfig;
+use settle_base::{ErrorCode, FixedMap};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
 };
 
-use crate::Stop;
+use crate::{Stop, TlsServer};
 
 const CONNECTION_REFUSED: ErrorCode = ErrorCode::new("NT", 3);
 const CANNOT_ACCEPT: ErrorCode = ErrorCode::new("NT", 4);
+const ADDRESS_REFUSED: ErrorCode = ErrorCode::new("NT", 8);
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -53,14 +55,54 @@ pub struct Listener {
     socket: TcpListener,
     purpose: &'static str,
     max_connections: usize,
+    max_per_address: usize,
+    tls: Option<TlsServer>,
     refused: Arc<AtomicU64>,
 }
 
-/// One accepted connection.
+/// One accepted connection, of which nothing has been read: [`open`](Accepted::open) it.
 #[derive(Debug)]
 pub struct Accepted {
-    pub stream: TcpStream,
+    pub(crate) socket: TcpStream,
+    pub(crate) tls: Option<Arc<ServerConfig>>,
     pub peer: SocketAddr,
+}
+
+/// Connections by the address they come from.
+#[derive(Clone, Default)]
+struct ByAddress {
+    counts: Arc<Mutex<FixedMap<IpAddr, usize>>>,
+}
+
+/// A connection's place among those of its address.
+struct Place {
+    of: ByAddress,
+    address: IpAddr,
+}
+
+impl ByAddress {
+    fn enter(&self, address: IpAddr, limit: usize) -> Option<Place> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            of: self.clone(),
+            address,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.of.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        match counts.get(&self.address) {
+            Some(2..) => *counts.get_mut(&self.address).expect("it was just seen") -= 1,
+            _ => drop(counts.remove(&self.address)),
+        }
+    }
 }
 
 /// Takes `address` for `purpose` (a few words for messages).
@@ -84,11 +126,27 @@ pub async fn bind(address: SocketAddr, purpose: &'static str, max_connections: u
         socket,
         purpose,
         max_connections,
+        max_per_address: max_connections,
+        tls: None,
         refused: Arc::default(),
     })
 }
 
 impl Listener {
+    /// No address may have more than `limit` of the connections.
+    #[must_use]
+    pub fn with_limit_per_address(mut self, limit: usize) -> Listener {
+        self.max_per_address = limit;
+        self
+    }
+
+    /// Connections begin with a handshake, if there is something to begin it with.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<TlsServer>) -> Listener {
+        self.tls = tls;
+        self
+    }
+
     /// # Panics
     /// Never on a bound socket.
     pub fn address(&self) -> SocketAddr {
@@ -108,6 +166,7 @@ impl Listener {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let slots = Arc::new(Semaphore::new(self.max_connections));
+        let by_address = ByAddress::default();
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -115,21 +174,26 @@ impl Listener {
                 () = stop.stopped() => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 accepted = self.socket.accept() => match accepted {
-                    Ok((stream, peer)) => match slots.clone().try_acquire_owned() {
-                        Ok(slot) => {
-                            // A reply must not wait for a fuller packet.
-                            let _ = stream.set_nodelay(true);
-                            let serving = serve_one(Accepted { stream, peer });
-                            connections.spawn(async move {
-                                serving.await;
-                                drop(slot);
-                            });
-                        }
-                        Err(_) => {
+                    Ok((socket, peer)) => {
+                        let Ok(slot) = slots.clone().try_acquire_owned() else {
                             self.refused.fetch_add(1, Ordering::Relaxed);
                             tracing::warn!(code = %CONNECTION_REFUSED, purpose = self.purpose, %peer, limit = self.max_connections, "connection refused: the limit is reached");
-                        }
-                    },
+                            continue;
+                        };
+                        let Some(place) = by_address.enter(peer.ip().to_canonical(), self.max_per_address) else {
+                            self.refused.fetch_add(1, Ordering::Relaxed);
+                            tracing::warn!(code = %ADDRESS_REFUSED, purpose = self.purpose, %peer, limit = self.max_per_address, "connection refused: its address has too many");
+                            continue;
+                        };
+                        // A reply must not wait for a fuller packet.
+                        let _ = socket.set_nodelay(true);
+                        let tls = self.tls.as_ref().map(TlsServer::config);
+                        let serving = serve_one(Accepted { socket, tls, peer });
+                        connections.spawn(async move {
+                            serving.await;
+                            drop((slot, place));
+                        });
+                    }
                     Err(error) => {
                         // Out of file descriptors, most likely: give running connections time to end.
                         tracing::warn!(code = %CANNOT_ACCEPT, purpose = self.purpose, %error, "cannot accept a connection");
@@ -184,7 +248,7 @@ mod tests {
                 tokio::select! {
                     biased;
                     () = stop.stopped() => {}
-                    _ = accepted.stream.read(&mut byte) => {}
+                    _ = accepted.socket.read(&mut byte) => {}
                 }
             }
         }));
@@ -196,5 +260,22 @@ mod tests {
         assert_eq!(refused.load(Ordering::Relaxed), 1);
         handle.stop();
         serving.await.expect("no panic");
+    }
+
+    #[test]
+    fn an_address_has_so_many_connections_and_another_its_own() {
+        let (by_address, one, other) = (ByAddress::default(), [127, 0, 0, 1].into(), [127, 0, 0, 2].into());
+        let first = by_address.enter(one, 2).expect("room");
+        let _second = by_address.enter(one, 2).expect("room");
+        assert!(by_address.enter(one, 2).is_none());
+        let of_other = by_address.enter(other, 2).expect("its own room");
+        drop(first);
+        by_address.enter(one, 2).expect("room again");
+        drop(of_other);
+        assert_eq!(
+            by_address.counts.lock().expect("no panic").len(),
+            1,
+            "nobody is kept who has gone"
+        );
     }
 }

@@ -6,7 +6,9 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use tokio::{net::tcp::OwnedWriteHalf, sync::Notify};
+use tokio::sync::Notify;
+
+use crate::Writing;
 
 /// Kept for the next bytes, so that a steady flow allocates nothing; a larger buffer is given back once it is empty.
 const KEPT_BYTES: usize = 1 << 20;
@@ -16,7 +18,7 @@ const KEPT_BYTES: usize = 1 << 20;
 /// own task awaits, writes it when the socket has room.
 #[derive(Debug)]
 pub struct Outlet {
-    writing: OwnedWriteHalf,
+    writing: Writing,
     pending: Mutex<Pending>,
     left_over: Notify,
     limit: usize,
@@ -27,12 +29,14 @@ struct Pending {
     bytes: BytesMut,
     /// The socket was full: the bytes are the drain's until they are all gone.
     is_drains: bool,
+    /// Bytes were sealed that the socket had no room for.
+    has_sealed: bool,
     error: Option<io::ErrorKind>,
 }
 
 impl Outlet {
     /// At most `limit` bytes wait, but for one push that begins below it.
-    pub fn new(writing: OwnedWriteHalf, limit: usize) -> Outlet {
+    pub fn new(writing: Writing, limit: usize) -> Outlet {
         Outlet {
             writing,
             pending: Mutex::default(),
@@ -58,7 +62,7 @@ impl Outlet {
             return 0;
         }
         let taken = self.write(&mut pending);
-        if !pending.bytes.is_empty() || pending.error.is_some() {
+        if !pending.bytes.is_empty() || pending.has_sealed || pending.error.is_some() {
             pending.is_drains = true;
             self.left_over.notify_one();
         }
@@ -79,7 +83,7 @@ impl Outlet {
                 if let Some(kind) = pending.error {
                     return kind.into();
                 }
-                if pending.bytes.is_empty() {
+                if pending.bytes.is_empty() && !pending.has_sealed {
                     pending.is_drains = false;
                     break;
                 }
@@ -104,6 +108,13 @@ impl Outlet {
                     pending.error = Some(error.kind());
                     break;
                 }
+            }
+        }
+        if pending.error.is_none() {
+            match self.writing.try_flush() {
+                Ok(()) => pending.has_sealed = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => pending.has_sealed = true,
+                Err(error) => pending.error = Some(error.kind()),
             }
         }
         if pending.bytes.is_empty() {
@@ -132,6 +143,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::Stream;
 
     async fn connected() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -144,7 +156,7 @@ mod tests {
     async fn what_the_socket_does_not_take_at_once_arrives_later_whole_and_in_order() {
         const BLOCKS: u32 = 4_000;
         let (dialled, mut accepted) = connected().await;
-        let (_reading, writing) = dialled.into_split();
+        let (_reading, writing) = Stream::plain(dialled).into_split();
         let outlet = Arc::new(Outlet::new(writing, usize::MAX));
         let feed = async {
             for number in 0..BLOCKS {
@@ -172,7 +184,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_stands_still_makes_pushes_fail_once_the_limit_waits() {
         let (dialled, _accepted) = connected().await;
-        let (_reading, writing) = dialled.into_split();
+        let (_reading, writing) = Stream::plain(dialled).into_split();
         let outlet = Outlet::new(writing, 64 << 10);
         let mut pushed = 0;
         while outlet.push(|out| out.put_bytes(0, 4096)) {

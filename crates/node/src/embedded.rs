@@ -49,6 +49,7 @@ impl NodeConfig {
         Ok(NodeConfig {
             peers: peers.map(|(node, address)| PeerAddress { node, address }).collect(),
             host: HostConfig::new(node, addresses, prng.next_u64()),
+            peer_tls: None,
             data_dir,
             disk: FileDiskOptions::default(),
             fresh_incarnation: PeerId(prng.next_u64().max(1)),

@@ -19,14 +19,13 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use settle_base::{ErrorCode, FixedMap, NodeId, PeerId};
 use settle_host::{Hello, Lane, Malformed, PeerMessage, peer_codec};
-use settle_net::{Accepted, Listener, Outlet, Stop, StopHandle};
+use settle_net::{
+    Accepted, HandshakeError, Listener, Outlet, Reading, Stop, StopHandle, Stream, TlsClient, Writing, host_of,
+};
 use settle_telemetry::prometheus::metrics::counter::Counter;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    net::TcpStream,
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
@@ -89,6 +88,10 @@ enum PeerError {
     WrongNode { said: NodeId, expected: NodeId },
     #[error("node {node} is not in cluster.peers")]
     Unknown { node: NodeId },
+    #[error("it says that it is node {node}, and its certificate is not that of `{host}`")]
+    Foreign { node: NodeId, host: String },
+    #[error("{0}")]
+    Handshake(#[from] HandshakeError),
     #[error("no hello within {} s", HELLO_WITHIN.as_secs())]
     Silent,
     #[error("a frame of {len} bytes; at most {MAX_FRAME_BYTES} are taken")]
@@ -211,10 +214,10 @@ pub(crate) struct Source {
     pub(crate) number: u64,
 }
 
-/// Starts dialling the others and serving `listener`. The tasks end with `stop` and are joined through `tasks`.
+/// Starts dialling the others, by TLS or not, and serving `listener`. The tasks end with `stop` and are joined through `tasks`.
 pub(crate) fn connect<E: Events>(
     hello: SharedHello,
-    others: &[PeerAddress],
+    (others, tls): (&[PeerAddress], Option<&TlsClient>),
     listener: Listener,
     events: E,
     metrics: &PeerMetrics,
@@ -230,6 +233,7 @@ pub(crate) fn connect<E: Events>(
                 lane,
                 limit,
                 peer: other.clone(),
+                tls: tls.cloned(),
                 events: events.clone(),
                 bytes_sent: metrics.bytes_sent.clone(),
             };
@@ -246,7 +250,7 @@ pub(crate) fn connect<E: Events>(
     }
 
     let inbound: Arc<Mutex<FixedMap<(NodeId, u64), StopHandle>>> = Arc::default();
-    let known: Arc<Vec<NodeId>> = Arc::new(others.iter().map(|other| other.node).collect());
+    let known: Arc<[PeerAddress]> = others.into();
     let shared = inbound.clone();
     let bytes_received = metrics.bytes_received.clone();
     let numbers = Arc::new(AtomicU64::new(0));
@@ -310,6 +314,7 @@ struct Dialler<E> {
     /// Bytes that may wait for the peer.
     limit: usize,
     peer: PeerAddress,
+    tls: Option<TlsClient>,
     events: E,
     bytes_sent: Counter,
 }
@@ -321,9 +326,8 @@ impl<E: Events> Dialler<E> {
         let mut told = None;
         loop {
             match self.dial().await {
-                Ok((stream, hello)) => {
+                Ok((reading, writing, hello)) => {
                     told = None;
-                    let (reading, writing) = stream.into_split();
                     let outlet = Arc::new(Outlet::new(writing, self.limit));
                     let up = PeerEvent::Up {
                         node,
@@ -354,14 +358,19 @@ impl<E: Events> Dialler<E> {
         }
     }
 
-    async fn dial(&self) -> Result<(TcpStream, Hello), PeerError> {
+    async fn dial(&self) -> Result<(Reading, Writing, Hello), PeerError> {
         let connecting = TcpStream::connect(&self.peer.address);
-        let mut stream = timeout(CONNECT_WITHIN, connecting)
+        let socket = timeout(CONNECT_WITHIN, connecting)
             .await
             .map_err(|_| PeerError::Silent)??;
-        stream.set_nodelay(true)?;
-        write_hello(&mut stream, self.lane, &self.hello).await?;
-        let (lane, theirs) = read_hello(&mut stream).await?;
+        socket.set_nodelay(true)?;
+        let stream = match &self.tls {
+            None => Stream::plain(socket),
+            Some(tls) => Stream::connect(socket, host_of(&self.peer.address), tls).await?,
+        };
+        let (mut reading, mut writing) = stream.into_split();
+        write_hello(&mut writing, self.lane, &self.hello).await?;
+        let (lane, theirs) = read_hello(&mut reading).await?;
         if lane != self.lane {
             return Err(PeerError::NotAPeer);
         }
@@ -371,11 +380,11 @@ impl<E: Events> Dialler<E> {
                 expected: self.peer.node,
             });
         }
-        Ok((stream, theirs))
+        Ok((reading, writing, theirs))
     }
 
     /// Until the connection ends; says why it did.
-    async fn hold(&self, mut reading: OwnedReadHalf, outlet: &Outlet) -> PeerError {
+    async fn hold(&self, mut reading: Reading, outlet: &Outlet) -> PeerError {
         let patience = (self.lane == Lane::Control).then_some(PULSE_LOST_AFTER);
         tokio::select! {
             biased;
@@ -387,7 +396,7 @@ impl<E: Events> Dialler<E> {
 
 /// Resolves when the connection is over. The accepting side writes nothing but pulses after its hello.
 /// `patience` is how long it may be silent.
-async fn closed(reading: &mut OwnedReadHalf, patience: Option<Duration>) -> PeerError {
+async fn closed(reading: &mut Reading, patience: Option<Duration>) -> PeerError {
     let mut pulses = [0; 64];
     loop {
         let read = reading.read(&mut pulses);
@@ -409,20 +418,28 @@ async fn closed(reading: &mut OwnedReadHalf, patience: Option<Duration>) -> Peer
 struct Reader<E> {
     hello: SharedHello,
     number: u64,
-    known: Arc<Vec<NodeId>>,
+    known: Arc<[PeerAddress]>,
     events: E,
     bytes_received: Counter,
 }
 
 impl<E: Events> Reader<E> {
     async fn run(self, accepted: Accepted, register: impl FnOnce(NodeId)) -> Result<(), PeerError> {
-        let mut stream = accepted.stream;
-        let (lane, theirs) = read_hello(&mut stream).await?;
+        let stream = accepted.open().await?;
+        // Every server has a certificate of the same authority, and must not speak as another one with it.
+        let hosts = self.known.iter().map(|peer| (peer.node, host_of(&peer.address)));
+        let foreign: Vec<_> = hosts.clone().filter(|(_, host)| !stream.may_be_at(host)).collect();
+        let (mut reading, mut writing) = stream.into_split();
+        let (lane, theirs) = read_hello(&mut reading).await?;
         let me = self.hello.lock().expect("no holder of this lock panics").node;
-        if !self.known.contains(&theirs.node) || theirs.node == me {
+        if !hosts.clone().any(|(node, _)| node == theirs.node) || theirs.node == me {
             return Err(PeerError::Unknown { node: theirs.node });
         }
-        write_hello(&mut stream, lane, &self.hello).await?;
+        if let Some((node, host)) = foreign.into_iter().find(|(node, _)| *node == theirs.node) {
+            let host = host.to_owned();
+            return Err(PeerError::Foreign { node, host });
+        }
+        write_hello(&mut writing, lane, &self.hello).await?;
         let (node, number) = (theirs.node, self.number);
         let from = Source {
             node,
@@ -434,7 +451,6 @@ impl<E: Events> Reader<E> {
             return Err(PeerError::Closed);
         }
         register(theirs.node);
-        let (mut reading, mut writing) = stream.into_split();
         let pulse = async {
             match lane {
                 Lane::Control => pulse(&mut writing).await,
@@ -448,7 +464,7 @@ impl<E: Events> Reader<E> {
         }
     }
 
-    async fn read(&self, reading: &mut OwnedReadHalf, from: Source) -> Result<(), PeerError> {
+    async fn read(&self, reading: &mut Reading, from: Source) -> Result<(), PeerError> {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         loop {
             let mut messages = Vec::new();
@@ -481,26 +497,31 @@ impl<E: Events> Reader<E> {
 }
 
 /// Tells the dialling side, for as long as the connection takes it, that this process is alive.
-async fn pulse(writing: &mut OwnedWriteHalf) -> PeerError {
+async fn pulse(writing: &mut Writing) -> PeerError {
     let mut pulses = interval(PULSE_EVERY);
     pulses.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         pulses.tick().await;
-        if let Err(error) = writing.write_all(&[1]).await {
+        let written = async {
+            writing.write_all(&[1]).await?;
+            writing.flush().await
+        };
+        if let Err(error) = written.await {
             return error.into();
         }
     }
 }
 
-async fn write_hello(stream: &mut TcpStream, lane: Lane, hello: &SharedHello) -> Result<(), PeerError> {
+async fn write_hello(writing: &mut Writing, lane: Lane, hello: &SharedHello) -> Result<(), PeerError> {
     let preamble = encode_preamble(lane, &hello.lock().expect("no holder of this lock panics"));
-    Ok(stream.write_all(&preamble).await?)
+    writing.write_all(&preamble).await?;
+    Ok(writing.flush().await?)
 }
 
-async fn read_hello(stream: &mut TcpStream) -> Result<(Lane, Hello), PeerError> {
-    let reading = async {
+async fn read_hello(reading: &mut Reading) -> Result<(Lane, Hello), PeerError> {
+    let hello = async {
         let mut preamble = [0; PREAMBLE_BYTES];
-        stream.read_exact(&mut preamble).await?;
+        reading.read_exact(&mut preamble).await?;
         let mut preamble = &preamble[..];
         if preamble.get_u32_le() != MAGIC {
             return Err(PeerError::NotAPeer);
@@ -515,10 +536,10 @@ async fn read_hello(stream: &mut TcpStream) -> Result<(Lane, Hello), PeerError> 
             return Err(PeerError::NotAPeer);
         }
         let mut hello = vec![0; len];
-        stream.read_exact(&mut hello).await?;
+        reading.read_exact(&mut hello).await?;
         Ok((lane, peer_codec::decode_hello(hello.into())?))
     };
-    timeout(HELLO_WITHIN, reading).await.map_err(|_| PeerError::Silent)?
+    timeout(HELLO_WITHIN, hello).await.map_err(|_| PeerError::Silent)?
 }
 
 /// Length and CRC32C of the bytes, then they: TCP's own sum lets one error in 65,536 through.
@@ -581,7 +602,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_closes_nothing_and_says_nothing_is_given_up() {
         let (dialled, _accepted) = connected().await;
-        let (mut reading, _writing) = dialled.into_split();
+        let (mut reading, _writing) = Stream::plain(dialled).into_split();
         let error = closed(&mut reading, Some(Duration::from_millis(20))).await;
         assert!(matches!(error, PeerError::NoPulse), "{error}");
     }
@@ -589,8 +610,8 @@ mod tests {
     #[tokio::test]
     async fn pulses_are_no_end_of_a_connection() {
         let (dialled, accepted) = connected().await;
-        let (mut reading, _writing) = dialled.into_split();
-        let (_theirs, mut pulsing) = accepted.into_split();
+        let (mut reading, _writing) = Stream::plain(dialled).into_split();
+        let (_theirs, mut pulsing) = Stream::plain(accepted).into_split();
         let beating = timeout(PULSE_EVERY * 4, pulse(&mut pulsing));
         let watching = closed(&mut reading, Some(PULSE_EVERY * 3));
         tokio::select! {

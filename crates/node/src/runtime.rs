@@ -14,7 +14,7 @@ use settle_host::{
     OperatorOutcome, OperatorRequest,
 };
 use settle_machine::{Service, StateMachine};
-use settle_net::{Stop, StopHandle};
+use settle_net::{Stop, StopHandle, TlsClient};
 use settle_telemetry::Clock;
 use tokio::{
     sync::{Notify, broadcast, mpsc, oneshot},
@@ -46,6 +46,8 @@ pub struct NodeConfig {
     pub disk: FileDiskOptions,
     /// All servers, this one included.
     pub peers: Vec<PeerAddress>,
+    /// How the others are dialled; the listener has the other side of it. None is by plain TCP.
+    pub peer_tls: Option<TlsClient>,
     /// The identity that the data directory gets if it has none yet: random.
     pub fresh_incarnation: PeerId,
 }
@@ -294,7 +296,7 @@ where
     let (notes, _) = broadcast::channel(observe::KEPT);
     let weak_notes = notes.downgrade();
     let (loop_metrics, peer_metrics) = metrics;
-    let (peers, ticks) = (config.peers, signal_sender.clone());
+    let (peers, peer_tls, ticks) = (config.peers, config.peer_tls, signal_sender.clone());
     let events = Signals(signal_sender.clone());
     let handle = NodeHandle {
         asks: ask_sender,
@@ -312,7 +314,7 @@ where
                 let (of_peers, stopped_peers) = (&mut tasks, stopped.clone());
                 let peers = peers::connect(
                     hello.clone(),
-                    &peers,
+                    (&peers, peer_tls.as_ref()),
                     listener,
                     events,
                     &peer_metrics,

@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicBool, AtomicI32, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -20,7 +20,7 @@ use settle_base::FixedMap;
 use settle_seata_wire::{
     BranchEnd, BranchEndResponse, BranchRegister, BranchStatus, BranchType, Frame, FrameDecoder, GlobalBegin,
     GlobalEnd, GlobalStatus, HeadMap, Identity, Message, MsgType, Outcome, ProtocolVersion, RegisterRm, TxResult,
-    WireError, frame, token::KNOWS_TOKENS,
+    WireError, frame, signature, token::KNOWS_TOKENS,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -142,6 +142,7 @@ impl Answer {
 /// A registered connection. Closed when dropped.
 pub struct Connection {
     peer: SocketAddr,
+    local: SocketAddr,
     next_id: AtomicI32,
     writer: mpsc::Sender<Outgoing>,
     shared: Arc<Shared>,
@@ -239,6 +240,7 @@ impl Connection {
         let stream = TcpStream::connect(address).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         let peer = stream.peer_addr().map_err(failed)?;
+        let local = stream.local_addr().map_err(failed)?;
         let (reading, writing) = stream.into_split();
         let (writer, queue) = mpsc::channel(WRITE_QUEUE);
         let shared = Arc::new(Shared {
@@ -273,6 +275,7 @@ impl Connection {
         });
         Ok(Connection {
             peer,
+            local,
             next_id: AtomicI32::new(1),
             writer,
             shared,
@@ -310,7 +313,7 @@ impl Connection {
             version: CLIENT_VERSION.to_owned(),
             application_id: options.application.clone(),
             transaction_service_group: options.service_group.clone(),
-            extra_data: String::new(),
+            extra_data: self.signature(options),
         }
     }
 
@@ -334,6 +337,21 @@ impl Connection {
         if self.writer.send(Outgoing::Mark(mark)).await.is_ok() {
             let _ = written.await;
         }
+    }
+
+    /// The `extra_data` of a registration; a resource manager's too, which Java's leaves empty.
+    fn signature(&self, options: &Options) -> String {
+        let Some(key) = &options.access_key else {
+            return String::new();
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "what is signed names the time of day, which the other side compares with its own"
+        )]
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ip = self.local.ip().to_string();
+        let (group, now_ms) = (&options.service_group, now.as_millis() as u64);
+        signature::sign(&key.access, &key.secret, group, &ip, now_ms)
     }
 
     /// The coordinator's address as it was resolved.

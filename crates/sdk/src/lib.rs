@@ -120,7 +120,7 @@ mod transaction;
 pub use coordinators::Health;
 pub use current::{Current, Within, current, within, within_sync};
 pub use error::{Act, Error};
-pub use options::Options;
+pub use options::{AccessKey, Options};
 pub use outcome::{Decision, Outcome, Progress, Standing};
 pub use rm::Rm;
 pub use scope::{Propagation, ScopeError};

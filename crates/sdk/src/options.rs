@@ -1,10 +1,25 @@
 //! What an application sets.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use settle_seata_wire::MAX_FRAME_BYTES_DEFAULT;
 
 use crate::Error;
+
+/// Who the application is, for coordinators that ask.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccessKey {
+    pub access: String,
+    pub secret: String,
+}
+
+impl fmt::Debug for AccessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessKey")
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
+}
 
 /// Where the coordinators are, who the application is, and every bound of the client. The defaults fit Settle's.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,6 +30,8 @@ pub struct Options {
     pub application: String,
     /// The transaction service group; the coordinator's configuration says what it stands for.
     pub service_group: String,
+    /// What registrations are signed with, in Seata's way; none signs nothing.
+    pub access_key: Option<AccessKey>,
 
     /// How long one attempt to connect and register may take.
     pub connect_timeout: Duration,
@@ -61,6 +78,7 @@ impl Options {
             addresses: addresses.into_iter().map(Into::into).collect(),
             application: application.into(),
             service_group: "default_tx_group".to_owned(),
+            access_key: None,
             connect_timeout: Duration::from_secs(3),
             connect_within: Duration::from_secs(10),
             reconnect_min: Duration::from_millis(100),
@@ -88,6 +106,8 @@ impl Options {
             "there is no address of a coordinator"
         } else if self.application.is_empty() || self.application.contains(':') {
             "the application's id is empty or has a colon"
+        } else if self.access_key.as_ref().is_some_and(|key| !is_one_line(&key.access)) {
+            "the access key is empty, `null`, or of several lines"
         } else if self.max_in_flight == 0 || self.max_calls_running == 0 || self.max_calls == 0 || self.max_dropped == 0
         {
             "a limit is zero"
@@ -100,4 +120,9 @@ impl Options {
         };
         Err(Error::Options { problem })
     }
+}
+
+/// As a line of a registration has it; Java writes `null` for none.
+fn is_one_line(access: &str) -> bool {
+    !access.is_empty() && access != "null" && !access.contains(['\r', '\n'])
 }

@@ -77,6 +77,8 @@ pub enum WireError {
     Http2 { problem: &'static str },
     #[error("read a message of the gRPC transport: {problem}")]
     Grpc { problem: &'static str },
+    #[error("a message of a client that has not registered, and is no registration")]
+    NotARegistration,
     #[error("the serializer protobuf has no {kind} {value}; set transport.serialization=seata")]
     NotInSerializer { kind: &'static str, value: i16 },
 }
@@ -113,6 +115,7 @@ impl WireError {
             WireError::NotInSerializer { .. } => sw(23),
             WireError::Http2 { .. } => sw(24),
             WireError::Grpc { .. } => sw(25),
+            WireError::NotARegistration => sw(26),
         }
     }
 }

@@ -11,7 +11,7 @@
 use crate::compress::{Decompress, compress};
 use crate::error::WireError;
 use crate::lz4;
-use crate::message::Message;
+use crate::message::{Message, type_code};
 use crate::protobuf::{self, Package};
 use bytes::{Buf, BufMut, BytesMut};
 
@@ -81,11 +81,21 @@ impl Codec {
     }
 
     /// The message, and the codec with what only the body tells of it.
-    pub(crate) fn get(self, version: ProtocolVersion, body: &[u8]) -> Result<(Codec, Message), WireError> {
+    pub(crate) fn get(
+        self,
+        version: ProtocolVersion,
+        body: &[u8],
+        takes: Takes,
+    ) -> Result<(Codec, Message), WireError> {
         match self {
-            Codec::Seata => Ok((self, Message::decode(version, body)?)),
+            Codec::Seata => {
+                if let Some((type_code, _)) = body.split_first_chunk() {
+                    takes.check(i16::from_be_bytes(*type_code))?;
+                }
+                Ok((self, Message::decode(version, body)?))
+            }
             Codec::Protobuf(_) => {
-                let (package, message) = protobuf::decode(body)?;
+                let (package, message) = protobuf::decode(body, takes)?;
                 Ok((Codec::Protobuf(package), message))
             }
         }
@@ -276,17 +286,47 @@ struct Head {
     request_id: i32,
 }
 
+/// Which messages are read at all; the others are refused by their type, unread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Takes {
+    /// The registrations of a TM or RM: of a client that nobody knows yet.
+    Registrations,
+    All,
+}
+
+impl Takes {
+    pub(crate) fn check(self, type_code: i16) -> Result<(), WireError> {
+        match (self, type_code) {
+            (Takes::All, _) | (Takes::Registrations, type_code::REGISTER_TM | type_code::REGISTER_RM) => Ok(()),
+            (Takes::Registrations, _) => Err(WireError::NotARegistration),
+        }
+    }
+
+    pub(crate) fn check_kind(self, msg_type: MsgType) -> Result<(), WireError> {
+        match (self, msg_type) {
+            (Takes::All, _) | (Takes::Registrations, MsgType::RequestSync | MsgType::RequestOneway) => Ok(()),
+            (Takes::Registrations, _) => Err(WireError::NotARegistration),
+        }
+    }
+}
+
 /// Cuts a byte stream into frames. One per connection.
 pub struct FrameDecoder {
     max_frame_bytes: usize,
+    takes: Takes,
     decompress: Decompress,
 }
 
 impl FrameDecoder {
     /// `max_frame_bytes` bounds a frame as it arrives and its body when decompressed.
     pub fn new(max_frame_bytes: usize) -> FrameDecoder {
+        FrameDecoder::taking(Takes::All, max_frame_bytes)
+    }
+
+    pub(crate) fn taking(takes: Takes, max_frame_bytes: usize) -> FrameDecoder {
         FrameDecoder {
             max_frame_bytes,
+            takes,
             decompress: Decompress::default(),
         }
     }
@@ -300,6 +340,7 @@ impl FrameDecoder {
         let Some(mut head) = read_head(buf, self.max_frame_bytes)? else {
             return Ok(None);
         };
+        self.takes.check_kind(head.msg_type)?;
         if buf.len() < head.full_bytes {
             return Ok(None);
         }
@@ -325,10 +366,10 @@ impl FrameDecoder {
                     *format = lz4::format_of(body);
                 }
                 let (codec, message) = match head.compressor {
-                    Compressor::None => head.codec.get(head.version, body)?,
+                    Compressor::None => head.codec.get(head.version, body, self.takes)?,
                     compressor => {
                         let inflated = self.decompress.run(compressor, body, self.max_frame_bytes)?;
-                        head.codec.get(head.version, &inflated)?
+                        head.codec.get(head.version, &inflated, self.takes)?
                     }
                 };
                 (codec, Some(message))

@@ -8,7 +8,7 @@ use bytes::{BufMut, BytesMut};
 use crate::{
     compress::{Decompress, compress},
     error::WireError,
-    frame::{Codec, Compressor, Frame, HeadMap, MAX_FRAME_BYTES_DEFAULT, MsgType, ProtocolVersion},
+    frame::{Codec, Compressor, Frame, HeadMap, MAX_FRAME_BYTES_DEFAULT, MsgType, ProtocolVersion, Takes},
     lz4,
     proto_fields::{Fields, each, put_nested, put_number, put_text, put_varint},
     protobuf::{self, Package},
@@ -32,23 +32,30 @@ enum Body {
 /// The messages of one stream, both ways.
 pub(crate) struct GrpcCodec {
     max_bytes: usize,
+    takes: Takes,
     /// Of the client's last message: it is answered in it.
     body: Body,
     decompress: Decompress,
 }
 
 impl GrpcCodec {
-    pub(crate) fn new(max_bytes: usize) -> GrpcCodec {
+    pub(crate) fn new(takes: Takes, max_bytes: usize) -> GrpcCodec {
         GrpcCodec {
             max_bytes,
+            takes,
             body: Body::Any,
             decompress: Decompress::default(),
         }
     }
 
+    pub(crate) fn take_all(&mut self, max_bytes: usize) {
+        (self.takes, self.max_bytes) = (Takes::All, max_bytes);
+    }
+
     pub(crate) fn decode(&mut self, bytes: &[u8]) -> Result<Frame, WireError> {
         let fields = Fields::of(bytes)?;
         let msg_type = MsgType::try_from(u8::try_from(fields.i32(2)?).unwrap_or(u8::MAX))?;
+        self.takes.check_kind(msg_type)?;
         let (mut codec, mut compressor, mut head_bytes) = (None, Compressor::None, 0);
         for entry in each(bytes, 3) {
             let entry = entry?.bytes()?;
@@ -90,12 +97,12 @@ impl GrpcCodec {
         let (codec, message) = match codec.ok_or(broken("a message without its codec-type"))? {
             ANY => {
                 self.body = Body::Any;
-                let (package, message) = protobuf::decode_any(body)?;
+                let (package, message) = protobuf::decode_any(body, self.takes)?;
                 (Codec::Protobuf(package), message)
             }
             code => {
                 self.body = Body::Plain;
-                Codec::try_from(code)?.get(frame.version, body)?
+                Codec::try_from(code)?.get(frame.version, body, self.takes)?
             }
         };
         (frame.codec, frame.body) = (codec, Some(message));
@@ -180,7 +187,7 @@ mod tests {
         for code in [0, 1, 5, 6, 7] {
             let mut frame = sample(begin.clone());
             frame.compressor = Compressor::try_from(code).unwrap();
-            let mut codec = GrpcCodec::new(1 << 20);
+            let mut codec = GrpcCodec::new(Takes::All, 1 << 20);
             let mut bytes = BytesMut::new();
             codec.encode(&frame, &mut bytes).unwrap();
             assert_eq!(codec.decode(&bytes).unwrap(), frame);
@@ -190,7 +197,7 @@ mod tests {
 
     #[test]
     fn of_a_head_nothing_is_kept_and_its_size_is_bounded() {
-        let mut codec = GrpcCodec::new(1 << 20);
+        let mut codec = GrpcCodec::new(Takes::All, 1 << 20);
         let heartbeat = [0x08, 7, 0x10, 3];
         let head = |entries: usize, bytes: usize| {
             let mut message = BytesMut::from(&heartbeat[..]);
@@ -207,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_heartbeat_needs_no_codec_and_anything_else_does() {
-        let mut codec = GrpcCodec::new(1 << 20);
+        let mut codec = GrpcCodec::new(Takes::All, 1 << 20);
         let read = codec.decode(&[0x08, 7, 0x10, 3]).unwrap();
         assert_eq!((read.msg_type, read.request_id), (MsgType::HeartbeatRequest, 7));
         assert!(matches!(codec.decode(&[0x08, 7]), Err(WireError::Grpc { .. })));

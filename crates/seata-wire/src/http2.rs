@@ -140,6 +140,11 @@ impl Http2 {
         }
     }
 
+    /// From now on.
+    pub(crate) fn set_max_message_bytes(&mut self, max_message_bytes: usize) {
+        self.max_message_bytes = max_message_bytes;
+    }
+
     /// Takes frames out of `bytes` until one brings something; appends to `out` what the protocol itself answers.
     pub(crate) fn take(&mut self, bytes: &mut BytesMut, out: &mut BytesMut) -> Result<Option<Event>, WireError> {
         loop {

@@ -2,6 +2,7 @@
 //!
 //! - [`frame`]: the 16-byte head, head map, compression; protocol versions 1 (Seata 0.8 to 2.6, seata-go) and 2 (2.7).
 //! - [`Message`]: every message, one typed struct per layout, and two serializers of it: `seata` and `protobuf`.
+//! - [`signature`]: how a client's registration is signed with an access key.
 //! - [`token`]: how a branch is registered once although it is asked for twice, which Seata has no place for.
 //! - [`WireError`]: everything that can be wrong, each with a stable code; fatal for the connection it came from.
 //!
@@ -22,6 +23,7 @@ mod message;
 mod proto_fields;
 mod protobuf;
 mod read;
+pub mod signature;
 pub mod token;
 mod transport;
 mod write;

@@ -12,6 +12,7 @@ use crate::{
     codec::check_mergeable,
     enums::{BranchStatus, BranchType, ExceptionCode, GlobalStatus},
     error::WireError,
+    frame::Takes,
     message::*,
     proto_fields::{Fields, each, put_nested, put_number, put_text},
 };
@@ -107,7 +108,7 @@ pub(crate) fn encode(message: &Message, package: Package, out: &mut BytesMut) ->
 }
 
 /// Reads one message, which must fill `bytes` exactly.
-pub(crate) fn decode(bytes: &[u8]) -> Result<(Package, Message), WireError> {
+pub(crate) fn decode(bytes: &[u8], takes: Takes) -> Result<(Package, Message), WireError> {
     let (length, rest) = bytes
         .split_first_chunk()
         .ok_or(broken("it ends before the name of its type"))?;
@@ -117,6 +118,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Package, Message), WireError> {
         .ok_or(broken("it ends within the name of its type"))?;
     let name = str::from_utf8(name).map_err(|_| broken("the name of its type is not UTF-8"))?;
     let (package, type_code) = type_of(name)?;
+    takes.check(type_code)?;
     Ok((package, message(type_code, package, body)?))
 }
 
@@ -133,9 +135,10 @@ pub(crate) fn encode_any(message: &Message, package: Package, out: &mut BytesMut
 }
 
 /// Reads the message in an `Any`.
-pub(crate) fn decode_any(bytes: &[u8]) -> Result<(Package, Message), WireError> {
+pub(crate) fn decode_any(bytes: &[u8], takes: Takes) -> Result<(Package, Message), WireError> {
     let any = Fields::of(bytes)?;
     let (package, type_code) = type_of(any_name(&any.text(1)?)?)?;
+    takes.check(type_code)?;
     Ok((package, message(type_code, package, any.bytes(2)?)?))
 }
 

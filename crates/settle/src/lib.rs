@@ -10,4 +10,5 @@ mod http;
 mod http_client;
 mod local;
 mod metrics;
+mod reload;
 pub mod server;

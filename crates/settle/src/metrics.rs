@@ -7,7 +7,10 @@ use std::sync::{
 
 use settle_host::HostStatus;
 use settle_node::metrics::{LoopMetrics, PeerMetrics};
-use settle_telemetry::prometheus::{metrics::gauge::Gauge, registry::Registry};
+use settle_telemetry::prometheus::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
 use settle_tx_gate::GateStats;
 use settle_tx_server::{HistoryMetrics, metrics::DoorMetrics};
 
@@ -17,6 +20,8 @@ pub struct ServerMetrics {
     pub history: HistoryMetrics,
     pub node_loop: LoopMetrics,
     pub peers: PeerMetrics,
+    /// Looks at a policy or at certificates that had changed and could not be taken.
+    pub reload_failures: Counter,
 }
 
 pub type Refresh = Box<dyn Fn(&HostStatus, &GateStats, Option<settle_tx::Stats>) + Send + Sync>;
@@ -83,6 +88,11 @@ impl ServerMetrics {
         self.history.register(&mut registry);
         self.node_loop.register(&mut registry);
         self.peers.register(&mut registry);
+        registry.register(
+            "settle_reload_failures",
+            "Changes of the policy or of certificates that could not be taken, so that what was before stays",
+            self.reload_failures,
+        );
         let gauge = |registry: &mut Registry, name: &str, help: &str| {
             let gauge = Gauge::<i64>::default();
             registry.register(name, help, gauge.clone());

@@ -5,22 +5,23 @@ use std::{future::IntoFuture, path::PathBuf, process::ExitCode, sync::Arc};
 use settle_base::{ErrorCode, GroupId, Mono, PeerId};
 use settle_disk_file::{FileDisk, FileDiskOptions, OpenDirError};
 use settle_host::{ClusterId, HostConfig};
-use settle_net::{BindError, Listener, StopHandle, bind};
+use settle_net::{BindError, Listener, StopHandle, TlsClient, bind};
 use settle_node::{NodeConfig, PeerAddress, StartError};
 use settle_telemetry::{LogFormat, LogsError, init_logs};
 use settle_tx::{DriverConfig, MachineConfig, TxMachine};
 use settle_tx_gate::{GateConfig, TxGate};
 use settle_tx_server::{
-    Door, DoorConfig, HistoryConfig, HistoryHandle, HistoryMetrics, HistoryThread, Responder, StartHistoryError,
-    start_history,
+    Auth, AuthConfig, Door, DoorConfig, HistoryConfig, HistoryHandle, HistoryMetrics, HistoryThread, Responder,
+    StartHistoryError, start_history,
 };
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    config::{Config, ConfigError},
+    config::{Certificates, Config, ConfigError, PolicyFile},
     dev::interrupted,
     http::{self, Api},
     metrics::ServerMetrics,
+    reload,
 };
 
 #[derive(clap::Args, Debug)]
@@ -132,16 +133,23 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
         );
     }
 
+    let auth = open_auth(&config)?;
+    let certificates = Certificates::open(&config.tls).map_err(ConfigError::from)?;
     // All ports first: a server that cannot be reached must not touch its data.
     let tx_listener = bind(config.listen_tx, "transactions", config.max_connections).await?;
+    let tx_listener = tx_listener
+        .with_limit_per_address(config.max_connections_per_address)
+        .with_tls(certificates.tx());
     let http_listener = bind(config.listen_http, "the HTTP API", MAX_HTTP_CONNECTIONS).await?;
     let peer_listener = bind(config.listen_peer, "the other servers", MAX_PEER_CONNECTIONS).await?;
+    let (peer_server, peer_client) = certificates.peer().unzip();
+    let peer_listener = peer_listener.with_tls(peer_server);
 
     let metrics = ServerMetrics::default();
     let history = open_history(&config, &metrics.history)?;
     let handle = history.as_ref().map(|(handle, _)| handle.clone()).unwrap_or_default();
     let responder = Responder::new(metrics.door.clone(), handle.clone());
-    let (node, mut running) = start_node(&config, peer_listener, responder.clone(), &metrics)?;
+    let (node, mut running) = start_node(&config, peer_listener, peer_client, responder.clone(), &metrics)?;
     // Nobody would be told the truth of the transactions in it.
     let last = node.inspect(|host| {
         host.group_statuses(None, usize::MAX, Mono::ZERO)
@@ -160,8 +168,10 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
     }
     let door_config = DoorConfig {
         max_frame_bytes: config.max_frame_bytes,
+        auth: auth.as_ref().map(|(auth, _)| auth.clone()),
         ..DoorConfig::default()
     };
+    let reload_failures = metrics.reload_failures.clone();
     let door = Door::new(node.clone(), responder, door_config);
     let (refused_tx, refused_http) = (tx_listener.refused(), http_listener.refused());
     let (registry, refresh) = metrics.into_registry(refused_tx, refused_http);
@@ -179,6 +189,29 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
         let stopped = stopped.clone();
         async move { door.serve(tx_listener, stopped).await }
     });
+    if let Some((auth, mut file)) = auth {
+        let look =
+            move || -> Result<bool, ConfigError> { Ok(file.changed()?.map(|policy| auth.replace(policy)).is_some()) };
+        let failures = reload_failures.clone();
+        tasks.spawn(reload::keep(
+            "policy",
+            look,
+            config.reload_every,
+            failures,
+            stopped.clone(),
+        ));
+    }
+    if !certificates.are_none() {
+        let mut certificates = certificates;
+        let look = move || -> Result<bool, ConfigError> { Ok(certificates.changed()?) };
+        tasks.spawn(reload::keep(
+            "certificates",
+            look,
+            config.reload_every,
+            reload_failures,
+            stopped.clone(),
+        ));
+    }
     tasks.spawn(serve_http(http_listener, http::router(api), stopped));
     tracing::info!(
         node = %config.node, tx = %config.listen_tx, http = %config.listen_http, peer = %config.listen_peer,
@@ -201,6 +234,21 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
     }
     tracing::info!("server stopped");
     outcome
+}
+
+/// The policy in force and its file; nothing when clients are what they say.
+fn open_auth(config: &Config) -> Result<Option<(Arc<Auth>, PolicyFile)>, ConfigError> {
+    let Some(settings) = &config.auth else { return Ok(None) };
+    let (file, policy) = PolicyFile::open(&settings.policy)?;
+    let auth = AuthConfig {
+        rules: settle_auth::Rules {
+            signature_age_ms: settings.signature_age.as_millis() as u64,
+            unsigned_beside: settings.unsigned_beside,
+        },
+        register_within: settings.register_within,
+        max_registration_bytes: settings.max_registration_bytes,
+    };
+    Ok(Some((Auth::new(auth, policy), file)))
 }
 
 /// The history in its own folder; nothing for a witness, which applies nothing, or when none is to be kept.
@@ -227,6 +275,7 @@ fn open_history(
 fn start_node(
     config: &Config,
     peer_listener: Listener,
+    peer_tls: Option<TlsClient>,
     responder: Responder,
     metrics: &ServerMetrics,
 ) -> Result<(settle_node::NodeHandle<TxGate>, settle_node::RunningNode), ServerError> {
@@ -282,6 +331,7 @@ fn start_node(
                 address: peer.address.clone(),
             })
             .collect(),
+        peer_tls,
         fresh_incarnation: PeerId(incarnation.max(1)),
     };
     let gate = TxGate::new(gate_config(config), run);
@@ -321,6 +371,8 @@ fn gate_config(config: &Config) -> GateConfig {
         call_timeout: tx.call_timeout,
         max_sessions: tx.max_sessions,
         max_in_flight: tx.max_in_flight,
+        max_in_flight_per_session: tx.max_in_flight_per_connection,
+        max_resources_per_session: tx.max_resources_per_connection,
         max_branches_per_transaction: tx.max_branches,
         max_open_transactions: tx.max_open as u64,
         max_lock_bytes: settle_base::ByteSize(tx.max_lock_bytes),
@@ -349,8 +401,10 @@ pub(crate) async fn serve_http(listener: Listener, router: axum::Router, stop: s
         .serve(stop, move |accepted| {
             let (router, mut stop) = (router.clone(), inner.clone());
             async move {
+                let Ok(stream) = accepted.open().await else { return };
+                let (reading, writing) = stream.into_split();
                 let service = hyper_util::service::TowerToHyperService::new(router);
-                let io = hyper_util::rt::TokioIo::new(accepted.stream);
+                let io = hyper_util::rt::TokioIo::new(tokio::io::join(reading, writing));
                 let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
                 tokio::select! {
                     biased;

@@ -1,8 +1,9 @@
 //! One client's connection: frames in, answers and calls out.
 
 use bytes::BytesMut;
+use settle_auth::{AuthError, Registration, Role};
 use settle_base::{ErrorCode, FixedMap};
-use settle_net::{Accepted, Stop};
+use settle_net::{Accepted, Stop, Stream};
 use settle_node::NodeStopped;
 use settle_seata_wire::{Codec, Frame, Message, MsgType, ProtocolVersion, Received, Transport, WireError};
 use settle_tx::AuditRecord;
@@ -14,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    auth::Entrance,
     door::{Door, ToClient},
     merge::Pending,
     translate::{self, Dialect, RequestKind, TranslateError},
@@ -23,6 +25,7 @@ const BRANCH_STUCK: ErrorCode = ErrorCode::new("TS", 6);
 const LOCK_HELD_LONG: ErrorCode = ErrorCode::new("TS", 13);
 const RM_GONE: ErrorCode = ErrorCode::new("TS", 14);
 const RETRIES_RISING: ErrorCode = ErrorCode::new("TS", 15);
+const UNREGISTERED: ErrorCode = ErrorCode::new("TS", 16);
 
 /// How much is gathered into one write, about.
 const WRITE_BYTES: usize = 64 << 10;
@@ -41,6 +44,10 @@ enum Ended {
     Translate(#[from] TranslateError),
     #[error("{0}")]
     Gate(GateError),
+    #[error("{0}")]
+    Auth(AuthError),
+    #[error("the client has not registered in time")]
+    Unregistered,
     #[error("nothing was heard from the client for too long")]
     Idle,
     #[error("the client does not read its answers")]
@@ -57,6 +64,18 @@ impl From<NodeStopped> for Ended {
 
 pub(crate) async fn serve(door: &Door, accepted: Accepted, mut stop: Stop) {
     let peer = accepted.peer;
+    let stream = tokio::select! {
+        biased;
+        () = stop.stopped() => return,
+        opened = accepted.open() => match opened {
+            Ok(stream) => stream,
+            Err(error) => {
+                door.metrics.refused_clients.inc();
+                tracing::warn!(code = %error.code(), %peer, %error, "connection closed");
+                return;
+            }
+        },
+    };
     let (conn, queue) = door.enter();
     let opened = GateRequest::Open {
         conn,
@@ -64,10 +83,19 @@ pub(crate) async fn serve(door: &Door, accepted: Accepted, mut stop: Stop) {
         port: peer.port(),
     };
     if door.node.request(opened).await.is_ok() {
+        let (transport, entrance) = match &door.config.auth {
+            None => (Transport::new(door.config.max_frame_bytes), None),
+            Some(auth) => (
+                Transport::for_registrations(auth.config.max_registration_bytes),
+                Some(Entrance::new(auth.clone(), peer.ip(), stream.names())),
+            ),
+        };
         let mut connection = Connection {
             door,
             conn,
-            transport: Transport::new(door.config.max_frame_bytes),
+            transport,
+            entrance,
+            opened: Instant::now(),
             version: ProtocolVersion::default(),
             codec: Codec::default(),
             dialect: Dialect::default(),
@@ -78,7 +106,7 @@ pub(crate) async fn serve(door: &Door, accepted: Accepted, mut stop: Stop) {
         let ended = tokio::select! {
             biased;
             () = stop.stopped() => Ended::Stopping,
-            ended = connection.run(accepted, queue) => ended,
+            ended = connection.run(stream, queue) => ended,
         };
         log_end(door, conn, peer, &ended);
         // The gate may be gone already when the server stops.
@@ -96,6 +124,16 @@ fn log_end(door: &Door, conn: ConnId, peer: std::net::SocketAddr, ended: &Ended)
         Ended::Wire(error) => error.code().to_string(),
         Ended::Translate(error) => error.code().to_string(),
         Ended::Gate(error) => error.code().to_string(),
+        Ended::Auth(error) => {
+            door.metrics.refused_clients.inc();
+            tracing::warn!(code = %error.code(), %conn, %peer, reason = %ended, "client refused");
+            return;
+        }
+        Ended::Unregistered => {
+            door.metrics.refused_clients.inc();
+            tracing::warn!(code = %UNREGISTERED, %conn, %peer, reason = %ended, "connection closed");
+            return;
+        }
         Ended::Idle => {
             tracing::info!(%conn, %peer, reason = %ended, "connection closed");
             return;
@@ -109,6 +147,9 @@ struct Connection<'a> {
     door: &'a Door,
     conn: ConnId,
     transport: Transport,
+    /// Of a door that authenticates its clients.
+    entrance: Option<Entrance>,
+    opened: Instant,
     /// The version of the client's last frame: calls are made in it.
     version: ProtocolVersion,
     /// The serializer of the client's last message: calls are made in it.
@@ -122,8 +163,8 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    async fn run(&mut self, accepted: Accepted, mut queue: mpsc::Receiver<ToClient>) -> Ended {
-        let (mut reading, mut writing) = accepted.stream.into_split();
+    async fn run(&mut self, stream: Stream, mut queue: mpsc::Receiver<ToClient>) -> Ended {
+        let (mut reading, mut writing) = stream.into_split();
         let mut buffer = BytesMut::with_capacity(8 << 10);
         let mut heard = Instant::now();
         loop {
@@ -141,15 +182,22 @@ impl Connection<'_> {
                     }
                 }
                 () = sleep_until(idle_at) => Err(Ended::Idle),
+                () = sleep_until(self.register_by()), if self.is_unknown() => Err(Ended::Unregistered),
             };
             // What was answered before the failure is still due.
             let written = match self.transport.out().is_empty() {
                 true => Ok(()),
                 // A client whose window is full must not keep its place for ever.
-                false => match timeout(self.door.config.idle_after, writing.write_all(self.transport.out())).await {
-                    Ok(written) => written,
-                    Err(_) => return Ended::Slow,
-                },
+                false => {
+                    let writing = async {
+                        writing.write_all(self.transport.out()).await?;
+                        writing.flush().await
+                    };
+                    match timeout(self.door.config.idle_after, writing).await {
+                        Ok(written) => written,
+                        Err(_) => return Ended::Slow,
+                    }
+                }
             };
             self.transport.out().clear();
             if let Err(ended) = step {
@@ -160,6 +208,15 @@ impl Connection<'_> {
             }
             buffer.reserve(4 << 10);
         }
+    }
+
+    fn is_unknown(&self) -> bool {
+        self.entrance.as_ref().is_some_and(|entrance| !entrance.is_open())
+    }
+
+    fn register_by(&self) -> Instant {
+        let within = self.door.config.auth.as_ref().map(|auth| auth.config.register_within);
+        self.opened + within.unwrap_or_default()
     }
 
     fn drain(&mut self, first: Option<ToClient>, queue: &mut mpsc::Receiver<ToClient>) -> Result<(), Ended> {
@@ -269,25 +326,89 @@ impl Connection<'_> {
                 let mut kinds = Vec::with_capacity(merged.items.len());
                 let mut bodies = Vec::with_capacity(merged.items.len());
                 for (id, message) in merged.items {
+                    self.admit(&message).map_err(Ended::Auth)?;
+                    let denied = self.may(&message).err();
                     let (kind, body) = translate::request(message)?;
                     kinds.push((id, kind));
-                    bodies.push(body);
+                    bodies.push((body, denied));
                 }
                 let keys = self.pending.merged(frame, &kinds, &mut self.transport)?;
-                for ((key, body), (_, kind)) in keys.into_iter().zip(bodies).zip(kinds) {
-                    self.ask(key, kind, body).await?;
+                for ((key, (body, denied)), (_, kind)) in keys.into_iter().zip(bodies).zip(kinds) {
+                    self.ask(key, kind, body, denied).await?;
                 }
                 Ok(())
             }
             body => {
+                let refused = self.admit(&body).err();
+                let denied = self.may(&body).err();
                 let (kind, body) = translate::request(body)?;
+                if let Some(error) = refused {
+                    // It is told why, as far as its version reads that, and then closed.
+                    self.transport.send(&frame.response(self.denial(kind, &error)))?;
+                    return Err(Ended::Auth(error));
+                }
                 let key = self.pending.alone(frame, kind);
-                self.ask(key, kind, body).await
+                self.ask(key, kind, body, denied).await
             }
         }
     }
 
-    async fn ask(&mut self, key: u64, kind: RequestKind, body: ClientRequest) -> Result<(), Ended> {
+    /// Whether a registration is let in, on a door that authenticates. From the first one on everything is read.
+    fn admit(&mut self, message: &Message) -> Result<(), AuthError> {
+        let Some(entrance) = &mut self.entrance else {
+            return Ok(());
+        };
+        let (role, identity, resources) = match message {
+            Message::RegisterTmRequest(identity) => (Role::TransactionManager, identity, Vec::new()),
+            Message::RegisterRmRequest(register) => {
+                let resources = translate::resources(&register.resource_ids);
+                (Role::ResourceManager, &register.identity, resources)
+            }
+            _ => return Ok(()),
+        };
+        let was_open = entrance.is_open();
+        entrance.register(Registration {
+            role,
+            application: &identity.application_id,
+            service_group: &identity.transaction_service_group,
+            extra_data: &identity.extra_data,
+            resources: &resources,
+        })?;
+        if !was_open {
+            self.transport.take_all(self.door.config.max_frame_bytes);
+        }
+        Ok(())
+    }
+
+    /// Whether the client's application is granted what a request would use.
+    fn may(&self, message: &Message) -> Result<(), AuthError> {
+        match (&self.entrance, message) {
+            (Some(entrance), Message::BranchRegister(request) | Message::GlobalLockQuery(request)) => {
+                entrance.may_use(&request.resource_id)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn denial(&self, kind: RequestKind, error: &AuthError) -> Message {
+        let text = format!("{}: {error}", error.code());
+        kind.refused(&text, kind.failure(), self.dialect())
+    }
+
+    async fn ask(
+        &mut self,
+        key: u64,
+        kind: RequestKind,
+        body: ClientRequest,
+        denied: Option<AuthError>,
+    ) -> Result<(), Ended> {
+        if let Some(error) = denied {
+            self.door.metrics.denied_requests.inc();
+            tracing::warn!(code = %error.code(), conn = %self.conn, xid = translate::xid(&body), %error, "request denied");
+            return Ok(self
+                .pending
+                .answer(key, self.denial(kind, &error), &mut self.transport)?);
+        }
         if let ClientRequest::RegisterTm { ident } | ClientRequest::RegisterRm { ident, .. } = &body {
             self.dialect = Dialect::of(&ident.version);
         }

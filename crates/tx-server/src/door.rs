@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{HistoryHandle, connection, metrics::DoorMetrics};
+use crate::{Auth, HistoryHandle, connection, metrics::DoorMetrics};
 
 pub(crate) const STOPPING: ErrorCode = ErrorCode::new("TS", 4);
 const SLOW_CLIENT: ErrorCode = ErrorCode::new("TS", 3);
@@ -31,12 +31,14 @@ const CLIENT_QUEUE: usize = 16_384;
 /// Longer than any hold of the gate's.
 const ADMIN_WITHIN: Duration = Duration::from_secs(20);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DoorConfig {
     /// The largest frame, as it arrives and decompressed.
     pub max_frame_bytes: usize,
     /// A client silent for so long is closed. Clients send a heartbeat after five idle seconds.
     pub idle_after: Duration,
+    /// None: clients are what they say.
+    pub auth: Option<Arc<Auth>>,
 }
 
 impl Default for DoorConfig {
@@ -44,6 +46,7 @@ impl Default for DoorConfig {
         DoorConfig {
             max_frame_bytes: settle_seata_wire::MAX_FRAME_BYTES_DEFAULT,
             idle_after: Duration::from_secs(15),
+            auth: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Bytes come in on a connection, become the gate's typed requests, and its answers go back in the shape, version and
 //! compression of the request. What to answer, and whether to answer at all, is the gate's to say.
 
+mod auth;
 mod connection;
 mod door;
 mod history;
@@ -10,6 +11,7 @@ mod merge;
 pub mod metrics;
 mod translate;
 
+pub use auth::{Auth, AuthConfig};
 pub use door::{AdminError, Door, DoorConfig, Responder};
 pub use history::{
     HistoryError, HistoryHandle, HistoryMetrics, HistoryPage, HistorySearch, HistoryThread, StartHistoryError,

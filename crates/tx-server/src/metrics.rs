@@ -15,6 +15,8 @@ pub struct DoorMetrics {
     pub calls: Counter,
     pub call_answers: Counter,
     pub bad_frames: Counter,
+    pub refused_clients: Counter,
+    pub denied_requests: Counter,
     pub slow_clients: Counter,
     pub stuck_branches: Counter,
 }
@@ -47,6 +49,16 @@ impl DoorMetrics {
             "settle_tx_bad_frames",
             "Connections closed because of what they sent",
             self.bad_frames.clone(),
+        );
+        registry.register(
+            "settle_tx_refused_clients",
+            "Connections closed because the client did not authenticate, or may not be what it registered as",
+            self.refused_clients.clone(),
+        );
+        registry.register(
+            "settle_tx_denied_requests",
+            "Requests refused because the client's application is not granted the resource",
+            self.denied_requests.clone(),
         );
         registry.register(
             "settle_tx_slow_clients",

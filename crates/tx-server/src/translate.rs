@@ -142,7 +142,7 @@ fn ident(identity: wire::Identity) -> Ident {
     }
 }
 
-fn resources(list: &str) -> Vec<String> {
+pub(crate) fn resources(list: &str) -> Vec<String> {
     list.split(',')
         .map(str::trim)
         .filter(|resource| !resource.is_empty())
@@ -236,6 +236,16 @@ impl Dialect {
 }
 
 impl RequestKind {
+    /// The exception that says no more than that this kind of request failed.
+    pub(crate) fn failure(self) -> u8 {
+        match self {
+            RequestKind::BranchRegister => ExceptionCode::BranchRegisterFailed,
+            RequestKind::GlobalLockQuery => ExceptionCode::LockableCheckFailed,
+            _ => ExceptionCode::Unknown,
+        }
+        .as_u8()
+    }
+
     /// The gate's answer in the shape that this request wants.
     pub(crate) fn answer(self, answer: ClientAnswer, dialect: Dialect) -> Message {
         match answer {

@@ -83,6 +83,10 @@ pub struct Ends {
     pub timeout: Option<Duration>,
 }
 
+/// What the bank signs with when the servers ask who it is.
+pub const ACCESS_KEY: &str = "settle-bank-key";
+pub const SECRET_KEY: &str = "the secret of the bank under test";
+
 /// A running bank process.
 pub struct Bank {
     child: Child,
@@ -94,7 +98,7 @@ pub struct Bank {
 
 impl Bank {
     /// Starts a bank whose client has `servers` in its file registry and nothing else configured but how it writes its
-    /// messages.
+    /// messages, and its access key if it is to sign.
     pub fn start(
         class_path: &str,
         client: &Client,
@@ -102,6 +106,7 @@ impl Bank {
         dir: &Path,
         servers: &[String],
         db: &MariaDb,
+        is_signed: bool,
     ) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
         std::fs::write(
@@ -117,9 +122,14 @@ impl Bank {
             ),
         )?;
         let mut command = Command::new("java");
+        let keys = [
+            format!("-Dseata.accesskey={ACCESS_KEY}"),
+            format!("-Dseata.secretkey={SECRET_KEY}"),
+        ];
         command
             // Dates of Java's are kept in the time zone of its process.
             .args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-Duser.timezone=UTC"])
+            .args(keys.iter().filter(|_| is_signed))
             // 1.5 makes its proxies with a library that looks into them.
             .args(["--add-opens", "java.base/java.lang=ALL-UNNAMED", "-cp"])
             .arg(format!("{}:{class_path}", dir.display()))

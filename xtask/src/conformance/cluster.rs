@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::bank::{ACCESS_KEY, SECRET_KEY};
 use super::cases::Place;
 use super::process::{Leashed, free_ports};
 use super::wait;
@@ -39,6 +40,8 @@ pub struct Settle {
     nodes: Vec<SettleNode>,
     /// The address that xids carry, when it is not the one on which the node listens.
     advertise: Option<&'static str>,
+    /// Clients have to say who they are.
+    is_signed: bool,
 }
 
 /// An address for xids that no client has in its list: one that stands for the cluster, like a virtual one.
@@ -56,8 +59,8 @@ const TRANSACTION_GROUP: u64 = 1;
 
 impl Settle {
     /// Starts three nodes with their data under `dir` and waits until they are ready. With `unlisted_xids` the xids carry an
-    /// address that is not in the clients' list.
-    pub fn start(binary: &Path, dir: &Path, unlisted_xids: bool) -> Result<Self> {
+    /// address that is not in the clients' list. With `is_signed` nobody but the bank is let in.
+    pub fn start(binary: &Path, dir: &Path, unlisted_xids: bool, is_signed: bool) -> Result<Self> {
         ensure!(binary.is_file(), "no settle binary at {}", binary.display());
         let ports = free_ports(9)?;
         let nodes = ports
@@ -74,8 +77,12 @@ impl Settle {
             dir: dir.join("settle"),
             nodes,
             advertise: unlisted_xids.then_some(UNLISTED),
+            is_signed,
         };
         std::fs::create_dir_all(&cluster.dir)?;
+        if is_signed {
+            std::fs::write(cluster.policy(), policy())?;
+        }
         cluster.heal()?;
         Ok(cluster)
     }
@@ -92,9 +99,18 @@ impl Settle {
         let advertise = self
             .advertise
             .map_or_else(String::new, |address| format!("\n[tx]\nadvertise = {address:?}\n"));
+        let auth = match self.is_signed {
+            // Java's resource managers do not sign.
+            true => format!(
+                "\n[auth]\nclients = \"required\"\npolicy = {:?}\n\
+                 unsigned-resource-managers = \"beside-a-transaction-manager\"\n",
+                self.policy().display().to_string()
+            ),
+            false => String::new(),
+        };
         format!(
             "[node]\nid = {}\ndata-dir = {:?}\n\n[cluster]\npeers = [{}]\n\n\
-             [listen]\ntx = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\npeer = \"127.0.0.1:{}\"\n{advertise}",
+             [listen]\ntx = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\npeer = \"127.0.0.1:{}\"\n{advertise}{auth}",
             index + 1,
             self.dir.join(format!("node{}", index + 1)).display().to_string(),
             peers.join(", "),
@@ -102,6 +118,10 @@ impl Settle {
             node.http,
             node.peer
         )
+    }
+
+    fn policy(&self) -> PathBuf {
+        self.dir.join("policy.toml")
     }
 
     fn spawn(&mut self, index: usize) -> Result<()> {
@@ -136,9 +156,20 @@ impl Settle {
     }
 }
 
+/// Who is let in: the bank, to its databases and its actions.
+fn policy() -> String {
+    format!(
+        "[[application]]\nid = \"settle-bank\"\nservice-groups = [\"default_tx_group\"]\nresources = [\"*\"]\n\
+         [[key]]\naccess = \"{ACCESS_KEY}\"\nsecret = \"{SECRET_KEY}\"\napplications = [\"settle-bank\"]\n"
+    )
+}
+
 impl Cluster for Settle {
     fn name(&self) -> String {
-        "settle × 3".to_owned()
+        match self.is_signed {
+            true => "settle × 3, clients sign".to_owned(),
+            false => "settle × 3".to_owned(),
+        }
     }
 
     fn addresses(&self) -> Vec<String> {

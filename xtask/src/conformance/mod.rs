@@ -79,6 +79,9 @@ struct SeataArgs {
     /// Let xids carry an address that no client lists (`tx.advertise`), so that clients spread their requests.
     #[arg(long)]
     unlisted_xids: bool,
+    /// Let the servers ask every client who it is, and the bank sign with its access key.
+    #[arg(long)]
+    signed: bool,
     /// The settle executable; built with `cargo build --release` when absent.
     #[arg(long, value_name = "FILE")]
     settle_bin: Option<PathBuf>,
@@ -181,7 +184,7 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
                     .with_context(|| format!("find {}", file.display()))?,
                 None => build_settle(root, &target_dir)?,
             };
-            Box::new(Settle::start(&binary, &dir, args.unlisted_xids)?)
+            Box::new(Settle::start(&binary, &dir, args.unlisted_xids, args.signed)?)
         }
         Target::Original => {
             let class_path = maven::resolve_server(&java, &out, &pins)?;
@@ -219,6 +222,7 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
             record: args.record.as_deref(),
             record_undo: args.record_undo.as_ref().map(|dir| dir.join(&client.name)),
             teller: &teller,
+            is_signed: args.signed,
             bank: None,
             banks_started: Cell::new(0),
         };
@@ -283,6 +287,7 @@ struct Player<'a> {
     record_undo: Option<PathBuf>,
     /// The program of the bank in Rust.
     teller: &'a Path,
+    is_signed: bool,
     bank: Option<Bank>,
     banks_started: Cell<usize>,
 }
@@ -342,6 +347,7 @@ impl Player<'_> {
             &dir,
             &servers,
             self.db,
+            self.is_signed,
         )?;
         if let (1, Some(ready)) = (self.banks_started.get(), bank.ready()) {
             println!("seata-all {}; its effective configuration:", ready.text("client"));

@@ -55,6 +55,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("crates/tx", Layer::Core),
     ("crates/tx-gate", Layer::Core),
     ("crates/disk-file", Layer::Disk),
+    ("crates/auth", Layer::Runtime),
     ("crates/node", Layer::Runtime),
     ("crates/net", Layer::Runtime),
     ("crates/telemetry", Layer::Runtime),

@@ -1,9 +1,21 @@
 //! The server's configuration: one TOML file, overridden by the environment, checked whole before anything starts.
 
+mod certificates;
+mod policy;
+mod security;
 mod table;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
+pub use certificates::{Certificates, CertificatesError};
+pub use policy::{PolicyFile, PolicyFileError};
+pub use security::{AuthSettings, TlsSettings, TxTls};
 use settle_base::{ByteSize, ErrorCode, GroupId, NodeId, Retryable};
 use settle_disk_file::DiskKind;
 use settle_raft::PRIORITY_MAX;
@@ -33,6 +45,10 @@ pub enum ConfigError {
     },
     #[error("{reason}")]
     Contradiction { reason: String },
+    #[error(transparent)]
+    Policy(#[from] PolicyFileError),
+    #[error(transparent)]
+    Certificates(#[from] CertificatesError),
 }
 
 impl ConfigError {
@@ -43,6 +59,8 @@ impl ConfigError {
             ConfigError::UnknownKey { .. } => ErrorCode::new("CF", 3),
             ConfigError::BadValue { .. } => ErrorCode::new("CF", 4),
             ConfigError::Contradiction { .. } => ErrorCode::new("CF", 5),
+            ConfigError::Policy(error) => error.code(),
+            ConfigError::Certificates(error) => error.code(),
         }
     }
 
@@ -67,7 +85,7 @@ pub struct Peer {
 #[derive(Clone, Debug)]
 pub struct Config {
     pub node: NodeId,
-    pub data_dir: std::path::PathBuf,
+    pub data_dir: PathBuf,
     pub witness: bool,
     /// In order of node id, this server included. Never empty.
     pub peers: Vec<Peer>,
@@ -76,7 +94,13 @@ pub struct Config {
     pub listen_http: SocketAddr,
     pub listen_peer: SocketAddr,
     pub max_connections: usize,
+    pub max_connections_per_address: usize,
     pub max_frame_bytes: usize,
+    pub tls: TlsSettings,
+    /// None: clients are what they say.
+    pub auth: Option<AuthSettings>,
+    /// For the policy and the certificates. Zero is never.
+    pub reload_every: Duration,
     pub tick: Duration,
     pub heartbeat_interval: Duration,
     pub election_timeout: Duration,
@@ -119,6 +143,8 @@ pub struct TxConfig {
     pub stuck_after: Duration,
     pub max_sessions: usize,
     pub max_in_flight: usize,
+    pub max_in_flight_per_connection: usize,
+    pub max_resources_per_connection: usize,
     pub max_calls_per_client: usize,
     pub max_open: usize,
     pub max_branches: usize,
@@ -356,19 +382,20 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
     let listen_http: SocketAddr = values.parsed("listen.http")?;
     let listen_peer: SocketAddr = values.parsed("listen.peer")?;
     let trusted = values.text("listen.plaintext-beyond-loopback")?;
+    let tls = security::tls(values)?;
     let names = [
-        ("listen.tx", listen_tx),
-        ("listen.http", listen_http),
-        ("listen.peer", listen_peer),
+        ("listen.tx", listen_tx, tls.tx != TxTls::Off),
+        ("listen.http", listen_http, false),
+        ("listen.peer", listen_peer, tls.peer),
     ];
-    for (name, address) in names {
-        if !address.ip().is_loopback() && trusted != PLAINTEXT_WORDS {
+    for (name, address, is_tls) in names {
+        if !address.ip().is_loopback() && !is_tls && trusted != PLAINTEXT_WORDS {
             return Err(ConfigError::BadValue {
                 name,
                 value: address.to_string(),
                 place: "the configuration".to_owned(),
                 reason: format!(
-                    "it is reachable from other machines and there is no TLS; if that is meant, set \
+                    "it is reachable from other machines and has no TLS; if that is meant, set \
                      listen.plaintext-beyond-loopback = \"{PLAINTEXT_WORDS}\""
                 ),
             });
@@ -389,7 +416,11 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
         listen_http,
         listen_peer,
         max_connections: values.count("listen.max-connections")?,
+        max_connections_per_address: values.count("listen.max-connections-per-address")?,
         max_frame_bytes: values.size("listen.max-frame", ByteSize::kib(4), gib(1))? as usize,
+        tls,
+        auth: security::auth(values)?,
+        reload_every: values.duration("auth.reload-every", MS(0), S(86_400))?,
         tick: values.duration("raft.tick", MS(1), MS(50))?,
         heartbeat_interval: values.duration("raft.heartbeat-interval", MS(1), S(10))?,
         election_timeout: values.duration("raft.election-timeout", MS(10), S(60))?,
@@ -419,6 +450,8 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
             stuck_after: values.duration("tx.stuck-after", S(1), S(86_400))?,
             max_sessions: values.count("tx.max-sessions")?,
             max_in_flight: values.count("tx.max-in-flight")?,
+            max_in_flight_per_connection: values.count("tx.max-in-flight-per-connection")?,
+            max_resources_per_connection: values.count("tx.max-resources-per-connection")?,
             max_calls_per_client: values.count("tx.max-calls-per-client")?,
             max_open: values.integer("tx.max-open", 1, settle_tx::SESSIONS_MAX as i64)? as usize,
             max_branches: values.integer("tx.max-branches", 1, i64::from(settle_tx::BRANCHES_MAX))? as usize,
@@ -643,6 +676,9 @@ mod tests {
         assert!(error.to_string().contains(PLAINTEXT_WORDS), "{error}");
         let text = format!("[listen]\ntx = \"0.0.0.0:8091\"\nplaintext-beyond-loopback = \"{PLAINTEXT_WORDS}\"");
         load(&text, &[]).expect("said in words");
+        let by_tls = "[listen]\ntx = \"0.0.0.0:8091\"\n[tls]\ntx = \"on\"\ncertificate = \"a\"\nkey = \"b\"";
+        load(by_tls, &[]).expect("it has TLS");
+        load(&by_tls.replace("tx = \"0", "peer = \"0"), &[]).expect_err("that one has none");
     }
 
     #[test]
@@ -652,6 +688,13 @@ mod tests {
             "[cluster]\npeers = [\"2@a:1\"]",
             "[cluster]\npeers = [\"1@a:1\", \"1@b:1\"]",
             "[tx]\nretry-min = \"61s\"",
+            "[auth]\nclients = \"required\"",
+            "[auth]\npolicy = \"policy.toml\"",
+            "[tls]\ntx = \"on\"",
+            "[tls]\ncertificate = \"a\"",
+            "[tls]\ntx = \"mutual\"\ncertificate = \"a\"\nkey = \"b\"",
+            "[tls]\ntx = \"on\"\ncertificate = \"a\"\nkey = \"b\"\nclient-authorities = \"c\"",
+            "[tls]\npeer = \"mutual\"\ncertificate = \"a\"\nkey = \"b\"",
         ] {
             assert_eq!(load(text, &[]).expect_err(text).code().to_string(), "CF0005", "{text}");
         }

@@ -14,6 +14,8 @@ mod saga;
 mod sdk;
 mod sdk_grpc;
 mod start;
+mod tls;
+mod who_may_connect;
 mod wiped_node;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

@@ -194,7 +194,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 async fn serve(accepted: Accepted, node: NodeHandle<Door>, outlets: Outlets) -> anyhow::Result<()> {
-    let (mut reading, writing) = accepted.stream.into_split();
+    let (mut reading, writing) = accepted.open().await?.into_split();
     let outlet = Arc::new(Outlet::new(writing, ANSWER_BYTES_MAX));
     let mut client = None;
     let read = async {

@@ -240,7 +240,7 @@ async fn serve(
     outlets: Outlets,
     registry: Arc<Registry>,
 ) -> anyhow::Result<()> {
-    let (mut reading, writing) = accepted.stream.into_split();
+    let (mut reading, writing) = accepted.open().await?.into_split();
     let outlet = Arc::new(Outlet::new(writing, ANSWER_BYTES_MAX));
     let mut client = None;
     let read = async {

@@ -1,0 +1,213 @@
+//! The file that says who may connect and what each application may use. Read at the start, and again when it changes.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use settle_auth::{Grants, Key, Names, Pattern, Policy, PolicyError, Secret};
+use settle_base::ErrorCode;
+
+/// A policy of ten thousand applications is shorter.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// A policy that cannot be put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyFileError {
+    #[error("cannot read the policy {path}")]
+    Read { path: String, source: std::io::Error },
+    #[error("{path} is no policy: {reason}")]
+    Syntax { path: String, reason: String },
+    #[error("{path} contradicts itself: {error}")]
+    Policy { path: String, error: PolicyError },
+}
+
+impl PolicyFileError {
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            PolicyFileError::Read { .. } => ErrorCode::new("CF", 7),
+            PolicyFileError::Syntax { .. } => ErrorCode::new("CF", 8),
+            PolicyFileError::Policy { error, .. } => error.code(),
+        }
+    }
+}
+
+/// A file with a policy, and what stood in it the last time.
+#[derive(Debug)]
+pub struct PolicyFile {
+    path: PathBuf,
+    seen: Vec<u8>,
+}
+
+impl PolicyFile {
+    /// Reads the policy for the first time.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is no policy.
+    pub fn open(path: &Path) -> Result<(PolicyFile, Policy), PolicyFileError> {
+        let mut file = PolicyFile {
+            path: path.to_owned(),
+            seen: Vec::new(),
+        };
+        let policy = file.changed()?;
+        // An empty file looks like no change, and grants nobody anything.
+        Ok((file, policy.unwrap_or_default()))
+    }
+
+    /// The policy, if the file has another content than the last time; a bad content is told of once.
+    ///
+    /// # Errors
+    /// As [`PolicyFile::open`].
+    pub fn changed(&mut self) -> Result<Option<Policy>, PolicyFileError> {
+        let path = self.path.display().to_string();
+        let read = |source| PolicyFileError::Read {
+            path: path.clone(),
+            source,
+        };
+        let bytes = std::fs::metadata(&self.path).map_err(read)?.len();
+        let syntax = |reason: String| PolicyFileError::Syntax {
+            path: path.clone(),
+            reason,
+        };
+        if bytes > FILE_BYTES_MAX {
+            return Err(syntax(format!(
+                "it has {bytes} bytes, and at most {FILE_BYTES_MAX} are read"
+            )));
+        }
+        let content = std::fs::read(&self.path).map_err(read)?;
+        if content == self.seen {
+            return Ok(None);
+        }
+        self.seen = content;
+        let text = str::from_utf8(&self.seen).map_err(|error| syntax(error.to_string()))?;
+        let file: File = toml::from_str(text).map_err(|error| syntax(error.to_string()))?;
+        let policy = file.policy().map_err(|error| PolicyFileError::Policy { path, error })?;
+        Ok(Some(policy))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    #[serde(default)]
+    application: Vec<ApplicationEntry>,
+    #[serde(default)]
+    key: Vec<KeyEntry>,
+    #[serde(default)]
+    certificate: Vec<CertificateEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct ApplicationEntry {
+    id: String,
+    #[serde(default)]
+    service_groups: Vec<String>,
+    #[serde(default)]
+    resources: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct KeyEntry {
+    access: String,
+    secret: String,
+    applications: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct CertificateEntry {
+    name: String,
+    applications: Vec<String>,
+}
+
+impl File {
+    fn policy(self) -> Result<Policy, PolicyError> {
+        let patterns = |texts: Vec<String>| {
+            texts
+                .iter()
+                .map(|text| Pattern::new(text))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let mut applications = Vec::with_capacity(self.application.len());
+        for entry in self.application {
+            let grants = Grants {
+                service_groups: patterns(entry.service_groups)?,
+                resources: patterns(entry.resources)?,
+            };
+            applications.push((entry.id, grants));
+        }
+        let keys = self.key.into_iter().map(|entry| Key {
+            access: entry.access,
+            secret: Secret::new(entry.secret),
+            applications: entry.applications.into_iter().collect(),
+        });
+        let certificates = self.certificate.into_iter().map(|entry| Names {
+            name: entry.name,
+            applications: entry.applications.into_iter().collect(),
+        });
+        Policy::new(applications, keys.collect(), certificates.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        [[application]]
+        id = "orders"
+        service-groups = ["orders_group"]
+        resources = ["jdbc:mysql://db1/orders*"]
+
+        [[key]]
+        access = "orders-2026"
+        secret = "a long enough secret"
+        applications = ["orders"]
+
+        [[certificate]]
+        name = "orders.bank.internal"
+        applications = ["orders"]
+    "#;
+
+    #[test]
+    fn a_policy_is_read_again_when_it_changes_and_a_bad_one_is_told_of_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("policy.toml");
+        assert_eq!(
+            PolicyFile::open(&path).expect_err("not there").code().to_string(),
+            "CF0007"
+        );
+        std::fs::write(&path, GOOD).expect("written");
+        let (mut file, policy) = PolicyFile::open(&path).expect("a good policy");
+        assert_eq!(policy.counts(), (1, 1, 1));
+        assert!(file.changed().expect("as it was").is_none());
+        for (text, code) in [
+            ("[[key]]\naccess = \"k\"", "CF0008"),
+            ("[[application]]\nid = \"a\"\nresource = []", "CF0008"),
+            ("not toml", "CF0008"),
+            (&GOOD.replace("a long enough secret", "short"), "AU0012"),
+            (
+                &GOOD.replace("\"orders\"", "\"order\"").replacen("order", "other", 1),
+                "AU0012",
+            ),
+        ] {
+            std::fs::write(&path, text).expect("written");
+            assert_eq!(file.changed().expect_err(text).code().to_string(), code, "{text}");
+            assert!(file.changed().expect("told of once").is_none());
+        }
+        std::fs::write(&path, GOOD).expect("written");
+        assert!(file.changed().expect("good again").is_some());
+    }
+
+    #[test]
+    fn the_example_in_the_documentation_is_a_policy() {
+        let text = include_str!("../../../../docs/securing.md");
+        let example = text
+            .split("```toml")
+            .find(|block| block.contains("[[application]]"))
+            .expect("an example");
+        let example = example.split("```").next().expect("its end");
+        let file: File = toml::from_str(example).expect("it is TOML of a policy");
+        file.policy().expect("it does not contradict itself");
+    }
+}
