@@ -1,8 +1,10 @@
 //! `#[hessian(…)]` on types, fields and variants.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{TokenStream, TokenTree};
 use quote::quote;
-use syn::{Attribute, DeriveInput, Error, GenericParam, Ident, Lifetime, LitStr, Result, Type};
+use syn::{
+    Attribute, DeriveInput, Error, Ident, ImplGenerics, Lifetime, LitStr, Result, Type, TypeGenerics, WhereClause,
+};
 
 /// On a struct or enum.
 #[derive(Default)]
@@ -192,36 +194,82 @@ pub fn is_java_lang(of: &Type) -> bool {
     }
 }
 
-/// The generics of a derived type: none, or one lifetime, that of the input.
+/// The generics of a derived type: types, constants, and one lifetime at most, that of the input.
 pub struct Generics {
     /// The lifetime of the input.
     pub input: Lifetime,
-    /// `<'a>` or nothing, behind the type's name.
-    pub on_type: TokenStream,
-    /// `<'a>` or nothing, behind `impl`.
-    pub on_impl: TokenStream,
+    /// As declared.
+    own: syn::Generics,
+    /// Each type can be written.
+    encode: syn::Generics,
+    /// The lifetime of the input before the others; each type can be read from it.
+    decode: syn::Generics,
 }
 
 impl Generics {
     pub fn of(input: &DeriveInput) -> Result<Generics> {
-        let mut params = input.generics.params.iter();
-        let only_lifetime = "a derived type has no parameters but the lifetime of the input";
-        match (params.next(), params.next()) {
-            (None, _) => Ok(Generics {
-                input: syn::parse_quote!('hessian),
-                on_type: TokenStream::new(),
-                on_impl: TokenStream::new(),
-            }),
-            (Some(GenericParam::Lifetime(lifetime)), None) => {
-                let lifetime = &lifetime.lifetime;
-                Ok(Generics {
-                    input: lifetime.clone(),
-                    on_type: quote!(<#lifetime>),
-                    on_impl: quote!(<#lifetime>),
-                })
-            }
-            _ => Err(Error::new_spanned(&input.generics, only_lifetime)),
+        let own = input.generics.clone();
+        if let Some(second) = own.lifetimes().nth(1) {
+            let one = "a derived type has one lifetime at most, that of the input";
+            return Err(Error::new_spanned(second, one));
         }
+        let (mut encode, mut decode) = (own.clone(), own.clone());
+        let declared = own.lifetimes().next().map(|param| param.lifetime.clone());
+        let input = declared.clone().unwrap_or_else(|| syn::parse_quote!('hessian));
+        if declared.is_none() {
+            decode.params.insert(0, syn::parse_quote!(#input));
+        }
+        for param in encode.type_params_mut() {
+            param.bounds.push(syn::parse_quote!(::settle_hessian::HessianEncode));
+        }
+        for param in decode.type_params_mut() {
+            param
+                .bounds
+                .push(syn::parse_quote!(::settle_hessian::HessianDecode<#input>));
+        }
+        Ok(Generics {
+            input,
+            own,
+            encode,
+            decode,
+        })
+    }
+
+    /// Behind the type's name.
+    pub fn on_type(&self) -> TypeGenerics<'_> {
+        self.own.split_for_impl().1
+    }
+
+    /// Behind `impl`, and the type's conditions.
+    pub fn to_encode(&self) -> (ImplGenerics<'_>, Option<&WhereClause>) {
+        let (on_impl, _, conditions) = self.encode.split_for_impl();
+        (on_impl, conditions)
+    }
+
+    /// Behind `impl`, behind the name of a type that has the lifetime too, and the type's conditions.
+    pub fn to_decode(&self) -> (ImplGenerics<'_>, TypeGenerics<'_>, Option<&WhereClause>) {
+        self.decode.split_for_impl()
+    }
+
+    /// Whether `of` names one of the parameters that are types or constants.
+    pub fn are_named_by(&self, of: &Type) -> bool {
+        fn names(tokens: TokenStream, wanted: &dyn Fn(&Ident) -> bool) -> bool {
+            tokens.into_iter().any(|tree| match tree {
+                TokenTree::Ident(ident) => wanted(&ident),
+                TokenTree::Group(group) => names(group.stream(), wanted),
+                _ => false,
+            })
+        }
+        names(quote!(#of), &|ident| {
+            self.own.type_params().any(|param| param.ident == *ident)
+                || self.own.const_params().any(|param| param.ident == *ident)
+        })
+    }
+
+    /// The parameters that are types, as a type of their own.
+    pub fn types(&self) -> TokenStream {
+        let idents = self.own.type_params().map(|param| &param.ident);
+        quote!((#(#idents,)*))
     }
 }
 

@@ -34,7 +34,9 @@ enum Direction {
 ///
 /// On a variant: `rename = "DARK_RED"`; `other` on the one that takes objects of no other variant's class.
 ///
-/// A derived type has no parameters but the lifetime of the input, for what it borrows.
+/// A derived type may have one lifetime, that of the input, for what it borrows. A parameter that is a type is one that
+/// can be written or read itself, and a field of it is what Java makes of `T data`: an `Object`, whose class the bytes
+/// tell. The parent cannot have the type's parameters.
 #[proc_macro_derive(HessianEncode, attributes(hessian))]
 pub fn encode(input: TokenStream) -> TokenStream {
     derive(parse_macro_input!(input), Direction::Encode)

@@ -81,6 +81,12 @@ pub fn derive(input: &DeriveInput, fields: &FieldsNamed, direction: Direction) -
     let on = OnType::of(&input.attrs)?;
     let classes: Vec<_> = [on.class(input)?].into_iter().chain(&on.lite_class).collect();
     let parts = Struct::of(fields, &on)?;
+    if let Some((_, of)) = parts.parent
+        && Generics::of(input)?.are_named_by(of)
+    {
+        let fixed = "the fields of a class are known before its parameters are: the parent cannot have them";
+        return Err(Error::new_spanned(of, fixed));
+    }
     let made = match direction {
         Direction::Encode => encode(input, &parts, &classes)?,
         Direction::Decode => decode(input, &parts, &classes)?,
@@ -95,7 +101,7 @@ pub fn derive(input: &DeriveInput, fields: &FieldsNamed, direction: Direction) -
 
 fn encode(input: &DeriveInput, parts: &Struct<'_>, classes: &[&syn::LitStr]) -> Result<TokenStream> {
     let generics = Generics::of(input)?;
-    let (name, on_impl, on_type) = (&input.ident, &generics.on_impl, &generics.on_type);
+    let (name, on_type, (on_impl, conditions)) = (&input.ident, generics.on_type(), generics.to_encode());
     let parent_fields = parts
         .parent
         .map(|(_, of)| quote!(<#of as hessian::derive::EncodeFields>::FIELDS));
@@ -121,7 +127,7 @@ fn encode(input: &DeriveInput, parts: &Struct<'_>, classes: &[&syn::LitStr]) -> 
     Ok(quote! {
         #shape
 
-        impl #on_impl hessian::derive::EncodeFields for #name #on_type {
+        impl #on_impl hessian::derive::EncodeFields for #name #on_type #conditions {
             const FIELDS: &'static [hessian::derive::Field] = &ALL;
 
             fn encode_fields(
@@ -139,7 +145,7 @@ fn encode(input: &DeriveInput, parts: &Struct<'_>, classes: &[&syn::LitStr]) -> 
             }
         }
 
-        impl #on_impl hessian::HessianEncode for #name #on_type {
+        impl #on_impl hessian::HessianEncode for #name #on_type #conditions {
             fn encode(&self, writer: &mut hessian::Writer<'_>) -> ::core::result::Result<(), hessian::HessianError> {
                 writer.begin_shape(&SHAPE);
                 hessian::derive::EncodeFields::encode_fields(self, true, writer)?;
@@ -151,7 +157,8 @@ fn encode(input: &DeriveInput, parts: &Struct<'_>, classes: &[&syn::LitStr]) -> 
 
 fn decode(input: &DeriveInput, parts: &Struct<'_>, classes: &[&syn::LitStr]) -> Result<TokenStream> {
     let generics = Generics::of(input)?;
-    let (name, on_type, lifetime) = (&input.ident, &generics.on_type, &generics.input);
+    let (name, on_type, lifetime) = (&input.ident, generics.on_type(), &generics.input);
+    let ((on_impl, on_builder, conditions), params) = (generics.to_decode(), generics.types());
     let parent_fields = parts
         .parent
         .map(|(_, of)| quote!(<#of as hessian::derive::DecodeFields<'static>>::FIELDS));
@@ -196,23 +203,23 @@ fn decode(input: &DeriveInput, parts: &Struct<'_>, classes: &[&syn::LitStr]) -> 
         #shape
 
         #[doc(hidden)]
-        #vis struct Builder<#lifetime> {
+        #vis struct Builder #on_impl #conditions {
             #(#slots: Option<#types>,)*
             parent: #parent_type,
-            input: ::core::marker::PhantomData<&#lifetime ()>,
+            params: ::core::marker::PhantomData<(&#lifetime (), #params)>,
         }
 
-        impl<#lifetime> ::core::default::Default for Builder<#lifetime> {
+        impl #on_impl ::core::default::Default for Builder #on_builder #conditions {
             fn default() -> Self {
                 Builder {
                     #(#slots: None,)*
                     parent: ::core::default::Default::default(),
-                    input: ::core::marker::PhantomData,
+                    params: ::core::marker::PhantomData,
                 }
             }
         }
 
-        impl<#lifetime> hessian::derive::FieldBuilder<#lifetime> for Builder<#lifetime> {
+        impl #on_impl hessian::derive::FieldBuilder<#lifetime> for Builder #on_builder #conditions {
             type Out = #name #on_type;
 
             fn read(
@@ -240,13 +247,13 @@ fn decode(input: &DeriveInput, parts: &Struct<'_>, classes: &[&syn::LitStr]) -> 
             }
         }
 
-        impl<#lifetime> hessian::derive::DecodeFields<#lifetime> for #name #on_type {
-            type Builder = Builder<#lifetime>;
+        impl #on_impl hessian::derive::DecodeFields<#lifetime> for #name #on_type #conditions {
+            type Builder = Builder #on_builder;
             const FIELDS: &'static [hessian::derive::Field] = &ALL;
             const SHAPE: &'static hessian::derive::Shape = &SHAPE;
         }
 
-        impl<#lifetime> hessian::HessianDecode<#lifetime> for #name #on_type {
+        impl #on_impl hessian::HessianDecode<#lifetime> for #name #on_type #conditions {
             fn from_token(
                 token: hessian::Token<#lifetime>,
                 reader: &mut hessian::Reader<#lifetime, '_>,
@@ -260,11 +267,12 @@ fn decode(input: &DeriveInput, parts: &Struct<'_>, classes: &[&syn::LitStr]) -> 
 /// A struct with one field without a name stands for that field.
 pub fn newtype(input: &DeriveInput, field: &syn::Field, direction: Direction) -> Result<TokenStream> {
     let generics = Generics::of(input)?;
-    let (name, on_impl, on_type, lifetime) = (&input.ident, &generics.on_impl, &generics.on_type, &generics.input);
+    let (name, on_type, lifetime) = (&input.ident, generics.on_type(), &generics.input);
+    let ((encode, conditions), (decode, ..)) = (generics.to_encode(), generics.to_decode());
     let of = &field.ty;
     Ok(match direction {
         Direction::Encode => quote! {
-            impl #on_impl ::settle_hessian::HessianEncode for #name #on_type {
+            impl #encode ::settle_hessian::HessianEncode for #name #on_type #conditions {
                 fn encode(
                     &self,
                     writer: &mut ::settle_hessian::Writer<'_>,
@@ -274,7 +282,7 @@ pub fn newtype(input: &DeriveInput, field: &syn::Field, direction: Direction) ->
             }
         },
         Direction::Decode => quote! {
-            impl<#lifetime> ::settle_hessian::HessianDecode<#lifetime> for #name #on_type {
+            impl #decode ::settle_hessian::HessianDecode<#lifetime> for #name #on_type #conditions {
                 fn from_token(
                     token: ::settle_hessian::Token<#lifetime>,
                     reader: &mut ::settle_hessian::Reader<#lifetime, '_>,

@@ -29,11 +29,12 @@ pub fn derive(input: &DeriveInput, data: &DataEnum, direction: Direction) -> Res
             ));
         }
     }
-    let (name, on_impl, on_type, lifetime) = (&input.ident, &generics.on_impl, &generics.on_type, &generics.input);
+    let (name, on_type, lifetime) = (&input.ident, generics.on_type(), &generics.input);
+    let ((encode, conditions), (decode, ..)) = (generics.to_encode(), generics.to_decode());
     if direction == Direction::Encode {
         let idents = data.variants.iter().map(|variant| &variant.ident);
         return Ok(quote! {
-            impl #on_impl ::settle_hessian::HessianEncode for #name #on_type {
+            impl #encode ::settle_hessian::HessianEncode for #name #on_type #conditions {
                 fn encode(
                     &self,
                     writer: &mut ::settle_hessian::Writer<'_>,
@@ -60,7 +61,7 @@ pub fn derive(input: &DeriveInput, data: &DataEnum, direction: Direction) -> Res
         None => quote!(Err(::settle_hessian::derive::no_variant(#text, &token, reader))),
     };
     Ok(quote! {
-        impl<#lifetime> ::settle_hessian::HessianDecode<#lifetime> for #name #on_type {
+        impl #decode ::settle_hessian::HessianDecode<#lifetime> for #name #on_type #conditions {
             fn from_token(
                 token: ::settle_hessian::Token<#lifetime>,
                 reader: &mut ::settle_hessian::Reader<#lifetime, '_>,

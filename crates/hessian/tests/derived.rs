@@ -550,3 +550,90 @@ fn borrowed_fields_point_into_the_input() {
     };
     assert!(bytes.as_ptr_range().contains(&name.as_ptr()));
 }
+
+/// What every service that pages through something has.
+#[derive(Clone, PartialEq, Debug, HessianEncode, HessianDecode)]
+#[hessian(class = "com.example.Page")]
+struct Page<T, const N: usize = 2> {
+    rows: Vec<T>,
+    total: i64,
+    first: Option<T>,
+    #[hessian(skip)]
+    size: Size<N>,
+    next: Option<Box<Page<T, N>>>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default)]
+struct Size<const N: usize>;
+
+#[derive(Clone, PartialEq, Debug, HessianEncode, HessianDecode)]
+struct Of<T>(T);
+
+#[derive(Clone, PartialEq, Debug, HessianEncode, HessianDecode)]
+enum Answer<'a, K, T: Clone>
+where
+    K: Ord,
+{
+    Page(Page<T>),
+    Entry(Entry<'a, K, T>),
+    #[hessian(other)]
+    Other(Of<BTreeMap<K, T>>),
+}
+
+#[derive(Clone, PartialEq, Debug, HessianEncode, HessianDecode)]
+#[hessian(class = "com.example.Entry")]
+struct Entry<'a, K, T: Clone> {
+    note: Option<Text<'a>>,
+    #[hessian(java_lang)]
+    key: K,
+    value: Option<T>,
+}
+
+#[test]
+fn a_type_with_parameters_is_the_class_without_them() {
+    let page = |rows: &[i32]| Page {
+        rows: rows.to_vec(),
+        total: 7,
+        first: rows.first().copied(),
+        size: Size,
+        next: None,
+    };
+    let mut first = page(&[1, 2]);
+    first.next = Some(Box::new(page(&[3])));
+    roundtrip(&first);
+    let entry = |note: Option<&'static str>| Entry {
+        note: note.map(|note| Text::Str(note.into())),
+        key: String::from("k"),
+        value: Some(page(&[])),
+    };
+    for answer in [
+        Answer::Page(Page {
+            rows: vec![page(&[4])],
+            total: 1,
+            first: None,
+            size: Size,
+            next: None,
+        }),
+        Answer::Entry(entry(Some("read in place"))),
+        Answer::Other(Of(BTreeMap::from([(String::from("a"), page(&[5]))]))),
+    ] {
+        let bytes = to_bytes(Dialect::Hessian2, &answer).unwrap();
+        let options = DecodeOptions::new(Dialect::Hessian2);
+        assert_eq!(
+            from_bytes::<Answer<'_, String, Page<i32>>>(&bytes, &options),
+            Ok(answer)
+        );
+    }
+    // Java sees fields of `T` as objects, behind those of primitives and of `java.lang`.
+    let bytes = to_bytes(Dialect::Hessian2, &entry(None)).unwrap();
+    let document = Document::decode(&bytes, &DecodeOptions::new(Dialect::Hessian2)).unwrap();
+    let object = document.object(&document.roots()[0]).unwrap();
+    assert_eq!(document.class_of(object).name, "com.example.Entry");
+    let names: Vec<&str> = document.class_of(object).fields.iter().map(AsRef::as_ref).collect();
+    assert_eq!(names, ["note", "key", "value"]);
+    let bytes = to_bytes(Dialect::Hessian2, &page(&[6])).unwrap();
+    let document = Document::decode(&bytes, &DecodeOptions::new(Dialect::Hessian2)).unwrap();
+    let object = document.object(&document.roots()[0]).unwrap();
+    let names: Vec<&str> = document.class_of(object).fields.iter().map(AsRef::as_ref).collect();
+    assert_eq!(names, ["total", "rows", "first", "next"]);
+}
