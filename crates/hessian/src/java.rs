@@ -209,6 +209,37 @@ impl From<i128> for BigInteger {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Uuid(pub u128);
 
+/// `java.util.concurrent.atomic.AtomicReference`
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, HessianEncode, HessianDecode)]
+#[hessian(class = "java.util.concurrent.atomic.AtomicReference")]
+pub struct AtomicReference<T> {
+    pub value: Option<T>,
+}
+
+/// `java.util.concurrent.atomic.AtomicIntegerArray`
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, HessianEncode, HessianDecode)]
+#[hessian(class = "java.util.concurrent.atomic.AtomicIntegerArray")]
+pub struct AtomicIntegerArray {
+    #[hessian(java_type = "[int")]
+    pub array: Vec<i32>,
+}
+
+/// `java.util.concurrent.atomic.AtomicLongArray`
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, HessianEncode, HessianDecode)]
+#[hessian(class = "java.util.concurrent.atomic.AtomicLongArray")]
+pub struct AtomicLongArray {
+    #[hessian(java_type = "[long")]
+    pub array: Vec<i64>,
+}
+
+/// `java.util.concurrent.atomic.AtomicReferenceArray`
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, HessianEncode, HessianDecode)]
+#[hessian(class = "java.util.concurrent.atomic.AtomicReferenceArray")]
+pub struct AtomicReferenceArray<T> {
+    #[hessian(java_type = "[object")]
+    pub array: Vec<Option<T>>,
+}
+
 #[derive(HessianEncode)]
 #[hessian(class = "java.util.UUID")]
 struct UuidBits {
