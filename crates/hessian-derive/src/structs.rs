@@ -66,12 +66,16 @@ impl<'i> Struct<'i> {
             const PARENT: &[hessian::derive::Field] = #parent;
             const COUNT: usize = #count + PARENT.len();
             const ALL: [hessian::derive::Field; COUNT] = hessian::derive::joined(&[#(#entries),*], PARENT);
-            static NAMES: [&str; COUNT] = hessian::derive::names_in_java_order(&ALL);
+            const NAMES_IN_ORDER: [&str; COUNT] = hessian::derive::names_in_java_order(&ALL);
+            static NAMES: [&str; COUNT] = NAMES_IN_ORDER;
             static PLACES: [u16; COUNT] = hessian::derive::places_in_java_order(&ALL);
+            const DEFINED: usize = hessian::derive::defined_len(&ALL);
+            static DEFINITION: [u8; DEFINED] = hessian::derive::defined(&NAMES_IN_ORDER);
             static SHAPE: hessian::derive::Shape = hessian::derive::Shape {
                 classes: &[#(#classes),*],
                 names: &NAMES,
                 places: &PLACES,
+                definition: &DEFINITION,
             };
         }
     }
@@ -191,6 +195,33 @@ fn decode(input: &DeriveInput, parts: &Struct<'_>, classes: &[&syn::LitStr]) -> 
         .skipped
         .iter()
         .map(|ident| quote!(#ident: ::core::default::Default::default(),));
+    // Without a parent the order is known here, and nothing is missing or twice.
+    let in_java_order = parts.parent.is_none().then(|| {
+        let places = (0..count).filter(|at| parts.own[*at].is_first);
+        let places = places.chain((0..count).filter(|at| !parts.own[*at].is_first));
+        let read = places.map(|at| {
+            let (of, slot) = (parts.own[at].of, &slots[at]);
+            match parts.own[at].on.default {
+                true => quote! {
+                    let #slot = <Option<#of> as hessian::HessianDecode>::decode_next(reader)?.unwrap_or_default();
+                },
+                false => quote!(let #slot = <#of as hessian::HessianDecode>::decode_next(reader)?;),
+            }
+        });
+        let own = parts.own.iter().map(|own| own.ident);
+        let skipped = skipped.clone();
+        quote! {
+            fn in_java_order(
+                reader: &mut hessian::Reader<#lifetime, '_>,
+            ) -> ::core::result::Result<Self, hessian::HessianError> {
+                #(#read)*
+                Ok(#name {
+                    #(#own: #slots,)*
+                    #(#skipped)*
+                })
+            }
+        }
+    });
     let (parent_type, parent_read, parent_finish) = match parts.parent {
         None => (quote!(()), quote!(Ok(())), TokenStream::new()),
         Some((ident, of)) => (
@@ -251,6 +282,8 @@ fn decode(input: &DeriveInput, parts: &Struct<'_>, classes: &[&syn::LitStr]) -> 
             type Builder = Builder #on_builder;
             const FIELDS: &'static [hessian::derive::Field] = &ALL;
             const SHAPE: &'static hessian::derive::Shape = &SHAPE;
+
+            #in_java_order
         }
 
         impl #on_impl hessian::HessianDecode<#lifetime> for #name #on_type #conditions {
@@ -259,6 +292,12 @@ fn decode(input: &DeriveInput, parts: &Struct<'_>, classes: &[&syn::LitStr]) -> 
                 reader: &mut hessian::Reader<#lifetime, '_>,
             ) -> ::core::result::Result<Self, hessian::HessianError> {
                 hessian::derive::read_object(token, reader)
+            }
+
+            fn decode_next(
+                reader: &mut hessian::Reader<#lifetime, '_>,
+            ) -> ::core::result::Result<Self, hessian::HessianError> {
+                hessian::derive::read_next(reader)
             }
         }
     })

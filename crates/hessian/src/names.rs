@@ -7,6 +7,7 @@ use crate::{
     dialect::Code,
     reader::{unexpected, unknown},
     text::{Assembly, chunk},
+    typed::{SHORT_NAME, Shape},
 };
 
 /// A name whose bytes stay where they are in the message.
@@ -34,6 +35,15 @@ pub(crate) struct Plan {
     /// Where the places begin in the reader's table; `None` when the class has the fields in Java's order, as the
     /// shape tells them.
     pub places: Option<u32>,
+}
+
+impl Plan {
+    pub fn in_java_order(shape: &'static Shape) -> Plan {
+        Plan {
+            shape: std::ptr::from_ref(shape).addr(),
+            places: None,
+        }
+    }
 }
 
 impl<'a> Reader<'a, '_> {
@@ -77,6 +87,17 @@ impl<'a> Reader<'a, '_> {
     }
 
     pub(crate) fn class_definition(&mut self) -> Result<(), HessianError> {
+        self.definition(None)
+    }
+
+    /// Takes in the definition that comes next, most likely of a class of this shape.
+    pub(crate) fn definition_of(&mut self, shape: &'static Shape) -> Result<(), HessianError> {
+        self.at += 1;
+        self.definition(Some(shape))
+    }
+
+    /// What stands behind the code of a definition.
+    fn definition(&mut self, likely: Option<&'static Shape>) -> Result<(), HessianError> {
         let name = if self.is_sofa {
             let at = self.at;
             let units = i64::from(self.int("the length of a class name")?);
@@ -108,15 +129,30 @@ impl<'a> Reader<'a, '_> {
         if self.classes_at >= limits.class_definitions {
             return Err(self.over(Limit::ClassDefinitions, u64::from(limits.class_definitions)));
         }
-        self.options.class_names.check(&self.text_of(name))?;
-        for _ in 0..fields {
-            (_, self.at) = self.string_name(self.at)?;
+        let class = self.text_of(name);
+        self.options.class_names.check(&class)?;
+        // Found in one comparison what is else found name by name, here and in the plan.
+        let of_shape = likely.filter(|shape| {
+            let rest = &self.bytes[self.at..];
+            shape.names.len() == fields as usize
+                && !shape.definition.is_empty()
+                && rest.starts_with(shape.definition)
+                && shape.classes.contains(&class.as_ref())
+                && limits.name_units as usize >= SHORT_NAME
+        });
+        match of_shape {
+            Some(shape) => self.at += shape.definition.len(),
+            None => {
+                for _ in 0..fields {
+                    (_, self.at) = self.string_name(self.at)?;
+                }
+            }
         }
         self.classes.push(ClassEntry {
             name,
             fields_at,
             fields,
-            plan: None,
+            plan: of_shape.map(Plan::in_java_order),
         });
         self.classes_at += 1;
         Ok(())

@@ -49,3 +49,34 @@ fn of_entries_with_one_key_a_map_keeps_the_last_as_java_does() {
         assert_eq!(map, BTreeMap::from(expected));
     }
 }
+
+#[test]
+fn maps_and_sets_with_a_hasher_are_what_those_with_an_order_are() {
+    use std::collections::BTreeSet;
+
+    use settle_base::{FixedMap, FixedSet};
+
+    let sorted: BTreeMap<String, Vec<i32>> = (0..100).map(|at| (at.to_string(), vec![at, -at])).collect();
+    let hashed: FixedMap<String, Vec<i32>> = sorted.clone().into_iter().collect();
+    for dialect in [Dialect::Sofa3, Dialect::Hessian2] {
+        let options = DecodeOptions::new(dialect);
+        assert_eq!(
+            from_bytes::<FixedMap<_, _>>(&to_bytes(dialect, &sorted).unwrap(), &options),
+            Ok(hashed.clone())
+        );
+        assert_eq!(
+            from_bytes::<BTreeMap<_, _>>(&to_bytes(dialect, &hashed).unwrap(), &options),
+            Ok(sorted.clone())
+        );
+        let items: FixedSet<String> = hashed.keys().cloned().collect();
+        let expected: BTreeSet<String> = sorted.keys().cloned().collect();
+        assert_eq!(
+            from_bytes::<BTreeSet<String>>(&to_bytes(dialect, &items).unwrap(), &options),
+            Ok(expected)
+        );
+        // What comes twice is there once, as the last one said.
+        let twice = vec![(String::from("k"), 1), (String::from("k"), 2)];
+        let read: FixedMap<String, i32> = from_bytes(&to_bytes(dialect, &twice).unwrap(), &options).unwrap();
+        assert_eq!(read, FixedMap::from_iter([(String::from("k"), 2)]));
+    }
+}

@@ -13,7 +13,7 @@ pub trait EncodeTyped {
 }
 
 /// Writes a list whose items lie in memory in these parts, one behind the other.
-fn write_list<'t, T: HessianEncode + 't>(
+pub(super) fn write_list<'t, T: HessianEncode + 't>(
     len: usize,
     parts: impl IntoIterator<Item = &'t [T]>,
     java_type: Option<&str>,
@@ -27,7 +27,7 @@ fn write_list<'t, T: HessianEncode + 't>(
     Ok(())
 }
 
-fn write_map<'t, K: HessianEncode + 't, V: HessianEncode + 't>(
+pub(super) fn write_map<'t, K: HessianEncode + 't, V: HessianEncode + 't>(
     entries: impl Iterator<Item = (&'t K, &'t V)>,
     java_type: Option<&str>,
     writer: &mut Writer<'_>,
@@ -42,7 +42,7 @@ fn write_map<'t, K: HessianEncode + 't, V: HessianEncode + 't>(
 }
 
 /// Reads a list item by item; `capacity` is told how many there may be room for.
-fn read_list<'a, T: HessianDecode<'a>, L>(
+pub(super) fn read_list<'a, T: HessianDecode<'a>, L>(
     token: Token<'a>,
     reader: &mut Reader<'a, '_>,
     with_capacity: impl FnOnce(usize) -> L,

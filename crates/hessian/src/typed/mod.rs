@@ -1,5 +1,6 @@
 //! Types of Rust from and into values of Java.
 
+mod hashed;
 mod lists;
 mod object;
 mod scalars;
@@ -13,12 +14,12 @@ pub use lists::EncodeTyped;
 pub mod derive {
     pub use super::lists::EncodeTyped;
     pub use super::object::{
-        DecodeFields, EncodeFields, Field, FieldBuilder, Shape, joined, names_in_java_order, no_variant,
-        places_in_java_order, read_constant, read_object,
+        DecodeFields, EncodeFields, Field, FieldBuilder, Shape, defined, defined_len, joined, names_in_java_order,
+        no_variant, places_in_java_order, read_constant, read_next, read_object,
     };
 }
 
-pub(crate) use object::Shape;
+pub(crate) use object::{SHORT_NAME, Shape};
 
 use crate::{DecodeOptions, Dialect, HessianError, Reader, Token, Writer};
 

@@ -17,6 +17,8 @@ pub struct Shape {
     pub names: &'static [&'static str],
     /// For each of them, its place among the type's own fields followed by those of its parent.
     pub places: &'static [u16],
+    /// The names as the definition of the class has them in either dialect; empty when one is not short ASCII.
+    pub definition: &'static [u8],
 }
 
 /// Writes the fields of a derived type, which may be the parent of another.
@@ -32,6 +34,15 @@ pub trait DecodeFields<'a>: Sized {
     type Builder: FieldBuilder<'a, Out = Self>;
     const FIELDS: &'static [Field];
     const SHAPE: &'static Shape;
+
+    /// Reads the fields of an object that has just these, in Java's order.
+    fn in_java_order(reader: &mut Reader<'a, '_>) -> Result<Self, HessianError> {
+        let mut builder = Self::Builder::default();
+        for place in Self::SHAPE.places {
+            builder.read(usize::from(*place), reader)?;
+        }
+        builder.finish()
+    }
 }
 
 /// A value that gets its fields one by one.
@@ -91,13 +102,65 @@ pub const fn names_in_java_order<const N: usize>(all: &[Field; N]) -> [&'static 
     names
 }
 
+/// A longer name is written in another form.
+pub(crate) const SHORT_NAME: usize = 31;
+
+/// How many bytes [`defined`] makes: none when a name is not short ASCII.
+pub const fn defined_len<const N: usize>(all: &[Field; N]) -> usize {
+    let (mut len, mut at) = (0, 0);
+    while at < N {
+        let name = all[at].0;
+        if name.len() > SHORT_NAME || !name.is_ascii() {
+            return 0;
+        }
+        len += 1 + name.len();
+        at += 1;
+    }
+    len
+}
+
+/// The names as they stand in the definition of a class.
+pub const fn defined<const LEN: usize>(names: &[&str]) -> [u8; LEN] {
+    let mut bytes = [0; LEN];
+    let (mut filled, mut at) = (0, 0);
+    while LEN > 0 && at < names.len() {
+        let name = names[at].as_bytes();
+        bytes[filled] = name.len() as u8;
+        let mut from = 0;
+        while from < name.len() {
+            bytes[filled + 1 + from] = name[from];
+            from += 1;
+        }
+        filled += 1 + name.len();
+        at += 1;
+    }
+    bytes
+}
+
+/// Reads the next value, in front of which its class may be defined.
+pub fn read_next<'a, T: DecodeFields<'a>>(reader: &mut Reader<'a, '_>) -> Result<T, HessianError> {
+    if reader.is_before_definition() {
+        reader.definition_of(T::SHAPE)?;
+    }
+    match reader.token()? {
+        Token::Ref(reference) => reader.replay(reference, read_next),
+        token => read_object(token, reader),
+    }
+}
+
 /// Makes a derived type of an object of its class, or of a map with the names of its fields as keys. Fields that it
 /// does not have are skipped.
 pub fn read_object<'a, T: DecodeFields<'a>>(token: Token<'a>, reader: &mut Reader<'a, '_>) -> Result<T, HessianError> {
-    let mut builder = T::Builder::default();
+    let mut builder;
     match token {
         Token::Object(head) => {
             let plan = reader.plan(head.class, T::SHAPE)?;
+            if plan.places.is_none() {
+                let value = T::in_java_order(reader)?;
+                reader.end_object(&head);
+                return Ok(value);
+            }
+            builder = T::Builder::default();
             for index in 0..reader.field_count(head.class) {
                 let place = match plan.places {
                     None => Some(T::SHAPE.places[index]),
@@ -111,6 +174,7 @@ pub fn read_object<'a, T: DecodeFields<'a>>(token: Token<'a>, reader: &mut Reade
             reader.end_object(&head);
         }
         Token::Map(head) => {
+            builder = T::Builder::default();
             while reader.next_entry(&head)? {
                 let place = match reader.token()? {
                     Token::String(Text::Str(name)) => T::FIELDS.iter().position(|(field, _)| *field == name),
