@@ -23,11 +23,8 @@ use settle_seata_wire::{
     WireError, frame, signature, token::KNOWS_TOKENS,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, interval, timeout},
@@ -241,7 +238,7 @@ impl Connection {
         stream.set_nodelay(true).map_err(failed)?;
         let peer = stream.peer_addr().map_err(failed)?;
         let local = stream.local_addr().map_err(failed)?;
-        let (reading, writing) = stream.into_split();
+        let (reading, writing) = split(address, stream, options).await.map_err(failed)?;
         let (writer, queue) = mpsc::channel(WRITE_QUEUE);
         let shared = Arc::new(Shared {
             waiting: Mutex::default(),
@@ -524,7 +521,22 @@ impl Drop for End {
     }
 }
 
-async fn write(mut writing: OwnedWriteHalf, mut queue: mpsc::Receiver<Outgoing>) {
+type Reading = Box<dyn AsyncRead + Send + Unpin>;
+type Writing = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// The two directions of a connection, by TLS where that is wanted.
+async fn split(address: &str, stream: TcpStream, options: &Options) -> io::Result<(Reading, Writing)> {
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &options.tls {
+        let (reading, writing) = tokio::io::split(tls.connect(address, stream).await?);
+        return Ok((Box::new(reading), Box::new(writing)));
+    }
+    let _ = (address, options);
+    let (reading, writing) = stream.into_split();
+    Ok((Box::new(reading), Box::new(writing)))
+}
+
+async fn write(mut writing: Writing, mut queue: mpsc::Receiver<Outgoing>) {
     let mut buffer = BytesMut::new();
     let mut marks = Vec::new();
     while let Some(first) = queue.recv().await {
@@ -536,7 +548,7 @@ async fn write(mut writing: OwnedWriteHalf, mut queue: mpsc::Receiver<Outgoing>)
             }
             next = (buffer.len() < WRITE_BYTES).then(|| queue.try_recv().ok()).flatten();
         }
-        if writing.write_all(&buffer).await.is_err() {
+        if writing.write_all(&buffer).await.is_err() || writing.flush().await.is_err() {
             return;
         }
         buffer.clear();
@@ -577,7 +589,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(mut self, mut reading: OwnedReadHalf) {
+    async fn run(mut self, mut reading: Reading) {
         let mut buffer = BytesMut::new();
         loop {
             loop {

@@ -113,6 +113,8 @@ mod rm;
 pub mod saga;
 mod scope;
 mod tcc;
+#[cfg(feature = "tls")]
+mod tls;
 mod tm;
 mod tokens;
 mod transaction;
@@ -127,5 +129,7 @@ pub use scope::{Propagation, ScopeError};
 pub use settle_base::{ErrorCode, Retryable};
 pub use settle_seata_wire::{BranchStatus, BranchType, ExceptionCode, GlobalStatus};
 pub use tcc::{BranchCall, TccError, TccFuture, TccResource};
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 pub use tm::Tm;
 pub use transaction::Transaction;

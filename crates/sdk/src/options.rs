@@ -32,6 +32,9 @@ pub struct Options {
     pub service_group: String,
     /// What registrations are signed with, in Seata's way; none signs nothing.
     pub access_key: Option<AccessKey>,
+    /// Connections are by TLS; none are plain.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::Tls>,
 
     /// How long one attempt to connect and register may take.
     pub connect_timeout: Duration,
@@ -47,14 +50,14 @@ pub struct Options {
 
     /// How long a begin may take, over all attempts.
     pub begin_timeout: Duration,
-    /// How long the registration of a branch may take. It is asked once.
+    /// How long the registration of a branch may take, over all attempts.
     pub register_timeout: Duration,
     /// How long a commit, a rollback or a question for the status may take, over all attempts.
     pub end_timeout: Duration,
     /// How long transactions that were dropped open are still rolled back after the last [`Tm`](crate::Tm).
     pub finish_within: Duration,
     /// A request that was not answered for this long is asked through the next coordinator as well, and the first
-    /// answer counts. Not so for the registration of a branch.
+    /// answer counts. The registration of a branch only among coordinators that know it when it comes again: Settle's.
     pub ask_again_after: Duration,
     /// An attempt that was not answered for this long is given up, and its coordinator may be asked again.
     pub attempt_timeout: Duration,
@@ -79,6 +82,8 @@ impl Options {
             application: application.into(),
             service_group: "default_tx_group".to_owned(),
             access_key: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             connect_timeout: Duration::from_secs(3),
             connect_within: Duration::from_secs(10),
             reconnect_min: Duration::from_millis(100),

@@ -3,11 +3,13 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use settle_net::{Pem, Reading, Stream, TlsClient, Writing};
+use settle_sdk::{Error, Options, Tls, Tm};
 use settle_testkit::{Cluster, ClusterSpec, Scratch, until};
 use tokio::{io::Join, net::TcpStream};
 
@@ -144,6 +146,24 @@ async fn a_client_with_a_certificate_speaks_for_its_application_and_one_without_
         assert!(!heard, "a client without a certificate that is trusted");
     }
     logged(&cluster, "NT0007").await?;
+
+    // The SDK with that certificate, and with none.
+    let (certificate, key) = clients.certificate("bank.internal")?;
+    let mut options = Options::new([address.to_string()], "bank");
+    options.service_group = GROUP.to_owned();
+    let own = (certificate.as_bytes(), key.as_bytes());
+    options.tls = Some(Tls::from_pem(servers.pem.as_bytes(), Some(own))?);
+    let tm = Tm::connect(options.clone()).await?;
+    tm.begin("by TLS", SOON).await?.commit().await?;
+    options.connect_within = Duration::from_secs(1);
+    for tls in [
+        Tls::from_pem(servers.pem.as_bytes(), None)?,
+        Tls::from_pem(strangers.pem.as_bytes(), Some(own))?,
+    ] {
+        options.tls = Some(tls);
+        let refused = Tm::connect(options.clone()).await;
+        ensure!(matches!(refused, Err(Error::Unreachable { .. })), "it was let in");
+    }
     cluster.finish();
     scratch.finish();
     Ok(())
