@@ -19,6 +19,8 @@
 //! - A transaction of which a branch may be registered that nobody knows of does not commit.
 //! - Nothing is unbounded: every queue and wait has its field in [`Options`].
 //!
+//! Two services to start from are among the examples: `office` behind HTTP by `axum`, `office-grpc` behind gRPC by `tonic`.
+//!
 //! # A service that keeps money
 //! ```no_run
 //! # #[cfg(feature = "rusqlite")]
