@@ -106,7 +106,13 @@ impl AtResource {
         let rows = undo_rows(&self.options);
         let mut tx = self.pool.begin().await?;
         let session = Session::of(&mut tx).await?;
-        let Some(row) = rows.load(&mut tx, xid, branch_id).await? else {
+        // Looked for without a lock first: InnoDB would lock the gap where nothing is found, and rollbacks of other branches
+        // would wait for each other there.
+        let row = match rows.is_there(&mut tx, xid, branch_id).await? {
+            true => rows.load(&mut tx, xid, branch_id).await?,
+            false => None,
+        };
+        let Some(row) = row else {
             // From now on its phase one cannot commit.
             let content = DEFENCE_CONTENT.to_vec();
             rows.insert(&mut tx, xid, branch_id, content, undo_state::DEFENCE)
@@ -349,6 +355,12 @@ impl UndoRows {
         );
         let insert = sqlx::query(&sql).bind(branch_id).bind(xid).bind(Context::WRITTEN);
         insert.bind(content).bind(state).execute(on).await
+    }
+
+    async fn is_there(&self, on: &mut MySqlConnection, xid: &str, branch_id: i64) -> Result<bool, sqlx::Error> {
+        let sql = format!("SELECT COUNT(*) FROM {} WHERE branch_id = ? AND xid = ?", self.table);
+        let count: i64 = sqlx::query_scalar(&sql).bind(branch_id).bind(xid).fetch_one(on).await?;
+        Ok(count > 0)
     }
 
     async fn load(&self, on: &mut MySqlConnection, xid: &str, branch_id: i64) -> Result<Option<UndoRow>, sqlx::Error> {

@@ -16,6 +16,8 @@ use sqlx::{
     mysql::{MySqlConnectOptions, MySqlPoolOptions},
 };
 
+use tokio::sync::oneshot;
+
 use crate::fake::{self, Fake, Reaction};
 
 pub const XID: &str = "127.0.0.1:8091:7";
@@ -210,6 +212,11 @@ impl Bank {
 
     /// Calls the second phase, as the coordinator does.
     pub async fn end(&self, branch_id: i64, is_commit: bool) -> Result<BranchStatus> {
+        fake::status(self.call(branch_id, is_commit).await?).await
+    }
+
+    /// As [`Bank::end`], without waiting for the answer.
+    pub async fn call(&self, branch_id: i64, is_commit: bool) -> Result<oneshot::Receiver<Message>> {
         let call = BranchEnd {
             xid: XID.to_owned(),
             branch_id,
@@ -221,6 +228,6 @@ impl Bank {
             true => Message::BranchCommit(call),
             false => Message::BranchRollback(call),
         };
-        fake::status(self.fake.call(call).await?).await
+        self.fake.call(call).await
     }
 }

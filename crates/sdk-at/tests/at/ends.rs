@@ -126,6 +126,15 @@ async fn a_phase_one_that_comes_after_its_rollback_cannot_commit() -> Result<()>
     let error = local.commit().await.expect_err("it was rolled back");
     assert!(matches!(error, AtError::TooLate { branch_id: 1, .. }), "{error:?}");
     assert_eq!(bank.dump(&["account"]).await?, dump);
+    // Many at once, next to each other in the table, do not stand in each other's way.
+    let mut answers = Vec::new();
+    for branch_id in 100..140 {
+        answers.push(bank.call(branch_id, false).await?);
+    }
+    for answer in answers {
+        assert_eq!(fake::status(answer).await?, BranchStatus::PhaseTwoRollbacked);
+    }
+    assert_eq!(bank.undo_logs().await?, 41);
     let reports: Vec<BranchStatus> = bank.desk().reports.iter().map(|report| report.status).collect();
     assert_eq!(reports, [BranchStatus::PhaseOneFailed]);
     bank.close().await;
