@@ -263,3 +263,38 @@ async fn a_changed_policy_holds_without_a_restart_and_closes_no_connection_and_a
     scratch.finish();
     Ok(())
 }
+
+#[tokio::test]
+async fn who_does_not_register_is_closed_and_one_address_has_only_so_many_connections() -> Result<()> {
+    let _turn = turn().await;
+    let scratch = Scratch::new()?;
+    let path = scratch.path().join("policy.toml");
+    std::fs::write(&path, policy("key"))?;
+    let spec = guarded(&path)
+        .set("auth.register-within", "\"1s\"")
+        .set("listen.max-connections-per-address", "2");
+    let cluster = Cluster::start(spec).await?;
+    let address = cluster.tx(1);
+    let mut silent = Client::connect(address).await?;
+    silent.is_closed().await?;
+    logged(&cluster, "TS0016").await?;
+
+    let mut clients = Vec::new();
+    while clients.len() < 2 {
+        // On a busy machine even this may take longer than a second.
+        let client = until("a client is let in", SOON, async || {
+            let mut client = Client::connect(address).await?;
+            client.tm(&signed(SECRET)).await?.map_err(anyhow::Error::msg)?;
+            Ok::<_, anyhow::Error>(client)
+        });
+        clients.push(client.await?);
+    }
+    Client::connect(address).await?.is_closed().await?;
+    logged(&cluster, "NT0008").await?;
+    for client in &mut clients {
+        client.is_served().await?;
+    }
+    cluster.finish();
+    scratch.finish();
+    Ok(())
+}
