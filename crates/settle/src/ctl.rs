@@ -1,5 +1,7 @@
 //! `settle ctl`: an operator's view of a running cluster, and hand in it, over the HTTP API.
 
+use std::path::PathBuf;
+
 use anyhow::Context;
 use serde_json::{Value, json};
 
@@ -12,6 +14,8 @@ mod tx;
 
 use table::{print_table, rows, text};
 use tx::TxCommand;
+
+mod backup;
 
 #[derive(clap::Args, Debug)]
 pub struct CtlArgs {
@@ -44,6 +48,21 @@ enum CtlCommand {
     /// Global transactions.
     #[command(subcommand)]
     Tx(TxCommand),
+    /// Write a backup of a group of transactions to a file.
+    Backup {
+        /// The group.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+        group: u8,
+        /// Where to. Written beside it first, and put there when it is whole.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Bring a backup into the same group of a newly founded cluster. Broken off, it goes on where it was when it is called
+    /// again with the same file.
+    Restore {
+        /// A file of `settle ctl backup`.
+        file: PathBuf,
+    },
 }
 
 #[derive(clap::Subcommand, Debug)]
@@ -141,6 +160,8 @@ pub fn run(args: CtlArgs) -> anyhow::Result<()> {
             }
         }
         CtlCommand::Tx(command) => return tx::run(base, args.json, command),
+        CtlCommand::Backup { group, out } => return backup::write(base, args.json, *group, out),
+        CtlCommand::Restore { file } => return backup::restore(base, args.json, file),
     };
     if args.json {
         println!("{}", answer.trim_end());
@@ -155,7 +176,9 @@ pub fn run(args: CtlArgs) -> anyhow::Result<()> {
         CtlCommand::Cluster(ClusterCommand::Version {
             command: Some(VersionCommand::Raise { version }),
         }) => print_raised(&value, version),
-        CtlCommand::Tx(_) => unreachable!("transactions were answered before"),
+        CtlCommand::Tx(_) | CtlCommand::Backup { .. } | CtlCommand::Restore { .. } => {
+            unreachable!("these were answered before")
+        }
     }
     Ok(())
 }

@@ -65,6 +65,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(group::reset_members))
         .routes(routes!(group::transfer_group_leader))
         .routes(routes!(group::take_snapshot))
+        .routes(routes!(group::backup))
+        .routes(routes!(group::restore))
         .routes(routes!(tx::list))
         .routes(routes!(tx::locks))
         .routes(routes!(tx::audit))

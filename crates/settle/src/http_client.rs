@@ -1,6 +1,6 @@
 //! A blocking client for the server's own HTTP API, for `ctl` and `dev`.
 
-use std::time::Duration;
+use std::{io::Read, time::Duration};
 
 use anyhow::{Context, bail};
 
@@ -24,6 +24,51 @@ pub fn post(url: &str, body: &serde_json::Value) -> anyhow::Result<String> {
             .header("content-type", "application/json")
             .send(body.to_string()),
     )
+}
+
+/// Gets `url`, whose answer may be of any length and take any time, as it comes.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_stream(url: &str) -> anyhow::Result<Box<dyn Read>> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_connect(Some(Duration::from_secs(5)))
+        .timeout_recv_response(Some(Duration::from_secs(30)))
+        .http_status_as_error(false)
+        .build()
+        .into();
+    let response = agent.get(url).call().with_context(|| format!("cannot reach {url}"))?;
+    match response.status().is_success() {
+        true => Ok(Box::new(response.into_body().into_reader())),
+        false => answer(url, Ok(response)).and_then(|_| bail!("{url} answered without success")),
+    }
+}
+
+/// Posts bytes to `url`; asked again for as long as `patience` when the server says that it may be.
+///
+/// # Errors
+/// As [`get`].
+pub fn post_bytes(url: &str, bytes: &[u8], patience: Duration) -> anyhow::Result<String> {
+    let clock = settle_telemetry::Clock::start();
+    let begun = clock.now();
+    loop {
+        let posted = agent()
+            .post(url)
+            .header("content-type", "application/octet-stream")
+            .send(bytes);
+        let is_again = match &posted {
+            Ok(response) => matches!(response.status().as_u16(), 503 | 504),
+            Err(_) => true,
+        };
+        if !is_again || clock.now().since(begun) >= patience {
+            return answer(url, posted);
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a pause before the server is asked again, whose condition only it knows"
+        )]
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 fn agent() -> ureq::Agent {

@@ -1,5 +1,6 @@
 //! The `settle` executable's parts: the demo, the server, a cluster for development, the operator's tool, load generators.
 
+mod backup;
 pub mod bench;
 pub mod config;
 pub mod ctl;

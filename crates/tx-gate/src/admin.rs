@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use settle_base::{GroupId, GroupTime, NodeId};
 use settle_tx::{
     ActKind, AuditRecord, Branch, BranchId, BranchStatus, BranchType, Global, GlobalStatus, LockRow,
@@ -37,6 +38,11 @@ pub enum AdminRequest {
         limit: usize,
     },
     Operate(OperatorRequest),
+    /// The next part of a backup.
+    Restore {
+        group: GroupId,
+        part: Bytes,
+    },
     /// The resource managers' sessions of all nodes, as far as this one knows.
     Sessions,
 }
@@ -123,6 +129,11 @@ pub enum AdminAnswer {
     Operated {
         status: GlobalStatus,
         acted: bool,
+    },
+    /// Parts of a backup that were taken in, and whether that was the last.
+    Restored {
+        parts: u64,
+        is_done: bool,
     },
     Sessions(Vec<SessionRow>),
 }
@@ -245,6 +256,7 @@ fn is_visible(char: char) -> bool {
 pub(crate) fn to_operator(result: Result<Reply, TxError>) -> Result<AdminAnswer, RefusalError> {
     match result {
         Ok(Reply::Operated { status, acted }) => Ok(AdminAnswer::Operated { status, acted }),
+        Ok(Reply::Restored { parts, is_done }) => Ok(AdminAnswer::Restored { parts, is_done }),
         Ok(reply) => unreachable!("the machine answers an act in kind, not with {reply:?}"),
         Err(error) => Err(RefusalError::Tx(error)),
     }

@@ -3,7 +3,9 @@
 use std::ops::Bound;
 
 use settle_base::GroupId;
-use settle_tx::{BranchId, BranchStatus, ClientId, Decision, Expect, GlobalStatus, Outcome, OwnedCommandBody, Tid};
+use settle_tx::{
+    BranchId, BranchStatus, ClientId, Decision, Expect, GlobalStatus, Outcome, OwnedCommandBody, RESTORE_PART_MAX, Tid,
+};
 
 use crate::{
     AdminRequest, BranchRegistration, ClientAnswer, ClientRequest, ConnId, GateError, OperatorRequest, RequestKey,
@@ -77,6 +79,13 @@ impl TxGate {
                 let tid = admin::tid_of(&request.id)?;
                 Ok(tid.group())
             }),
+            AdminRequest::Restore { group, part } => match part.len() {
+                bytes if bytes > RESTORE_PART_MAX => Err(GateError::PartTooLarge {
+                    bytes,
+                    limit: RESTORE_PART_MAX,
+                }),
+                _ => Ok(*group),
+            },
         };
         let group = match group {
             Ok(group) => group,
@@ -100,7 +109,13 @@ impl TxGate {
             Some(group) => match body {
                 AdminRequest::Operate(request) => {
                     let group = group.id;
-                    self.operate(group, key, request, cx);
+                    let tid = admin::tid_of(&request.id).expect("it was checked before");
+                    let (act, signed) = (request.act, request.signed);
+                    self.operate(group, key, OwnedCommandBody::Operate { tid, act, signed }, cx);
+                }
+                AdminRequest::Restore { part, .. } => {
+                    let group = group.id;
+                    self.operate(group, key, OwnedCommandBody::Restore { part }, cx);
                 }
                 body => group.reads.add(Query::Admin {
                     key,
@@ -111,17 +126,11 @@ impl TxGate {
         }
     }
 
-    fn operate(&mut self, group: GroupId, key: RequestKey, request: OperatorRequest, cx: &mut Cx<'_>) {
+    fn operate(&mut self, group: GroupId, key: RequestKey, body: OwnedCommandBody, cx: &mut Cx<'_>) {
         if let Err(error) = self.check_room(group) {
             return self.door.answer_admin(key, Err(error), cx);
         }
         let group = self.groups.get_mut(&group).expect("it was just found");
-        let tid = admin::tid_of(&request.id).expect("it was checked before");
-        let body = OwnedCommandBody::Operate {
-            tid,
-            act: request.act,
-            signed: request.signed,
-        };
         group.submit(body, Purpose::Operator { key }, &self.door.config, cx.now);
     }
 

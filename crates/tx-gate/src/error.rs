@@ -72,6 +72,8 @@ pub enum GateError {
         chars: usize,
         limit: usize,
     },
+    #[error("a part of a backup has {bytes} bytes, over the limit of {limit}")]
+    PartTooLarge { bytes: usize, limit: usize },
     #[error("there is no group {group} of transactions here")]
     UnknownGroup { group: GroupId },
 }
@@ -105,6 +107,7 @@ impl GateError {
             GateError::NotClaimed { .. } => 23,
             GateError::UnknownGroup { .. } => 24,
             GateError::TextTooLong { .. } => 25,
+            GateError::PartTooLarge { .. } => 26,
         };
         ErrorCode::new("TG", number)
     }
@@ -135,7 +138,8 @@ impl GateError {
             | GateError::NotSigned { .. }
             | GateError::NotClaimed { .. }
             | GateError::UnknownGroup { .. }
-            | GateError::TextTooLong { .. } => Retryable::No,
+            | GateError::TextTooLong { .. }
+            | GateError::PartTooLarge { .. } => Retryable::No,
             GateError::ActTimedOut => Retryable::Unknown,
         }
     }

@@ -135,7 +135,7 @@ impl TxGroup {
     }
 
     pub fn on_applied(&mut self, effects: &mut Vec<TxEffect>, door: &mut Door, cx: &mut Cx<'_>) {
-        let mut ended = Vec::new();
+        let (mut ended, mut is_restored) = (Vec::new(), false);
         for effect in effects.drain(..) {
             let touched = match effect {
                 TxEffect::Reply { req, result } => {
@@ -155,6 +155,10 @@ impl TxGroup {
                         door.note(GateNote::Operated { record }, cx);
                     }
                     tid
+                }
+                TxEffect::Restored => {
+                    is_restored = true;
+                    continue;
                 }
             };
             match effect {
@@ -185,6 +189,10 @@ impl TxGroup {
         }
         if !ended.is_empty() {
             cx.act(Action::Respond(GateResponse::Ended(ended)));
+        }
+        // What a backup brought no effect told of.
+        if is_restored {
+            self.on_reloaded(door, cx);
         }
     }
 
@@ -336,7 +344,9 @@ impl TxGroup {
                         }
                         AdminRequest::Audit { before, limit, .. } => Ok(admin::audit(view.machine, before, limit)),
                         AdminRequest::Sessions => Ok(admin::sessions(&door.directory)),
-                        AdminRequest::Operate(_) => unreachable!("an act is a command"),
+                        AdminRequest::Operate(_) | AdminRequest::Restore { .. } => {
+                            unreachable!("an act is a command")
+                        }
                     };
                     door.answer_admin(key, result, cx);
                 }

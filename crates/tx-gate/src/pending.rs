@@ -263,6 +263,7 @@ fn body_bytes(body: &OwnedCommandBody) -> u64 {
             };
             rows + signed.operator.len() + signed.reason.len()
         }
+        OwnedCommandBody::Restore { part } => part.len(),
         OwnedCommandBody::Decide { .. } | OwnedCommandBody::BranchDone { .. } | OwnedCommandBody::End { .. } => 0,
     };
     64 + texts as u64

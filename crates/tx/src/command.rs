@@ -79,6 +79,8 @@ pub enum CommandBody<S> {
         act: OperatorAct<S>,
         signed: Signed<S>,
     },
+    /// The next part of a backup, for a group that has never begun anything.
+    Restore { part: Bytes },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -220,6 +222,11 @@ fn put_command<S: AsRef<str>>(out: &mut Vec<u8>, command: &Command<S>) {
             put_str(out, signed.reason.as_ref());
             put_u64(out, signed.at_ms);
         }
+        CommandBody::Restore { part } => {
+            out.push(8);
+            put_u64(out, part.len() as u64);
+            out.extend_from_slice(part);
+        }
     }
 }
 
@@ -296,6 +303,16 @@ fn get_command<'a>(reader: &mut Reader<'a>) -> Result<Command<&'a str>, DecodeEr
                 at_ms: reader.u64()?,
             },
         },
+        8 => {
+            let len = usize::try_from(reader.u64()?).unwrap_or(usize::MAX);
+            let part = reader.bytes(len)?;
+            if len > crate::RESTORE_PART_MAX {
+                return Err(reader.error("a part of a backup that is too large"));
+            }
+            CommandBody::Restore {
+                part: Bytes::copy_from_slice(part),
+            }
+        }
         _ => return Err(reader.error("an unknown command")),
     };
     Ok(Command {

@@ -31,6 +31,11 @@ fn put_reply(out: &mut Vec<u8>, reply: &Reply) {
         Reply::Done => out.push(5),
         Reply::Ended { status } => out.extend_from_slice(&[6, status.as_u8()]),
         Reply::Operated { status, acted } => out.extend_from_slice(&[7, status.as_u8(), u8::from(*acted)]),
+        Reply::Restored { parts, is_done } => {
+            out.push(8);
+            put_u64(out, *parts);
+            out.push(u8::from(*is_done));
+        }
     }
 }
 
@@ -57,6 +62,15 @@ fn put_error(out: &mut Vec<u8>, error: &TxError) {
         TxError::BranchSpaceFull { tid, .. } => (46, tid),
         TxError::ContradictsDecision { tid, .. } => (47, tid),
         TxError::ActNotPossible { tid, .. } => (48, tid),
+        TxError::BeingRestored => return out.push(49),
+        TxError::NotNew { begun } => {
+            out.push(50);
+            return put_u64(out, *begun);
+        }
+        TxError::BadPart { reason } => {
+            out.push(51);
+            return put_str(out, reason);
+        }
     };
     out.push(tag);
     put_tid(out, *tid);
@@ -102,6 +116,9 @@ fn put_error(out: &mut Vec<u8>, error: &TxError) {
         TxError::UnknownXid { .. }
         | TxError::OutcomeEvicted { .. }
         | TxError::TooManyTransactions { .. }
+        | TxError::BeingRestored
+        | TxError::NotNew { .. }
+        | TxError::BadPart { .. }
         | TxError::RequestExpired => {}
     }
 }
@@ -127,6 +144,10 @@ pub(crate) fn get_result(reader: &mut Reader<'_>) -> Result<Result<Reply, TxErro
             status: get_code(reader)?,
             acted: reader.bool()?,
         },
+        8 => Reply::Restored {
+            parts: reader.u64()?,
+            is_done: reader.bool()?,
+        },
         tag => return get_error(reader, tag).map(Err),
     }))
 }
@@ -140,6 +161,13 @@ fn get_error(reader: &mut Reader<'_>, tag: u8) -> Result<TxError, DecodeError> {
             });
         }
         45 => return Ok(TxError::RequestExpired),
+        49 => return Ok(TxError::BeingRestored),
+        50 => return Ok(TxError::NotNew { begun: reader.u64()? }),
+        51 => {
+            return Ok(TxError::BadPart {
+                reason: Arc::from(reader.str()?),
+            });
+        }
         _ => {}
     }
     let tid = get_tid(reader)?;

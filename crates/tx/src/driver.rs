@@ -253,7 +253,8 @@ impl Driver {
                 }
                 ActKind::Commit | ActKind::Rollback | ActKind::Forget | ActKind::ReleaseLock => {}
             },
-            TxEffect::BranchRegistered { .. } | TxEffect::Reply { .. } => {}
+            // Of what a restore brought nothing is known here: whoever leads is led anew.
+            TxEffect::BranchRegistered { .. } | TxEffect::Restored | TxEffect::Reply { .. } => {}
         }
     }
 

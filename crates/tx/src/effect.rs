@@ -34,6 +34,8 @@ pub enum TxEffect {
         tid: Tid,
         record: Arc<AuditRecord>,
     },
+    /// The last part of a backup was taken in: there are transactions that no effect told of.
+    Restored,
     /// The answer to a request, given anew each time that the request is applied.
     Reply {
         req: ReqId,
@@ -66,5 +68,10 @@ pub enum Reply {
     Operated {
         status: GlobalStatus,
         acted: bool,
+    },
+    /// Parts of a backup that were taken in, and whether that was the last.
+    Restored {
+        parts: u64,
+        is_done: bool,
     },
 }

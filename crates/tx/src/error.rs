@@ -67,6 +67,12 @@ pub enum TxError {
         act: ActKind,
         status: GlobalStatus,
     },
+    #[error("the group is being restored from a backup and does nothing else until that is done")]
+    BeingRestored,
+    #[error("only a group that has never begun anything takes a backup: this one has begun {begun} transactions")]
+    NotNew { begun: u64 },
+    #[error("this is not the next part of a backup: {reason}")]
+    BadPart { reason: Arc<str> },
     #[error("the request is too old to be told whether it was done")]
     RequestExpired,
 }
@@ -102,6 +108,9 @@ impl TxError {
             TxError::BranchSpaceFull { .. } => (15, Yes, 6),
             TxError::ContradictsDecision { .. } => (16, No, 12),
             TxError::ActNotPossible { .. } => (17, No, 12),
+            TxError::BeingRestored => (18, Yes, 1),
+            TxError::NotNew { .. } => (19, No, 0),
+            TxError::BadPart { .. } => (20, No, 0),
         };
         Refusal {
             code: ErrorCode::new("TX", number),

@@ -12,8 +12,8 @@
 /// What applying does, and the formats of commands and snapshots. It goes up with every change to any of them, and the
 /// machine then does it from that [`EntryMeta::version`](settle_machine::EntryMeta) on, and the old before.
 ///
-/// 1 was never released, and nothing does it any more: version 2 is applied whatever is in force.
-pub const APPLY_VERSION: u32 = 2;
+/// 1 and 2 were never released, and nothing does them any more: version 3 is applied whatever is in force.
+pub const APPLY_VERSION: u32 = 3;
 
 mod audit;
 mod command;
@@ -34,6 +34,7 @@ mod names;
 mod once;
 mod operator;
 mod outcome;
+mod restore;
 mod saga;
 mod snapshot;
 mod status;
@@ -55,4 +56,5 @@ pub use lock_key::{LockKeyError, LockRow, lock_rows};
 pub use machine::{BRANCH_BYTES_MAX, BRANCHES_MAX, LOCK_BYTES_MAX, MachineConfig, SESSIONS_MAX, Stats, TxMachine};
 pub use operator::{ActKind, OperatorAct, ROWS_CHARS_MAX, Signed};
 pub use outcome::Outcome;
+pub use restore::RESTORE_PART_MAX;
 pub use status::{BranchStatus, BranchType, Direction, GlobalStatus, UnknownCode};

@@ -13,6 +13,7 @@ use crate::{
     locks::LockTable,
     names::Names,
     outcome::Outcomes,
+    restore::{self, Restore},
     snapshot::{self, Loader},
 };
 
@@ -26,8 +27,8 @@ pub const LOCK_BYTES_MAX: u64 = 1 << 30;
 pub const BRANCH_BYTES_MAX: u64 = 2 << 30;
 
 /// The upper bits of a sequence that tell clusters apart, and the lower ones that count from 1.
-const CLUSTER_BITS: u32 = 23;
-const COUNT_BITS: u32 = 32;
+pub(crate) const CLUSTER_BITS: u32 = 23;
+pub(crate) const COUNT_BITS: u32 = 32;
 
 /// What is the same on every replica of a group: fixed when the group is made, and carried by its snapshots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,6 +131,9 @@ pub struct TxMachine {
     pub(crate) outcomes: Outcomes,
     pub(crate) dedup: Dedup,
     pub(crate) audit: Audit,
+    pub(crate) restore: Restore,
+    /// Ids that a restore passed over.
+    pub(crate) skipped: u64,
     loading: Option<Box<Loader>>,
 }
 
@@ -154,6 +158,8 @@ impl TxMachine {
             outcomes: Outcomes::default(),
             dedup: Dedup::default(),
             audit: Audit::default(),
+            restore: Restore::default(),
+            skipped: 0,
             loading: None,
         }
     }
@@ -216,6 +222,16 @@ impl TxMachine {
         self.audit.records().map(|record| &**record)
     }
 
+    /// A backup as of the last entry applied, in parts for a command each. Shares what is large, as a snapshot does.
+    pub fn begin_backup(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        restore::parts(self)
+    }
+
+    /// A restore has begun and not ended: nothing else is done.
+    pub fn is_being_restored(&self) -> bool {
+        self.restore.open.is_some()
+    }
+
     pub fn open_count(&self) -> u64 {
         self.globals.len() as u64
     }
@@ -237,7 +253,7 @@ impl TxMachine {
             branch_bytes: self.branch_bytes,
             outcome_bytes: self.outcomes.bytes(),
             dedup_results: self.dedup.results(),
-            begun_total: self.next_tid - self.config.first_sequence,
+            begun_total: self.next_tid - self.config.first_sequence - self.skipped,
         }
     }
 
@@ -267,7 +283,7 @@ impl TxMachine {
             // A saga is ended by its state machine, whatever becomes of its branches.
             let may_be_empty = global.status == GlobalStatus::Begin || global.is_saga();
             assert!(
-                may_be_empty || global.open_branches > 0,
+                may_be_empty || global.open_branches > 0 || self.restore.open.is_some(),
                 "{tid} has nothing left to do and is open"
             );
             open_branches += u64::from(global.open_branches);

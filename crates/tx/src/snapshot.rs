@@ -10,7 +10,7 @@ use settle_base::{GroupTime, fingerprint};
 use settle_machine::{LoadError, SnapshotChunks};
 
 use crate::{
-    Branch, BranchStatus, DecodeError, Direction, Global, GlobalStatus, MachineConfig, TxMachine,
+    Branch, BranchStatus, DecodeError, Direction, Global, GlobalStatus, MachineConfig, Tid, TxMachine,
     audit::{get_record, put_record},
     command::{get_branch, get_code, get_tid, put_branch, put_tid},
     dedup::{ORIGINS_MAX, Origin, RESULTS_MAX},
@@ -18,9 +18,10 @@ use crate::{
     encoding::{Reader, get_option, put_option, put_str, put_u64},
     names::LocalNumber,
     outcome::{CHUNK_LEN, OutcomeChunk},
+    restore::{get_restore, put_restore},
 };
 
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 const HEADER: u8 = 1;
 const GLOBAL: u8 = 2;
 const ORIGIN: u8 = 3;
@@ -162,7 +163,8 @@ impl Loader {
         };
         match frame.first() {
             Some(&GLOBAL) => {
-                let global = read(frame, GLOBAL, get_global)?;
+                let is_partial = machine.restore.open.is_some();
+                let global = read(frame, GLOBAL, |reader| get_global(reader, is_partial))?;
                 add_global(machine, global)?;
             }
             Some(&ORIGIN) => {
@@ -263,9 +265,11 @@ fn put_header(out: &mut Vec<u8>, machine: &TxMachine) {
         machine.next_branch,
         machine.audit.records().len() as u64,
         machine.audit.last_number(),
+        machine.skipped,
     ] {
         put_u64(out, n);
     }
+    put_restore(out, &machine.restore);
 }
 
 /// The machine, and the number of the last act that is to come.
@@ -304,6 +308,11 @@ fn get_header(reader: &mut Reader<'_>) -> Result<(TxMachine, u64), DecodeError> 
         .checked_sub(acts)
         .ok_or(reader.error("more acts than there were"))?;
     machine.audit.start_behind(behind);
+    machine.skipped = reader.u64()?;
+    if machine.skipped > machine.next_tid - config.first_sequence {
+        return Err(reader.error("more ids skipped than there were"));
+    }
+    machine.restore = get_restore(reader)?;
     Ok((machine, last_act))
 }
 
@@ -346,8 +355,27 @@ pub(crate) fn put_branch_fields(out: &mut Vec<u8>, branch: &Branch) {
     out.push(u8::from(branch.is_open));
 }
 
-fn get_global(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
-    let mut global = Global {
+/// Some branches of a partial one are still to come.
+fn get_global(reader: &mut Reader<'_>, is_partial: bool) -> Result<Global, DecodeError> {
+    let mut global = get_global_fields(reader)?;
+    for _ in 0..reader.u64()? {
+        let branch = get_branch_fields(reader, &global)?;
+        global.open_branches += u32::from(branch.is_open);
+        global.branches.push(branch);
+    }
+    match check_global(&global, is_partial) {
+        true => Ok(global),
+        false => Err(reader.error("a transaction with nothing left to do")),
+    }
+}
+
+/// Whether a transaction has something left to do.
+pub(crate) fn check_global(global: &Global, is_partial: bool) -> bool {
+    is_partial || global.status == GlobalStatus::Begin || global.open_branches > 0 || global.is_saga()
+}
+
+pub(crate) fn get_global_fields(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
+    let global = Global {
         tid: get_tid(reader)?,
         xid: Arc::from(reader.str()?),
         application: Arc::from(reader.str()?),
@@ -362,43 +390,6 @@ fn get_global(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
         open_branches: 0,
         counted: 0,
     };
-    for _ in 0..reader.u64()? {
-        let branch = Branch {
-            id: get_branch(reader)?,
-            branch_type: get_code(reader)?,
-            resource: Arc::from(reader.str()?),
-            client: Arc::from(reader.str()?),
-            status: get_code(reader)?,
-            application_data: reader.str()?.into(),
-            lock_keys: reader.str()?.into(),
-            retrying_since: get_time(reader)?,
-            registered_after_ms: reader.u32()?,
-            done_after_ms: match get_option(reader)? {
-                None => None,
-                Some(ms) => Some(u32::try_from(ms).map_err(|_| reader.error("a number past 32 bits"))?),
-            },
-            failures: {
-                let failures = reader.u64()?;
-                u16::try_from(failures).map_err(|_| reader.error("a number past 16 bits"))?
-            },
-            last_failure: match reader.u8()? {
-                NO_FAILURE => None,
-                code => Some(BranchStatus::try_from(code).map_err(|_| reader.error("an unknown code"))?),
-            },
-            is_open: reader.bool()?,
-            resource_number: LocalNumber(0),
-            counted: 0,
-        };
-        let may_hold_locks = branch.is_open && global.status.direction() != Some(Direction::Commit);
-        if global.branches.last().is_some_and(|last| last.id >= branch.id) {
-            return Err(reader.error("branches out of order"));
-        }
-        if (!may_hold_locks && !branch.lock_keys.is_empty()) || (branch.is_open && branch.status.done().is_some()) {
-            return Err(reader.error("a branch that cannot be"));
-        }
-        global.open_branches += u32::from(branch.is_open);
-        global.branches.push(branch);
-    }
     let is_begin = global.status == GlobalStatus::Begin;
     let is_open = is_begin || (global.status.direction().is_some() && !global.status.is_ended());
     let is_retry_timeout = matches!(
@@ -409,14 +400,49 @@ fn get_global(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
     if !is_open || is_retry_timeout || is_stopped_early || is_begin != global.decided_at.is_none() {
         return Err(reader.error("a status that no open transaction has"));
     }
-    if !is_begin && global.open_branches == 0 && !global.is_saga() {
-        return Err(reader.error("a transaction with nothing left to do"));
-    }
     Ok(global)
 }
 
+/// The next branch of `global`.
+pub(crate) fn get_branch_fields(reader: &mut Reader<'_>, global: &Global) -> Result<Branch, DecodeError> {
+    let branch = Branch {
+        id: get_branch(reader)?,
+        branch_type: get_code(reader)?,
+        resource: Arc::from(reader.str()?),
+        client: Arc::from(reader.str()?),
+        status: get_code(reader)?,
+        application_data: reader.str()?.into(),
+        lock_keys: reader.str()?.into(),
+        retrying_since: get_time(reader)?,
+        registered_after_ms: reader.u32()?,
+        done_after_ms: match get_option(reader)? {
+            None => None,
+            Some(ms) => Some(u32::try_from(ms).map_err(|_| reader.error("a number past 32 bits"))?),
+        },
+        failures: {
+            let failures = reader.u64()?;
+            u16::try_from(failures).map_err(|_| reader.error("a number past 16 bits"))?
+        },
+        last_failure: match reader.u8()? {
+            NO_FAILURE => None,
+            code => Some(BranchStatus::try_from(code).map_err(|_| reader.error("an unknown code"))?),
+        },
+        is_open: reader.bool()?,
+        resource_number: LocalNumber(0),
+        counted: 0,
+    };
+    let may_hold_locks = branch.is_open && global.status.direction() != Some(Direction::Commit);
+    if global.branches.last().is_some_and(|last| last.id >= branch.id) {
+        return Err(reader.error("branches out of order"));
+    }
+    if (!may_hold_locks && !branch.lock_keys.is_empty()) || (branch.is_open && branch.status.done().is_some()) {
+        return Err(reader.error("a branch that cannot be"));
+    }
+    Ok(branch)
+}
+
 /// Takes in a transaction and locks its rows again.
-fn add_global(machine: &mut TxMachine, mut global: Global) -> Result<(), LoadError> {
+pub(crate) fn add_global(machine: &mut TxMachine, mut global: Global) -> Result<(), LoadError> {
     let tid = global.tid;
     let of_group = |group: settle_base::GroupId| group.0 == u64::from(machine.config.group);
     let is_next = machine.globals.last().is_none_or(|(last, _)| *last < tid);
@@ -427,39 +453,56 @@ fn add_global(machine: &mut TxMachine, mut global: Global) -> Result<(), LoadErr
         });
     }
     let begun_at = global.begun_at;
-    let retrying = global.branches.iter().filter_map(|branch| branch.retrying_since);
-    let mut times = global.decided_at.into_iter().chain(retrying);
-    if begun_at > machine.time || times.any(|time| !(begun_at..=machine.time).contains(&time)) {
+    let can_be = |time: GroupTime| (begun_at..=machine.time).contains(&time);
+    if begun_at > machine.time || !global.decided_at.is_none_or(can_be) {
         return Err(LoadError {
             reason: format!("transaction {tid} is of a time after the snapshot's or before its begin"),
         });
     }
+    let branches = std::mem::take(&mut global.branches);
+    global.open_branches = 0;
     global.application = machine.names.take(&global.application);
     global.service_group = machine.names.take(&global.service_group);
-    for branch in &mut global.branches {
-        if !of_group(branch.id.group()) || !(first..machine.next_branch).contains(&branch.id.seq()) {
-            return Err(LoadError {
-                reason: format!("branch {} of {tid} was never given", branch.id),
-            });
-        }
-        machine.branch_bytes += branch.bytes();
-        branch.resource = machine.names.take(&branch.resource);
-        branch.client = machine.names.take(&branch.client);
-        branch.resource_number.0 = machine.names.number(&branch.resource).expect("it was just taken");
-        if machine
-            .locks
-            .check(Some(branch.resource_number.0), &branch.lock_keys, Some(tid))
-            .is_err()
-        {
-            return Err(LoadError {
-                reason: format!("branch {} of {tid} cannot hold its locks", branch.id),
-            });
-        }
-        machine.locks.take(branch.resource_number.0, &branch.lock_keys, tid);
-    }
-    machine.open_branches += u64::from(global.open_branches);
     machine.open_digest.add(&mut global);
     machine.globals.insert(tid, Arc::new(global));
+    for branch in branches {
+        add_branch(machine, tid, branch)?;
+    }
+    Ok(())
+}
+
+/// Takes in the next branch of a transaction and locks its rows again.
+pub(crate) fn add_branch(machine: &mut TxMachine, tid: Tid, mut branch: Branch) -> Result<(), LoadError> {
+    let cannot = |what: &str| LoadError {
+        reason: format!("branch {} of {tid} {what}", branch.id),
+    };
+    let of_group = branch.id.group() == tid.group();
+    let given = machine.config.first_sequence..machine.next_branch;
+    if !of_group || !given.contains(&branch.id.seq()) {
+        return Err(cannot("was never given"));
+    }
+    let global = machine
+        .globals
+        .get_mut(&tid)
+        .expect("its transaction was taken in before");
+    let times = global.begun_at..=machine.time;
+    if !branch.retrying_since.is_none_or(|time| times.contains(&time)) {
+        return Err(cannot("is of a time after the snapshot's or before its begin"));
+    }
+    let resource = machine.names.take(&branch.resource);
+    let number = machine.names.number(&resource).expect("it was just taken");
+    if machine.locks.check(Some(number), &branch.lock_keys, Some(tid)).is_err() {
+        return Err(cannot("cannot hold its locks"));
+    }
+    machine.locks.take(number, &branch.lock_keys, tid);
+    machine.branch_bytes += branch.bytes();
+    machine.open_branches += u64::from(branch.is_open);
+    branch.client = machine.names.take(&branch.client);
+    (branch.resource, branch.resource_number.0) = (resource, number);
+    let global = Arc::make_mut(global);
+    global.open_branches += u32::from(branch.is_open);
+    machine.open_digest.count_branch(tid, &mut branch);
+    global.branches.push(branch);
     Ok(())
 }
 

@@ -20,6 +20,9 @@ const XAER_NOTA_RETRY_MS: u64 = 60_000;
 
 impl TxMachine {
     pub(crate) fn execute(&mut self, body: CommandBody<&str>, effects: &mut Vec<TxEffect>) -> Result<Reply, TxError> {
+        if self.restore.open.is_some() && !matches!(body, CommandBody::Restore { .. }) {
+            return Err(TxError::BeingRestored);
+        }
         match body {
             CommandBody::Begin {
                 xid_prefix,
@@ -57,6 +60,7 @@ impl TxMachine {
                 .end_as_reported(tid, status, effects)
                 .map(|status| Reply::Ended { status }),
             CommandBody::Operate { tid, act, signed } => self.operate(tid, &act, &signed, effects),
+            CommandBody::Restore { part } => self.restore_part(&part, effects),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is in the log and in snapshots, and what applying does, as of [`APPLY_VERSION`]. A difference here means that
 //! replicas of another build would differ from those of this one: **raise `APPLY_VERSION`**, apply by
 //! `EntryMeta::version`, and write a file of its own (`UPDATE_EXPECT=1 cargo test -p settle-tx --test golden`). The file
-//! of a version stays as it is.
+//! of a version that is applied stays as it is.
 
 mod rig;
 
@@ -132,6 +132,9 @@ fn commands_answers_states_and_snapshots_are_those_of_this_version() {
     script.done(saga, BranchId::saga_of(saga), PhaseTwoRollbacked);
     let committed = script.begin(begin(60_000));
     script.branch(committed, BranchType::Tcc, "");
+    for _ in 0..2 {
+        script.ask(register(committed, BranchType::Xa, "", r#"{"settle.once":"a token"}"#));
+    }
     script.ask(operate(committed, OperatorAct::Commit));
     script.ask(operate(committed, OperatorAct::Forget));
     script.ask(decide(Tid::new(3, 9), Decision::Commit));

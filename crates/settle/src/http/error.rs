@@ -109,9 +109,13 @@ fn status_of(error: &GateError) -> StatusCode {
     match (error, error.retryable()) {
         (_, Retryable::Yes) => StatusCode::SERVICE_UNAVAILABLE,
         (_, Retryable::Unknown) => StatusCode::GATEWAY_TIMEOUT,
-        (GateError::TextTooLong { .. } | GateError::NotSigned { .. } | GateError::NotClaimed { .. }, _) => {
-            StatusCode::BAD_REQUEST
-        }
+        (
+            GateError::TextTooLong { .. }
+            | GateError::NotSigned { .. }
+            | GateError::NotClaimed { .. }
+            | GateError::PartTooLarge { .. },
+            _,
+        ) => StatusCode::BAD_REQUEST,
         _ => StatusCode::NOT_FOUND,
     }
 }
@@ -120,7 +124,7 @@ fn status_of_refusal(error: &TxError) -> StatusCode {
     match (error, error.retryable()) {
         (_, Retryable::Yes) => StatusCode::SERVICE_UNAVAILABLE,
         (_, Retryable::Unknown) => StatusCode::GATEWAY_TIMEOUT,
-        (TxError::BadLockKey { .. }, _) => StatusCode::BAD_REQUEST,
+        (TxError::BadLockKey { .. } | TxError::BadPart { .. }, _) => StatusCode::BAD_REQUEST,
         (TxError::UnknownXid { .. } | TxError::OutcomeEvicted { .. } | TxError::UnknownBranch { .. }, _) => {
             StatusCode::NOT_FOUND
         }

@@ -1,5 +1,6 @@
 //! What `settle` promises, tested on real processes: killed, wiped, lied to.
 
+mod backup;
 mod bad_input;
 mod durability;
 mod formation;
