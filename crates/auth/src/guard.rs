@@ -46,6 +46,8 @@ pub struct Registration<'a> {
 #[derive(Default, Debug)]
 pub struct Guard {
     application: Option<String>,
+    /// It has shown nothing itself: a resource manager that was let in beside a transaction manager.
+    is_beside: bool,
 }
 
 impl Guard {
@@ -68,12 +70,17 @@ impl Guard {
         now_ms: u64,
     ) -> Result<(), AuthError> {
         match &self.application {
-            None => authenticate(registration, caller, policy, rules, now_ms)?,
+            None => self.is_beside = authenticate(registration, caller, policy, rules, now_ms)? == Shown::Nothing,
             Some(first) if first != registration.application => {
                 return Err(AuthError::ApplicationChanged {
                     first: shown(first),
                     second: shown(registration.application),
                 });
+            }
+            Some(_) if self.is_beside && registration.role == Role::TransactionManager => {
+                let shown = authenticate(registration, caller, policy, rules, now_ms)?;
+                assert_eq!(shown, Shown::Itself, "only resource managers are let in beside");
+                self.is_beside = false;
             }
             Some(_) => {}
         }
@@ -101,6 +108,19 @@ impl Guard {
         Ok(())
     }
 
+    /// Whether the connection may begin and end transactions, which one that has shown nothing itself may not.
+    ///
+    /// # Errors
+    /// When it may not; nothing else is wrong with the connection.
+    pub fn may_manage(&self) -> Result<(), AuthError> {
+        match self.is_beside {
+            true => Err(AuthError::Unsigned {
+                application: shown(self.application.as_deref().unwrap_or_default()),
+            }),
+            false => Ok(()),
+        }
+    }
+
     /// Whether the connection may take locks or open branches on `resource`.
     ///
     /// # Errors
@@ -123,22 +143,31 @@ fn may_use(policy: &Policy, application: &str, resource: &str) -> Result<(), Aut
     }
 }
 
+/// What a client is let in by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Shown {
+    /// A key or a certificate of its own.
+    Itself,
+    /// That its transaction manager is there.
+    Nothing,
+}
+
 fn authenticate(
     registration: Registration<'_>,
     caller: Caller<'_>,
     policy: &Policy,
     rules: Rules,
     now_ms: u64,
-) -> Result<(), AuthError> {
+) -> Result<Shown, AuthError> {
     let application = registration.application;
     let mut names = caller.certificate.iter();
     if names.any(|name| policy.name_speaks_for(name, application)) {
-        return Ok(());
+        return Ok(Shown::Itself);
     }
     let signed = Signed::of(registration.extra_data);
     let Some(access) = signed.access else {
         return match registration.role {
-            Role::ResourceManager if rules.unsigned_beside && caller.is_beside => Ok(()),
+            Role::ResourceManager if rules.unsigned_beside && caller.is_beside => Ok(Shown::Nothing),
             Role::ResourceManager if rules.unsigned_beside => Err(AuthError::NothingBeside {
                 application: shown(application),
             }),
@@ -172,7 +201,7 @@ fn authenticate(
             application: shown(application),
         });
     }
-    Ok(())
+    Ok(Shown::Itself)
 }
 
 fn shown(text: &str) -> String {
@@ -346,6 +375,40 @@ mod tests {
         assert_eq!(judged(rm, Caller::default(), allowed), "AU0010");
         assert_eq!(judged(rm, beside, allowed), "admitted");
         assert_eq!(judged(tm("orders", "orders_group", ""), beside, allowed), "AU0001");
+    }
+
+    #[test]
+    fn who_was_let_in_beside_his_transaction_manager_ends_nothing_and_becomes_one_only_by_his_own_key() {
+        let rules = Rules {
+            unsigned_beside: true,
+            ..RULES
+        };
+        let beside = Caller {
+            is_beside: true,
+            ..Caller::default()
+        };
+        let mut guard = Guard::default();
+        let rm = Registration {
+            role: Role::ResourceManager,
+            ..tm("orders", "orders_group", "")
+        };
+        let policy = policy();
+        guard
+            .register(rm, beside, &policy, rules, NOW)
+            .expect("it is beside one");
+        assert_eq!(
+            guard.may_manage().expect_err("it showed nothing").code().to_string(),
+            "AU0001"
+        );
+        let unsigned = tm("orders", "orders_group", "");
+        let refused = guard.register(unsigned, beside, &policy, rules, NOW);
+        assert_eq!(refused.expect_err("not signed").code().to_string(), "AU0001");
+        assert!(guard.may_manage().is_err());
+        let signed = signed(NOW);
+        guard
+            .register(tm("orders", "orders_group", &signed), beside, &policy, rules, NOW)
+            .expect("signed");
+        assert_eq!(guard.may_manage(), Ok(()));
     }
 
     #[test]

@@ -145,9 +145,19 @@ fn chain(pem: Pem<'_>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn key(pem: Pem<'_>) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(pem.key).map_err(|error| TlsError::Pem {
-        what: "key",
-        problem: error.to_string(),
+    PrivateKeyDer::from_pem_slice(pem.key).map_err(|error| {
+        use rustls::pki_types::pem::Error;
+        // What the reader quotes may be the key.
+        let problem = match error {
+            Error::NoItemsFound => "there is no private key in it",
+            Error::MissingSectionEnd { .. } => "a section in it has no end, or its lines are not apart",
+            Error::Base64Decode(_) => "what is in it is not base64",
+            _ => "it does not read",
+        };
+        TlsError::Pem {
+            what: "key",
+            problem: problem.to_owned(),
+        }
     })
 }
 
@@ -181,4 +191,31 @@ pub fn host_of(address: &str) -> &str {
     host.strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
         .unwrap_or(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_key_is_told_without_the_key() {
+        let secret = "c2VjcmV0c2VjcmV0c2VjcmV0";
+        for text in [
+            format!("-----BEGIN PRIVATE KEY----- {secret} -----END PRIVATE KEY-----"),
+            format!("-----BEGIN PRIVATE KEY-----\\n{secret}\\n-----END PRIVATE KEY-----"),
+            format!("-----BEGIN PRIVATE KEY-----\n{secret}"),
+            format!("-----BEGIN PRIVATE KEY-----\n{secret}!\n-----END PRIVATE KEY-----"),
+            secret.to_owned(),
+        ] {
+            let pem = Pem {
+                certificate: b"",
+                key: text.as_bytes(),
+                authorities: b"",
+            };
+            let error = key(pem).expect_err("it is no key");
+            let told = format!("{error} {error:?}");
+            // Neither as text nor as a list of its bytes.
+            assert!(!told.contains(secret) && !told.contains("99, 50, 86"), "{told}");
+        }
+    }
 }

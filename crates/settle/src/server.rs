@@ -1,6 +1,6 @@
 //! `settle server`: one server of a cluster, from its configuration to its orderly end.
 
-use std::{future::IntoFuture, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{future::IntoFuture, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use settle_base::{ErrorCode, GroupId, Mono, PeerId};
 use settle_disk_file::{FileDisk, FileDiskOptions, OpenDirError};
@@ -40,6 +40,8 @@ pub const BUILD_VERSION: u32 = settle_tx::APPLY_VERSION;
 /// Connections from other servers: two lanes each, and room for ones that are being replaced.
 const MAX_PEER_CONNECTIONS: usize = 256;
 const MAX_HTTP_CONNECTIONS: usize = 256;
+/// From a connection's, or the last answer's, moment until the head of a request is whole.
+const HTTP_HEAD_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Debug, thiserror::Error)]
 enum ServerError {
@@ -405,7 +407,11 @@ pub(crate) async fn serve_http(listener: Listener, router: axum::Router, stop: s
                 let (reading, writing) = stream.into_split();
                 let service = hyper_util::service::TowerToHyperService::new(router);
                 let io = hyper_util::rt::TokioIo::new(tokio::io::join(reading, writing));
-                let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
+                // With a timer, a head that never ends is given up after a while.
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .timer(hyper_util::rt::TokioTimer::new())
+                    .header_read_timeout(HTTP_HEAD_WITHIN)
+                    .serve_connection(io, service);
                 tokio::select! {
                     biased;
                     () = stop.stopped() => {}

@@ -102,6 +102,12 @@ impl Entrance {
     }
 
     /// # Errors
+    /// When the connection is one that was let in beside its transaction manager.
+    pub(crate) fn may_manage(&self) -> Result<(), AuthError> {
+        self.guard.may_manage()
+    }
+
+    /// # Errors
     /// When the client's application is not granted `resource`.
     pub(crate) fn may_use(&self, resource: &str) -> Result<(), AuthError> {
         self.guard.may_use(resource, &self.auth.policy())

@@ -170,8 +170,10 @@ impl Connection<'_> {
         loop {
             let idle_at = heard + self.door.config.idle_after;
             let step = tokio::select! {
-                // Answers first: a client that only sends must still be answered.
+                // A stranger that always has something to say is asked who he is all the same. Then answers: a client
+                // that only sends must still be answered.
                 biased;
+                () = sleep_until(self.register_by()), if self.is_unknown() => Err(Ended::Unregistered),
                 message = queue.recv() => self.drain(message, &mut queue),
                 read = reading.read_buf(&mut buffer) => {
                     heard = Instant::now();
@@ -182,7 +184,10 @@ impl Connection<'_> {
                     }
                 }
                 () = sleep_until(idle_at) => Err(Ended::Idle),
-                () = sleep_until(self.register_by()), if self.is_unknown() => Err(Ended::Unregistered),
+            };
+            let patience = match self.is_unknown() {
+                true => self.register_by().saturating_duration_since(Instant::now()),
+                false => self.door.config.idle_after,
             };
             // What was answered before the failure is still due.
             let written = match self.transport.out().is_empty() {
@@ -193,7 +198,7 @@ impl Connection<'_> {
                         writing.write_all(self.transport.out()).await?;
                         writing.flush().await
                     };
-                    match timeout(self.door.config.idle_after, writing).await {
+                    match timeout(patience, writing).await {
                         Ok(written) => written,
                         Err(_) => return Ended::Slow,
                     }
@@ -380,12 +385,20 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Whether the client's application is granted what a request would use.
+    /// Whether the client may ask this, and its application is granted what the request would use.
     fn may(&self, message: &Message) -> Result<(), AuthError> {
-        match (&self.entrance, message) {
-            (Some(entrance), Message::BranchRegister(request) | Message::GlobalLockQuery(request)) => {
+        let Some(entrance) = &self.entrance else {
+            return Ok(());
+        };
+        match message {
+            Message::BranchRegister(request) | Message::GlobalLockQuery(request) => {
                 entrance.may_use(&request.resource_id)
             }
+            Message::GlobalBegin(_)
+            | Message::GlobalCommit(_)
+            | Message::GlobalRollback(_)
+            | Message::GlobalReport(_)
+            | Message::GlobalStatus(_) => entrance.may_manage(),
             _ => Ok(()),
         }
     }

@@ -1,6 +1,9 @@
 //! The file that says who may connect and what each application may use. Read at the start, and again when it changes.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 use settle_auth::{Grants, Key, Names, Pattern, Policy, PolicyError, Secret};
@@ -30,11 +33,35 @@ impl PolicyFileError {
     }
 }
 
-/// A file with a policy, and what stood in it the last time.
-#[derive(Debug)]
+/// A file with a policy, and what stood in it the last time, which has secrets in it.
 pub struct PolicyFile {
     path: PathBuf,
     seen: Vec<u8>,
+}
+
+impl fmt::Debug for PolicyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicyFile")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a text is wrong, without a word of it: what is quoted may be a secret.
+fn place_of(error: &toml::de::Error, text: &str) -> String {
+    let Some(span) = error.span() else {
+        return "it does not read as TOML of a policy".to_owned();
+    };
+    let before = text.get(..span.start).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|char| *char != '\n').count() + 1;
+    let is_unknown = error.message().starts_with("unknown field");
+    let what = if is_unknown {
+        "there is no such key"
+    } else {
+        "this does not read"
+    };
+    format!("line {line}, column {column}: {what}")
 }
 
 impl PolicyFile {
@@ -78,7 +105,7 @@ impl PolicyFile {
         }
         self.seen = content;
         let text = str::from_utf8(&self.seen).map_err(|error| syntax(error.to_string()))?;
-        let file: File = toml::from_str(text).map_err(|error| syntax(error.to_string()))?;
+        let file: File = toml::from_str(text).map_err(|error| syntax(place_of(&error, text)))?;
         let policy = file.policy().map_err(|error| PolicyFileError::Policy { path, error })?;
         Ok(Some(policy))
     }
@@ -152,6 +179,27 @@ impl File {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_policy_is_told_without_its_secrets() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("policy.toml");
+        for (line, place) in [
+            ("secret = \"a long enough secret", "line 9, column "),
+            (
+                "secrt = \"a long enough secret\"",
+                "line 9, column 9: there is no such key",
+            ),
+            ("secret = a long enough secret", "line 9, column "),
+            ("secret = { text = \"a long enough secret\" }", "line 9, column "),
+        ] {
+            let text = GOOD.replace("secret = \"a long enough secret\"", line);
+            std::fs::write(&path, text).expect("written");
+            let error = PolicyFile::open(&path).expect_err(line);
+            let told = format!("{error} {error:?}");
+            assert!(told.contains(place) && !told.contains("long enough"), "{told}");
+        }
+    }
 
     const GOOD: &str = r#"
         [[application]]
