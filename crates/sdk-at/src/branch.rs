@@ -2,7 +2,7 @@
 
 use settle_sdk::{BranchStatus, Current, ExceptionCode};
 use sqlx::{
-    MySql, MySqlConnection, Transaction,
+    MySqlConnection,
     mysql::{MySqlQueryResult, MySqlRow},
 };
 use tokio::time::sleep;
@@ -10,26 +10,48 @@ use tokio::time::sleep;
 use crate::{
     At, AtError, Value,
     change::Changes,
-    resource::undo_rows,
+    local::Local,
     session::{self, Session, is_duplicate},
     statement::{Statement, Understood, Unprotected, understand},
     undo::{self, BranchUndo, UndoError},
+    undo_rows::{undo_rows, undo_state},
 };
 
-/// One local transaction of a global one. Each statement is read first, and refused if it could not be taken back; the
+/// Whose local transaction it is.
+#[derive(Clone)]
+pub(crate) enum Scope {
+    /// A global transaction's.
+    Branch { xid: String },
+    /// Nobody's: it keeps off the rows that global ones hold.
+    Outside,
+}
+
+impl Scope {
+    /// None is the xid of nobody to the coordinator too.
+    fn xid(&self) -> &str {
+        match self {
+            Scope::Branch { xid } => xid,
+            Scope::Outside => "",
+        }
+    }
+}
+
+/// One local transaction of a global one, or [outside](At::begin_outside) of any. Each statement is read first, and refused if it could not be taken back; the
 /// rows that it changes are kept as they were and as they are then.
 ///
 /// Dropped, it is rolled back. After an error other than a duplicate key nothing more is done in it.
 pub struct AtTransaction {
     at: At,
-    xid: String,
-    tx: Transaction<'static, MySql>,
+    scope: Scope,
+    tx: Local,
     session: Session,
     changes: Changes,
     /// The coordinator may tell a conflict at once when it has to wait for a rollback, since who waits holds rows.
     is_whole_retried: bool,
     /// A statement failed, so that the transaction is not what it should be.
     is_broken: bool,
+    /// It met rows that another global transaction holds, and is to be done again without them in its hands.
+    pub(crate) has_met_conflict: bool,
 }
 
 /// How a statement ended.
@@ -42,22 +64,24 @@ pub struct Done {
 }
 
 impl AtTransaction {
-    pub(crate) async fn begin(at: At, xid: &str, is_whole_retried: bool) -> Result<AtTransaction, AtError> {
-        let mut tx = at.resource().pool().begin().await?;
+    pub(crate) async fn begin(at: At, scope: Scope, is_whole_retried: bool) -> Result<AtTransaction, AtError> {
+        let mut tx = Local::begin(at.resource().pool()).await?;
         let session = Session::of(&mut tx).await?;
         Ok(AtTransaction {
             at,
-            xid: xid.to_owned(),
+            changes: Changes::new(matches!(scope, Scope::Branch { .. })),
+            scope,
             tx,
             session,
-            changes: Changes::default(),
             is_whole_retried,
             is_broken: false,
+            has_met_conflict: false,
         })
     }
 
+    /// Of the global transaction; empty outside of any.
     pub fn xid(&self) -> &str {
-        &self.xid
+        self.scope.xid()
     }
 
     /// Runs an `INSERT`, `UPDATE` or `DELETE`: see the [table](crate#sql) of what is supported.
@@ -71,17 +95,41 @@ impl AtTransaction {
         let connection = &mut *self.tx;
         let changes = &mut self.changes;
         let done = match understood.statement {
-            Statement::Update { rows, columns, head } => {
-                let update = changes.update(&self.at, connection, &self.session, &rows, &columns, &head, params);
+            Statement::Update { rows, columns, query } => {
+                let update = changes.update(&self.at, connection, &self.session, &rows, &columns, &query, params);
                 update.await
             }
             Statement::Delete(rows) => changes.delete(&self.at, connection, &self.session, &rows, params).await,
-            Statement::Insert { table, columns, rows } => {
+            Statement::Insert {
+                table,
+                columns,
+                rows,
+                upsert: None,
+            } => {
                 let insert = (sql, params);
                 let insert = changes.insert(&self.at, connection, &self.session, &table, columns, &rows, insert);
                 insert.await
             }
-            Statement::Read | Statement::Lock(_) => Err(Unprotected::Form {
+            Statement::Insert {
+                table,
+                columns,
+                rows,
+                upsert: Some(upsert),
+            } => {
+                let insert = (sql, params);
+                let upsert = changes.upsert(
+                    &self.at,
+                    connection,
+                    &self.session,
+                    &table,
+                    columns,
+                    &rows,
+                    &upsert,
+                    insert,
+                );
+                upsert.await
+            }
+            Statement::Read | Statement::Lock { .. } => Err(Unprotected::Form {
                 what: "a SELECT that is executed instead of fetched",
             }
             .into()),
@@ -101,15 +149,31 @@ impl AtTransaction {
         let connection = &mut *self.tx;
         let rows = match understood.statement {
             Statement::Read => session::fetch(connection, sql, params).await.map_err(AtError::from),
-            Statement::Lock(rows) => {
-                let keys = self.changes.keys_of(&self.at, connection, &self.session, &rows, params);
-                match keys.await {
+            Statement::Lock { rows, query } => {
+                let picked = self
+                    .changes
+                    .pick(&self.at, connection, &self.session, &rows, params)
+                    .await;
+                match picked {
                     Err(error) => Err(error),
-                    Ok(None) => session::fetch(connection, sql, params).await.map_err(AtError::from),
-                    Ok(Some(lock_keys)) => match wait_for(&self.at, &self.xid, &lock_keys).await {
-                        Err(error) => Err(error),
-                        Ok(()) => session::fetch(connection, sql, params).await.map_err(AtError::from),
-                    },
+                    Ok(picked) => {
+                        let waited = match &picked.lock_keys {
+                            Some(lock_keys) => {
+                                wait_for(&self.at, self.scope.xid(), lock_keys, self.is_whole_retried).await
+                            }
+                            None => Ok(()),
+                        };
+                        match waited {
+                            Err(error) => Err(error),
+                            Ok(()) => {
+                                let (mut sql, values) = query.over(&picked.condition, &picked.keys, params);
+                                sql.push_str("\nFOR UPDATE");
+                                session::fetch_for_rows(connection, &sql, &values)
+                                    .await
+                                    .map_err(AtError::from)
+                            }
+                        }
+                    }
                 }
             }
             _ => Err(Unprotected::Form {
@@ -118,6 +182,7 @@ impl AtTransaction {
             .into()),
         };
         self.mend(&rows);
+        self.has_met_conflict |= matches!(rows, Err(AtError::LockConflict { .. }));
         rows
     }
 
@@ -163,7 +228,8 @@ impl AtTransaction {
     }
 
     /// Registers the branch with the global locks of its rows, and commits with the undo log in one local transaction.
-    /// Without changes there is no branch.
+    /// Without changes there is no branch. [Outside](At::begin_outside) of a global transaction it waits for those that
+    /// hold its rows, and commits.
     ///
     /// # Errors
     /// After any error the local work does not stand, and the global transaction must be rolled back or the work done
@@ -174,11 +240,22 @@ impl AtTransaction {
             return Err(AtError::Broken);
         }
         let AtTransaction {
-            at, xid, tx, changes, ..
+            at, scope, tx, changes, ..
         } = self;
-        if changes.statements.is_empty() {
-            return tx.commit().await.map_err(AtError::from);
-        }
+        let xid = match scope {
+            // Whoever takes a lock on these rows from here on has changed them before, and nobody can while they are
+            // locked here.
+            Scope::Outside if !changes.locks.is_empty() => {
+                let waited = wait_for(&at, "", &changes.locks.join(";"), self.is_whole_retried).await;
+                if let Err(error) = waited {
+                    roll_back(tx).await;
+                    return Err(error);
+                }
+                return tx.commit().await.map_err(AtError::from);
+            }
+            Scope::Branch { xid } if !changes.statements.is_empty() => xid,
+            _ => return tx.commit().await.map_err(AtError::from),
+        };
         // From here on the branch may be registered, and its changes may stand or not: whoever drops this future never
         // learns it.
         let current = Current::joined(xid.as_str());
@@ -202,7 +279,7 @@ impl AtTransaction {
 async fn commit_branch(
     at: &At,
     xid: &str,
-    mut tx: Transaction<'static, MySql>,
+    mut tx: Local,
     changes: Changes,
     is_whole_retried: bool,
 ) -> Result<(), AtError> {
@@ -233,7 +310,7 @@ async fn commit_branch(
     })
 }
 
-async fn roll_back(tx: Transaction<'static, MySql>) {
+async fn roll_back(tx: Local) {
     if let Err(error) = tx.rollback().await {
         tracing::debug!(%error, "a local rollback was not answered: the server does it with the connection's end");
     }
@@ -285,9 +362,9 @@ fn is_fail_fast(error: &settle_sdk::Error) -> bool {
 }
 
 /// Waits until nobody else holds these rows.
-async fn wait_for(at: &At, xid: &str, lock_keys: &str) -> Result<(), AtError> {
+async fn wait_for(at: &At, xid: &str, lock_keys: &str, is_whole_retried: bool) -> Result<(), AtError> {
     let options = at.options();
-    let mut left = options.lock_retry_times;
+    let mut left = if is_whole_retried { 0 } else { options.lock_retry_times };
     loop {
         let message = match at.rm().can_lock(xid, &options.resource_id, lock_keys).await {
             Ok(true) => return Ok(()),
@@ -312,25 +389,23 @@ async fn write_undo(at: &At, on: &mut MySqlConnection, undo: &BranchUndo) -> Res
         }
         .into());
     }
-    let inserted = undo_rows(options)
-        .insert(on, &undo.xid, undo.branch_id, content, undo_state::NORMAL)
-        .await;
-    match inserted {
-        Ok(_) => Ok(()),
-        // A rollback that came first has left its row there.
-        Err(error) if is_duplicate(&error) => Err(AtError::TooLate {
-            xid: undo.xid.clone(),
-            branch_id: undo.branch_id,
-        }),
-        Err(error) => Err(error.into()),
+    // Whatever cannot be read back would be found out when it is too late.
+    if undo::decode(&content)? != *undo {
+        return Err(UndoError::Json {
+            problem: "what was written reads as something else".to_owned(),
+        }
+        .into());
     }
-}
-
-/// `log_status`.
-pub(crate) mod undo_state {
-    pub const NORMAL: i32 = 0;
-    /// The branch was rolled back before its phase one.
-    pub const DEFENCE: i32 = 1;
+    let rows = undo_rows(options);
+    let is_first = rows.insert(on, &undo.xid, undo.branch_id, content, undo_state::NORMAL);
+    if is_first.await? {
+        return Ok(());
+    }
+    // A rollback that came first has left its row there.
+    Err(AtError::TooLate {
+        xid: undo.xid.clone(),
+        branch_id: undo.branch_id,
+    })
 }
 
 async fn report_failed(at: &At, xid: &str, branch_id: i64) {

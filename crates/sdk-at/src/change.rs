@@ -9,14 +9,16 @@ use crate::{
     branch::Done,
     image::Rows,
     session::{PARAMS_MAX, Session, Unread, key_in, run, run_for_rows, select, select_by_key},
-    statement::{self, Cell, TableName, Unprotected},
-    table::{Table, quoted},
+    statement::{self, Cell, Picking, TableName, Unprotected, Upsert},
+    table::Table,
     undo::{ChangeKind, Image, StatementUndo},
+    value::quoted,
 };
 
 /// What a local transaction has changed so far.
-#[derive(Default)]
 pub struct Changes {
+    /// It can be taken back; else only the rows' locks matter.
+    is_branch: bool,
     pub statements: Vec<StatementUndo>,
     /// Each once, in the order of the statements.
     pub locks: Vec<String>,
@@ -25,6 +27,20 @@ pub struct Changes {
 }
 
 impl Changes {
+    pub fn new(is_branch: bool) -> Changes {
+        Changes {
+            is_branch,
+            statements: Vec::new(),
+            locks: Vec::new(),
+            weight: 0,
+        }
+    }
+
+    /// Of these columns, those that are looked at.
+    fn kept(&self, table: &Table, columns: Vec<usize>) -> Vec<usize> {
+        if self.is_branch { columns } else { table.key.clone() }
+    }
+
     /// The condition picks rows, which are locked and kept; then exactly these are updated, by their keys, whatever the
     /// condition would pick a second time.
     #[allow(clippy::too_many_arguments, reason = "the parts of one statement, and where it runs")]
@@ -35,19 +51,15 @@ impl Changes {
         session: &Session,
         rows: &statement::Rows,
         columns: &[String],
-        head: &str,
+        query: &Picking,
         params: &[Value],
     ) -> Result<Done, AtError> {
         let mut table = find(at, on, session, &rows.table).await?;
         let params_of_rows = &params[rows.params_before..];
         let (kept, before) = loop {
-            if table.cascades.1 {
-                return Err(AtError::table(
-                    &table.name,
-                    "another table's foreign key follows its updates",
-                ));
-            }
             let kept = updated(&table, columns)?;
+            table.check_update(&kept)?;
+            let kept = self.kept(&table, kept);
             match picked(at, on, session, &table, &kept, rows, params_of_rows).await {
                 Ok(before) => break (kept, before),
                 Err(Unread::Altered) => table = find_anew(at, on, session, &table).await?,
@@ -58,8 +70,7 @@ impl Changes {
             return Ok(NOTHING);
         }
         let keys = before.keys(&table);
-        let sql = format!("{head}\nWHERE {}", key_in(&table, before.len()));
-        let all: Vec<Value> = params[..rows.params_before].iter().chain(&keys).cloned().collect();
+        let (sql, all) = query.over(&key_in(&table, before.len()), &keys, params);
         fits(&all)?;
         let done = run_for_rows(on, &sql, &all).await?;
         check(&table, "updated", before.len(), done.rows_affected())?;
@@ -81,13 +92,8 @@ impl Changes {
     ) -> Result<Done, AtError> {
         let mut table = find(at, on, session, &rows.table).await?;
         let before = loop {
-            if table.cascades.0 {
-                return Err(AtError::table(
-                    &table.name,
-                    "another table's foreign key follows its deletes",
-                ));
-            }
-            let kept = written(&table);
+            table.check_delete()?;
+            let kept = self.kept(&table, written(&table));
             match picked(at, on, session, &table, &kept, rows, &params[rows.params_before..]).await {
                 Ok(before) => break before,
                 Err(Unread::Altered) => table = find_anew(at, on, session, &table).await?,
@@ -129,8 +135,11 @@ impl Changes {
         if columns.is_none() {
             table = find_anew(at, on, session, &table).await?;
         }
-        let kept = written(&table);
+        let kept = self.kept(&table, written(&table));
         table.check(&kept)?;
+        if self.is_branch {
+            table.check_insert()?;
+        }
         session.check(&table, &kept)?;
         let keys = keys(&table, columns.as_deref(), cells, params)?;
         let done = run(on, sql, params).await?;
@@ -159,7 +168,7 @@ impl Changes {
             // It cannot change any more: it was altered before the insert.
             Err(Unread::Altered) => {
                 table = find_anew(at, on, session, &table).await?;
-                let kept = written(&table);
+                let kept = self.kept(&table, written(&table));
                 table.check(&kept)?;
                 by_key(on, &table, &kept, &values).await?
             }
@@ -171,25 +180,82 @@ impl Changes {
         Ok(done.into())
     }
 
-    /// The global locks of the rows that a `SELECT … FOR UPDATE` picks, which are locked here.
-    pub async fn keys_of(
+    /// The row is looked for and locked: it is updated where it is there, and inserted where it is not, when one that comes
+    /// in between is a duplicate.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one statement, and where it runs")]
+    pub async fn upsert(
+        &mut self,
+        at: &At,
+        on: &mut MySqlConnection,
+        session: &Session,
+        name: &TableName,
+        columns: Option<Vec<String>>,
+        cells: &[Vec<Cell>],
+        upsert: &Upsert,
+        (sql, params): (&str, &[Value]),
+    ) -> Result<Done, AtError> {
+        let mut table = find(at, on, session, name).await?;
+        let (kept, key, before) = loop {
+            if table.has_more_unique {
+                let problem = "ON DUPLICATE KEY UPDATE could be about another row: it has a further unique key";
+                return Err(AtError::table(&table.name, problem));
+            }
+            let kept = updated(&table, &upsert.columns)?;
+            table.check_update(&kept)?;
+            let kept = self.kept(&table, kept);
+            table.check(&kept)?;
+            session.check(&table, &kept)?;
+            let key = keys(&table, columns.as_deref(), cells, params)?.into_iter().flatten();
+            let key: Option<Vec<Value>> = key.collect();
+            let what = "ON DUPLICATE KEY UPDATE without the primary key";
+            let key = key.ok_or(Unprotected::Form { what })?;
+            match select_by_key(on, &table, &kept, &key).await {
+                Ok(before) => break (kept, key, before),
+                Err(Unread::Altered) => table = find_anew(at, on, session, &table).await?,
+                Err(Unread::Failed(error)) => return Err(error),
+            }
+        };
+        if before.rows.is_empty() {
+            let insert = (upsert.insert.as_str(), &params[..upsert.params]);
+            return self.insert(at, on, session, name, columns, cells, insert).await;
+        }
+        let done = run(on, sql, params).await?;
+        let after = by_key(on, &table, &kept, &key).await?;
+        check(&table, "found again", before.len(), after.len() as u64)?;
+        let lock = after.lock_key(&table)?;
+        self.push(at, &table, ChangeKind::Update, Some(&before), Some(&after), lock)?;
+        Ok(done.into())
+    }
+
+    /// The rows that a `SELECT … FOR UPDATE` is about, which are locked here.
+    pub async fn pick(
         &self,
         at: &At,
         on: &mut MySqlConnection,
         session: &Session,
         rows: &statement::Rows,
         params: &[Value],
-    ) -> Result<Option<String>, AtError> {
+    ) -> Result<Picked, AtError> {
         let mut table = find(at, on, session, &rows.table).await?;
         let params = &params[rows.params_before..][..rows.params];
-        loop {
+        let found = loop {
             let kept = table.key.clone();
             match picked(at, on, session, &table, &kept, rows, params).await {
-                Ok(found) => return found.lock_key(&table),
+                Ok(found) => break found,
                 Err(Unread::Altered) => table = find_anew(at, on, session, &table).await?,
                 Err(Unread::Failed(error)) => return Err(error),
             }
-        }
+        };
+        let keys = found.keys(&table);
+        fits(&keys)?;
+        Ok(Picked {
+            lock_keys: found.lock_key(&table)?,
+            condition: match found.len() {
+                0 => "1 = 0".to_owned(),
+                rows => key_in(&table, rows),
+            },
+            keys,
+        })
     }
 
     fn push(
@@ -201,6 +267,12 @@ impl Changes {
         after: Option<&Rows>,
         lock: Option<String>,
     ) -> Result<(), AtError> {
+        if let Some(lock) = lock.filter(|lock| !self.locks.contains(lock)) {
+            self.locks.push(lock);
+        }
+        if !self.is_branch {
+            return Ok(());
+        }
         let options = at.options();
         self.weight += [before, after].into_iter().flatten().map(Rows::weight).sum::<usize>();
         if self.weight > options.undo_bytes_max {
@@ -220,11 +292,17 @@ impl Changes {
             before: image(before)?,
             after: image(after)?,
         });
-        if let Some(lock) = lock.filter(|lock| !self.locks.contains(lock)) {
-            self.locks.push(lock);
-        }
         Ok(())
     }
+}
+
+/// Rows that were picked and locked.
+pub struct Picked {
+    /// Their global locks; none without rows.
+    pub lock_keys: Option<String>,
+    /// What fits them alone, with a `?` for each of the keys.
+    pub condition: String,
+    pub keys: Vec<Value>,
 }
 
 const NOTHING: Done = Done {
@@ -364,11 +442,16 @@ fn keys(
                 Some(Cell::Default) | None => None,
             };
             key.push(match value.filter(|value| !value.is_null()) {
-                Some(Value::Int(0) | Value::UInt(0)) if column.is_auto_increment => {
-                    return Err(form("a 0 for an automatic primary key"));
+                None if column.is_auto_increment => None,
+                None => return Err(form("an INSERT without its primary key")),
+                Some(value) => {
+                    let value = column.kind.key(value);
+                    let value = value.ok_or(form("a primary key of another type than its column"))?;
+                    if column.is_auto_increment && matches!(value, Value::Int(0) | Value::UInt(0)) {
+                        return Err(form("a 0 for an automatic primary key"));
+                    }
+                    Some(value)
                 }
-                None if !column.is_auto_increment => return Err(form("an INSERT without its primary key")),
-                value => value,
             });
         }
         keys.push(key);

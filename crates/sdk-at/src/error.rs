@@ -52,16 +52,21 @@ pub enum AtError {
     /// An undo row that cannot be read or written.
     #[error("an undo log: {_0}")]
     Undo(#[from] UndoError),
-    /// Somebody outside changed a row between the branch's commit and its rollback: an operator has to look.
+    /// Between the branch's commit and its rollback somebody outside did what keeps a row from being put back: an operator
+    /// has to look.
     #[error(
-        "a row of `{table}` with key `{key}` was changed by somebody else: it is neither as branch {branch_id} of `{xid}` left it nor as it was before"
+        "the row of `{table}` with key `{key}` cannot be put back as it was before branch {branch_id} of `{xid}`: {cause}"
     )]
     Dirty {
         xid: String,
         branch_id: i64,
         table: String,
         key: String,
+        cause: DirtyCause,
     },
+    /// The table of undo logs cannot carry what is rested on it.
+    #[error("the table `{table}` of undo logs is not fit: {problem}")]
+    UndoTable { table: String, problem: String },
     /// An earlier statement failed: the transaction can only be rolled back.
     #[error("an earlier statement of the local transaction failed: it can only be rolled back")]
     Broken,
@@ -71,6 +76,20 @@ pub enum AtError {
     /// The database.
     #[error("the database: {_0}")]
     Database(#[from] sqlx::Error),
+}
+
+/// What keeps a row from being put back.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DirtyCause {
+    #[error("somebody else has changed it since")]
+    Changed,
+    /// The foreign key takes these along when the row is deleted.
+    #[error("rows of `{by}` refer to it by now, and would be changed with it")]
+    Referred { by: String },
+    /// A unique or foreign key, or another constraint.
+    #[error("{message}")]
+    Constraint { message: String },
 }
 
 impl AtError {
@@ -107,6 +126,7 @@ impl AtError {
             // The coordinator's have their own.
             AtError::Database(_) | AtError::Coordinator(_) => 12,
             AtError::Broken => 13,
+            AtError::UndoTable { .. } => 14,
         };
         ErrorCode::new("AT", number)
     }
@@ -119,6 +139,7 @@ impl AtError {
             AtError::LockConflict { .. } | AtError::Moved { .. } => Retryable::Yes,
             AtError::CommitUnknown { .. } | AtError::Database(_) => Retryable::Unknown,
             AtError::Setup { .. }
+            | AtError::UndoTable { .. }
             | AtError::Unprotected(_)
             | AtError::Table { .. }
             | AtError::Params { .. }

@@ -42,12 +42,17 @@ impl Rows {
     pub fn image(&self, table: &Table, zone_micros: Option<i64>) -> Result<Image, AtError> {
         let field = |at: &usize, value: &Value| {
             let column = &table.columns[*at];
-            let value = column.kind.to_java(value, zone_micros);
+            let problem = |problem: String| column_problem(table, &column.name, &problem);
+            let java = column.kind.to_java(value, zone_micros).map_err(problem)?;
+            let again = column.kind.read_java(&java, zone_micros).map_err(problem)?;
+            if again != *value {
+                return Err(problem("it holds a value that would come back as another".to_owned()));
+            }
             Ok(Field {
                 name: column.name.clone(),
                 is_key: table.is_key(*at),
                 type_code: column.kind.type_code(),
-                value: value.map_err(|problem| column_problem(table, &column.name, &problem))?,
+                value: java,
             })
         };
         let row = |row: &Vec<Value>| {
@@ -201,7 +206,8 @@ pub mod tests {
             name: name.to_owned(),
             key,
             columns,
-            cascades: (false, false),
+            has_more_unique: false,
+            references: Vec::new(),
         }
     }
 

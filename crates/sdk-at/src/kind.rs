@@ -135,6 +135,23 @@ impl Kind {
         )
     }
 
+    /// A key that was given for such a column, as it is found by: what the database would make something else of is none,
+    /// since it could then be that of another row.
+    pub fn key(&self, given: Value) -> Option<Value> {
+        match (self, given) {
+            (Kind::Text { .. }, Value::Text(text)) => Some(Value::Text(text)),
+            (Kind::Integer { .. } | Kind::Long { .. } | Kind::BigInteger, given) => match given {
+                Value::Int(_) | Value::UInt(_) => Some(given),
+                Value::Text(text) => match text.parse::<i64>() {
+                    Ok(number) => Some(Value::Int(number)),
+                    Err(_) => text.parse().ok().map(Value::UInt),
+                },
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// A value of the binary protocol. `micros` of a moment are kept as far as they are there.
     ///
     /// # Errors
@@ -152,10 +169,8 @@ impl Kind {
             }
             Kind::BigInteger => Value::UInt(u64::from_le_bytes(bytes.try_into().map_err(|_| cut())?)),
             Kind::Double => Value::Double(f64::from_le_bytes(bytes.try_into().map_err(|_| cut())?)),
-            Kind::Decimal | Kind::Text { .. } => {
-                let text = std::str::from_utf8(bytes).map_err(|_| "its text is not UTF-8".to_owned())?;
-                Value::Text(text.to_owned())
-            }
+            Kind::Decimal => Value::Text(without_zerofill(text(bytes)?).to_owned()),
+            Kind::Text { .. } => Value::Text(text(bytes)?.to_owned()),
             Kind::Bytes { .. } | Kind::Bit => Value::Bytes(bytes.to_owned()),
             Kind::DateTime | Kind::Timestamp | Kind::Date => Value::Text(self.read_moment(bytes)?),
             Kind::Time => Value::Text(read_time(bytes)?),
@@ -271,6 +286,20 @@ impl Kind {
     }
 }
 
+fn text(bytes: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(bytes).map_err(|_| "its text is not UTF-8".to_owned())
+}
+
+/// A number without the zeros that `ZEROFILL` puts before it: they are none of its value, and not of JSON's numbers.
+fn without_zerofill(digits: &str) -> &str {
+    let rest = digits.trim_start_matches('0');
+    match rest.as_bytes().first() {
+        Some(b'0'..=b'9') => rest,
+        _ if rest.len() < digits.len() => &digits[digits.len() - rest.len() - 1..],
+        _ => digits,
+    }
+}
+
 fn unsupported(name: &str) -> String {
     format!("a column of type `{name}` cannot be kept exactly by Java")
 }
@@ -322,6 +351,25 @@ mod tests {
             Ok(Value::UInt(u64::MAX))
         );
         assert!(tiny.read(&[]).is_err() && tiny.read(&[0; 9]).is_err());
+    }
+
+    #[test]
+    fn a_decimal_is_read_without_the_zeros_that_fill_it() {
+        let filled = Kind::of("decimal", "decimal(9,2) unsigned zerofill");
+        for (sent, value) in [
+            ("0000012.30", "12.30"),
+            ("0000000.05", "0.05"),
+            ("0000000.00", "0.00"),
+            ("000", "0"),
+            ("100", "100"),
+            ("-0.50", "-0.50"),
+        ] {
+            assert_eq!(
+                filled.read(sent.as_bytes()),
+                Ok(Value::Text(value.to_owned())),
+                "{sent}"
+            );
+        }
     }
 
     #[test]

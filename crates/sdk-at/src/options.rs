@@ -25,6 +25,11 @@ pub struct AtOptions {
     /// How long a table is taken to be as it was last looked up. Its columns are compared with every row all the same.
     pub table_max_age: Duration,
 
+    /// Tables are taken to have no triggers, and no foreign keys of other tables that follow their rows, but those that the
+    /// account may see. Without it, tables are refused on which the account lacks the privilege `TRIGGER`, and all tables
+    /// when it may not write in the whole database, since then it would not be told of them.
+    pub trust_unseen: bool,
+
     /// Rows that one statement may change.
     pub rows_max: usize,
     /// The longest statement.
@@ -80,6 +85,7 @@ impl AtOptions {
             lock_retry_times: 30,
             lock_retry_interval: Duration::from_millis(10),
             table_max_age: Duration::from_secs(60),
+            trust_unseen: false,
             rows_max: 1_000,
             statement_bytes_max: 256 << 10,
             undo_bytes_max: 2 << 20,

@@ -3,21 +3,20 @@
 use std::sync::Arc;
 
 use settle_sdk::{BranchCall, TccError, TccFuture, TccResource};
-use sqlx::{MySqlConnection, MySqlPool, Row, mysql::MySqlQueryResult};
+use sqlx::{MySqlConnection, MySqlPool};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
 };
 
 use crate::{
-    AtError, AtOptions, Value,
-    branch::undo_state,
-    image::{Kept, Rows},
-    restore::{Step, concerned, step},
+    AtError, AtOptions,
+    local::Local,
+    put_back::put_back,
     schema::Schema,
-    session::{Session, Unread, is_duplicate, key_is, run, select_by_key},
-    table::{Table, quoted},
-    undo::{self, BranchUndo, ChangeKind, Context, DEFENCE_CONTENT, StatementUndo, UndoError},
+    session::Session,
+    undo::{self, BranchUndo, Context, DEFENCE_CONTENT, UndoError},
+    undo_rows::{self, UndoRow, undo_rows, undo_state},
 };
 
 /// How often a rollback looks again when a phase one has come in between.
@@ -41,10 +40,10 @@ struct Committed {
 }
 
 impl AtResource {
-    /// Looks whether the database has its table of undo logs.
+    /// Looks whether the database has its table of undo logs, and whether that is fit.
     ///
     /// # Errors
-    /// [`AtError::Setup`], [`AtError::Database`].
+    /// [`AtError::Setup`], [`AtError::UndoTable`], [`AtError::Database`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -52,21 +51,12 @@ impl AtResource {
         options.check()?;
         let mut connection = pool.acquire().await?;
         Session::of(&mut connection).await?;
-        let sql = format!(
-            "SELECT branch_id, xid, context, rollback_info, log_status, log_created, log_modified FROM {} LIMIT 1",
-            quoted(&options.undo_table)
-        );
-        if let Err(error) = sqlx::query(&sql).fetch_optional(&mut *connection).await {
-            let table = &options.undo_table;
-            return Err(AtError::setup(format!(
-                "there is no table `{table}` of undo logs here: {error}"
-            )));
-        }
+        undo_rows::check(&mut connection, &options).await?;
         let (committed, queue) = mpsc::channel(options.delete_waiting);
         let mut cleaner = JoinSet::new();
         cleaner.spawn(delete_committed(options.clone(), pool.clone(), queue));
         Ok(Arc::new(AtResource {
-            schema: Schema::new(options.table_max_age),
+            schema: Schema::new(options.table_max_age, options.trust_unseen),
             options,
             pool,
             committed,
@@ -91,46 +81,55 @@ impl AtResource {
     /// # Errors
     /// [`AtError::Dirty`] is for an operator; after any other nothing happened, and it is to be tried again.
     pub async fn roll_back(&self, xid: &str, branch_id: i64) -> Result<(), AtError> {
-        let mut looks = 0;
-        loop {
-            looks += 1;
-            match self.roll_back_once(xid, branch_id).await {
-                // Its phase one has committed since it was looked for.
-                Err(AtError::Database(error)) if is_duplicate(&error) && looks < LOOKS => {}
-                done => return done,
+        for _ in 0..LOOKS {
+            if self.roll_back_once(xid, branch_id).await? {
+                return Ok(());
             }
         }
+        // Its row is there for the unique key, and never for a look.
+        Err(AtError::Moved {
+            table: self.options.undo_table.clone(),
+            act: "found",
+            expected: 1,
+            found: 0,
+        })
     }
 
-    async fn roll_back_once(&self, xid: &str, branch_id: i64) -> Result<(), AtError> {
+    /// False when its phase one has committed since it was looked for.
+    async fn roll_back_once(&self, xid: &str, branch_id: i64) -> Result<bool, AtError> {
         let rows = undo_rows(&self.options);
-        let mut tx = self.pool.begin().await?;
-        let session = Session::of(&mut tx).await?;
         // Looked for without a lock first: InnoDB would lock the gap where nothing is found, and rollbacks of other branches
-        // would wait for each other there.
-        let row = match rows.is_there(&mut tx, xid, branch_id).await? {
+        // would wait for each other there. Before the transaction, in which every read is a locking one: none may be of
+        // what was there when it began.
+        let mut connection = self.pool.acquire().await?;
+        let is_there = rows.is_there(&mut connection, xid, branch_id).await?;
+        let mut tx = Local::begin_on(connection).await?;
+        let session = Session::of(&mut tx).await?;
+        let row = match is_there {
             true => rows.load(&mut tx, xid, branch_id).await?,
             false => None,
         };
         let Some(row) = row else {
             // From now on its phase one cannot commit.
             let content = DEFENCE_CONTENT.to_vec();
-            rows.insert(&mut tx, xid, branch_id, content, undo_state::DEFENCE)
-                .await?;
+            let is_first = rows.insert(&mut tx, xid, branch_id, content, undo_state::DEFENCE);
+            if !is_first.await? {
+                return Ok(false);
+            }
             tx.commit().await?;
             tracing::debug!(xid, branch = branch_id, "rolled back before its phase one");
-            return Ok(());
+            return Ok(true);
         };
         if row.state != undo_state::NORMAL {
-            return Ok(());
+            return Ok(true);
         }
         let undo = self.read(&mut tx, xid, branch_id, row).await?;
         for statement in undo.statements.iter().rev() {
-            self.restore(&mut tx, &session, &undo, statement).await?;
+            put_back(self, &mut tx, &session, &undo, statement).await?;
         }
         rows.delete(&mut tx, &[(xid, branch_id)]).await?;
         tx.commit().await?;
-        Ok(())
+        Ok(true)
     }
 
     async fn read(
@@ -159,111 +158,6 @@ impl AtResource {
             return Err(UndoError::Another { xid, branch_id }.into());
         }
         Ok(undo)
-    }
-
-    async fn restore(
-        &self,
-        on: &mut MySqlConnection,
-        session: &Session,
-        undo: &BranchUndo,
-        statement: &StatementUndo,
-    ) -> Result<(), AtError> {
-        let mut name = &statement.before.table;
-        if name.is_empty() {
-            name = &statement.after.table;
-        }
-        let mut table = self.schema.table(on, &session.database, name).await?;
-        let mut is_anew = false;
-        let (before, after, current) = loop {
-            let zone = self.options.zone_micros();
-            let before = Kept::read(&table, &statement.before, zone)?;
-            let after = Kept::read(&table, &statement.after, zone)?;
-            match self.current(on, session, &table, statement.kind, &before, &after).await {
-                Ok(current) => break (before, after, current),
-                Err(Unread::Altered) if !is_anew => {
-                    self.schema.forget(&session.database, name);
-                    table = self.schema.table(on, &session.database, name).await?;
-                    is_anew = true;
-                }
-                Err(Unread::Altered) => return Err(AtError::table(name, "its columns cannot be told")),
-                Err(Unread::Failed(error)) => return Err(error),
-            }
-        };
-        let step = step(&table, statement.kind, &before, &after, &current);
-        let step = step.map_err(|dirty| AtError::Dirty {
-            xid: undo.xid.clone(),
-            branch_id: undo.branch_id,
-            table: table.name.clone(),
-            key: dirty.key,
-        })?;
-        if step == Step::Nothing {
-            return Ok(());
-        }
-        for row in concerned(statement.kind, &before, &after) {
-            let (sql, params) = put_back(&table, statement.kind, row);
-            let done = run(on, &sql, &params).await?;
-            if done.rows_affected() != 1 {
-                return Err(AtError::Moved {
-                    table: table.name.clone(),
-                    act: "put back",
-                    expected: 1,
-                    found: usize::try_from(done.rows_affected()).unwrap_or(usize::MAX),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// The concerned rows as they are, locked, with the columns of the images.
-    async fn current(
-        &self,
-        on: &mut MySqlConnection,
-        session: &Session,
-        table: &Arc<Table>,
-        kind: ChangeKind,
-        before: &[Kept],
-        after: &[Kept],
-    ) -> Result<Rows, Unread> {
-        let values = before.iter().chain(after).flat_map(|row| &row.values);
-        let mut columns: Vec<usize> = values.map(|(at, _)| *at).chain(table.key.iter().copied()).collect();
-        columns.sort_unstable();
-        columns.dedup();
-        table.check(&columns)?;
-        session.check(table, &columns)?;
-        let keys: Vec<Value> = concerned(kind, before, after)
-            .iter()
-            .flat_map(|row| row.key.clone())
-            .collect();
-        select_by_key(on, table, &columns, &keys).await
-    }
-}
-
-/// The statement that puts one row back.
-fn put_back(table: &Table, kind: ChangeKind, row: &Kept) -> (String, Vec<Value>) {
-    let name = quoted(&table.name);
-    let column = |at: &usize| quoted(&table.columns[*at].name);
-    match kind {
-        ChangeKind::Insert => (format!("DELETE FROM {name} WHERE {}", key_is(table)), row.key.clone()),
-        ChangeKind::Update => {
-            let set = row.values.iter().filter(|(at, _)| !table.is_key(*at));
-            let (columns, mut params): (Vec<String>, Vec<Value>) = set
-                .map(|(at, value)| (format!("{} = ?", column(at)), value.clone()))
-                .unzip();
-            params.extend(row.key.iter().cloned());
-            (
-                format!("UPDATE {name} SET {} WHERE {}", columns.join(", "), key_is(table)),
-                params,
-            )
-        }
-        ChangeKind::Delete => {
-            let (columns, params): (Vec<String>, Vec<Value>) =
-                row.values.iter().map(|(at, value)| (column(at), value.clone())).unzip();
-            let marks = vec!["?"; columns.len()].join(", ");
-            (
-                format!("INSERT INTO {name} ({}) VALUES ({marks})", columns.join(", ")),
-                params,
-            )
-        }
     }
 }
 
@@ -319,82 +213,5 @@ async fn delete_committed(options: AtOptions, pool: MySqlPool, mut queue: mpsc::
             // Who asked may be gone; the coordinator asks again.
             let _ = branch.deleted.send(deleted.clone());
         }
-    }
-}
-
-/// The table of undo logs.
-pub struct UndoRows {
-    table: String,
-}
-
-pub struct UndoRow {
-    state: i32,
-    context: String,
-    content: Vec<u8>,
-}
-
-pub fn undo_rows(options: &AtOptions) -> UndoRows {
-    UndoRows {
-        table: quoted(&options.undo_table),
-    }
-}
-
-impl UndoRows {
-    pub async fn insert(
-        &self,
-        on: &mut MySqlConnection,
-        xid: &str,
-        branch_id: i64,
-        content: Vec<u8>,
-        state: i32,
-    ) -> Result<MySqlQueryResult, sqlx::Error> {
-        let sql = format!(
-            "INSERT INTO {} (branch_id, xid, context, rollback_info, log_status, log_created, log_modified) \
-             VALUES (?, ?, ?, ?, ?, NOW(6), NOW(6))",
-            self.table
-        );
-        let insert = sqlx::query(&sql).bind(branch_id).bind(xid).bind(Context::WRITTEN);
-        insert.bind(content).bind(state).execute(on).await
-    }
-
-    async fn is_there(&self, on: &mut MySqlConnection, xid: &str, branch_id: i64) -> Result<bool, sqlx::Error> {
-        let sql = format!("SELECT COUNT(*) FROM {} WHERE branch_id = ? AND xid = ?", self.table);
-        let count: i64 = sqlx::query_scalar(&sql).bind(branch_id).bind(xid).fetch_one(on).await?;
-        Ok(count > 0)
-    }
-
-    async fn load(&self, on: &mut MySqlConnection, xid: &str, branch_id: i64) -> Result<Option<UndoRow>, sqlx::Error> {
-        let sql = format!(
-            "SELECT log_status, context, rollback_info FROM {} WHERE branch_id = ? AND xid = ? FOR UPDATE",
-            self.table
-        );
-        let row = sqlx::query(&sql).bind(branch_id).bind(xid).fetch_optional(on).await?;
-        row.map(|row| {
-            Ok(UndoRow {
-                state: row.try_get(0)?,
-                context: row.try_get(1)?,
-                content: row.try_get(2)?,
-            })
-        })
-        .transpose()
-    }
-
-    /// With the further parts that a long log has.
-    async fn delete(&self, on: &mut MySqlConnection, branches: &[(&str, i64)]) -> Result<(), sqlx::Error> {
-        // Written out, since not every server finds rows by an index for a list of pairs.
-        let one = |column: &str| vec![format!("(xid = ? AND {column} = ?)"); branches.len()].join(" OR ");
-        let sql = format!("DELETE FROM {} WHERE {}", self.table, one("branch_id"));
-        let mut delete = sqlx::query(&sql).persistent(branches.len() == 1);
-        for (xid, branch_id) in branches {
-            delete = delete.bind(*xid).bind(*branch_id);
-        }
-        delete.execute(&mut *on).await?;
-        let sql = format!("DELETE FROM {} WHERE {}", self.table, one("context"));
-        let mut delete = sqlx::query(&sql).persistent(branches.len() == 1);
-        for (xid, branch_id) in branches {
-            delete = delete.bind(*xid).bind(Context::of_parts(*branch_id));
-        }
-        delete.execute(on).await?;
-        Ok(())
     }
 }

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 
 use crate::{
     AtError,
+    grants::Grants,
     kind::Kind,
+    references,
     table::{Column, Table, java_order},
 };
 
@@ -23,6 +25,8 @@ const FUNCTIONS_MAX: i64 = 10_000;
 /// What is known of the database of each connection, for a while.
 pub struct Schema {
     max_age: Duration,
+    /// What the account may not see is taken not to be there.
+    trusts_unseen: bool,
     known: Mutex<Known>,
 }
 
@@ -33,9 +37,10 @@ struct Known {
 }
 
 impl Schema {
-    pub fn new(max_age: Duration) -> Schema {
+    pub fn new(max_age: Duration, trusts_unseen: bool) -> Schema {
         Schema {
             max_age,
+            trusts_unseen,
             known: Mutex::default(),
         }
     }
@@ -54,6 +59,9 @@ impl Schema {
             return Ok(table.clone());
         }
         let table = Arc::new(look_up(on, name).await?);
+        if !self.trusts_unseen {
+            check_seen(on, database, &table).await?;
+        }
         let mut known = self.known();
         if known.tables.len() >= TABLES_MAX {
             known.tables.clear();
@@ -92,6 +100,20 @@ impl Schema {
             .insert(database.to_owned(), (Instant::now(), functions.clone()));
         Ok(functions)
     }
+}
+
+/// Whether the account sees what a change of this table may take along.
+async fn check_seen(on: &mut MySqlConnection, database: &str, table: &Table) -> Result<(), AtError> {
+    let grants = Grants::of(on).await?;
+    let problem = if !grants.see_triggers(database, &table.name) {
+        "its triggers cannot be seen without the privilege TRIGGER on it (or set the option `trust_unseen`)"
+    } else if !grants.see_references(database) {
+        "foreign keys that follow it cannot be seen without a privilege to write in the whole database (or set the \
+         option `trust_unseen`)"
+    } else {
+        return Ok(());
+    };
+    Err(AtError::table(&table.name, problem))
 }
 
 async fn look_up(on: &mut MySqlConnection, name: &str) -> Result<Table, AtError> {
@@ -143,8 +165,12 @@ async fn look_up(on: &mut MySqlConnection, name: &str) -> Result<Table, AtError>
         return Err(AtError::table(&table, "its primary key is computed by the database"));
     }
     let key = java_order(key, |at: &usize| &columns[*at].name);
+    let sql = "SELECT COUNT(*) FROM information_schema.STATISTICS \
+               WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND INDEX_NAME <> 'PRIMARY' AND NON_UNIQUE = 0";
+    let unique: i64 = sqlx::query_scalar(sql).bind(&table).fetch_one(&mut *on).await?;
     Ok(Table {
-        cascades: cascades(on, &table).await?,
+        has_more_unique: unique > 0,
+        references: references::look_up(on, &table, &columns).await?,
         name: table,
         columns,
         key,
@@ -175,18 +201,4 @@ async fn columns(on: &mut MySqlConnection, table: &str) -> Result<Vec<Column>, A
         });
     }
     Ok(columns)
-}
-
-/// Whether another table's rows change when a row of this one is deleted, and when its key is updated.
-async fn cascades(on: &mut MySqlConnection, table: &str) -> Result<(bool, bool), AtError> {
-    let sql = "SELECT CAST(DELETE_RULE AS CHAR), CAST(UPDATE_RULE AS CHAR) \
-               FROM information_schema.REFERENTIAL_CONSTRAINTS \
-               WHERE UNIQUE_CONSTRAINT_SCHEMA = DATABASE() AND REFERENCED_TABLE_NAME = ?";
-    let changes = |rule: String| !matches!(rule.as_str(), "RESTRICT" | "NO ACTION");
-    let mut found = (false, false);
-    for row in sqlx::query(sql).bind(table).fetch_all(on).await? {
-        found.0 |= changes(row.try_get(0)?);
-        found.1 |= changes(row.try_get(1)?);
-    }
-    Ok(found)
 }

@@ -12,7 +12,8 @@ use crate::{
     AtError, Value,
     image::{Rows, column_problem},
     kind::Kind,
-    table::{Table, quoted},
+    table::Table,
+    value::quoted,
 };
 
 /// The most `?` that one statement takes.
@@ -22,6 +23,8 @@ pub const PARAMS_MAX: usize = u16::MAX as usize;
 pub struct Session {
     pub database: String,
     pub auto_increment: i64,
+    /// A 0 for an automatic key is another word for the next number.
+    pub numbers_zero: bool,
     is_utc: bool,
 }
 
@@ -33,10 +36,8 @@ impl Session {
                    CAST(DATABASE() AS CHAR), CAST(@@session.auto_increment_increment AS CHAR)";
         let row = sqlx::query(sql).fetch_one(on).await?;
         let mode: String = row.try_get(0)?;
-        if let Some(mode) = mode
-            .split(',')
-            .find(|mode| ["ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"].contains(mode))
-        {
+        let is_odd = |mode: &&str| ["ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"].contains(mode);
+        if let Some(mode) = mode.split(',').find(is_odd) {
             return Err(AtError::setup(format!(
                 "the session's sql_mode has {mode}, which changes how SQL is read"
             )));
@@ -49,6 +50,7 @@ impl Session {
             auto_increment: step
                 .parse()
                 .map_err(|_| AtError::setup("auto_increment_increment is no number"))?,
+            numbers_zero: !mode.split(',').any(|mode| mode == "NO_AUTO_VALUE_ON_ZERO"),
             is_utc: zone == "+00:00",
         })
     }
@@ -103,6 +105,15 @@ pub async fn fetch(on: &mut MySqlConnection, sql: &str, params: &[Value]) -> Res
     query(sql, params).fetch_all(on).await
 }
 
+/// Fetches by a statement whose text depends on the number of rows.
+pub async fn fetch_for_rows(
+    on: &mut MySqlConnection,
+    sql: &str,
+    params: &[Value],
+) -> Result<Vec<MySqlRow>, sqlx::Error> {
+    query(sql, params).persistent(is_usual(params)).fetch_all(on).await
+}
+
 /// Why rows could not be read.
 pub enum Unread {
     /// The table is not what it was taken for: it has been altered.
@@ -130,7 +141,7 @@ pub async fn select(
     sql: &str,
     params: &[Value],
 ) -> Result<Rows, Unread> {
-    let found = query(sql, params).persistent(is_usual(params)).fetch_all(on).await?;
+    let found = fetch_for_rows(on, sql, params).await?;
     let mut rows = Vec::with_capacity(found.len());
     if let Some(first) = found.first() {
         let names = first.columns().iter().map(|column| column.name());

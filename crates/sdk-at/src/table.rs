@@ -21,8 +21,47 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Of the primary key, indexes into `columns`, in the order of [`java_order`].
     pub key: Vec<usize>,
-    /// Another table's foreign key changes with this one's rows: `(on delete, on update)`.
-    pub cascades: (bool, bool),
+    /// There is a unique key besides.
+    pub has_more_unique: bool,
+    /// The foreign keys that refer to this table, its own among them.
+    pub references: Vec<Reference>,
+}
+
+/// A foreign key that refers to a table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reference {
+    /// The database and the table that refer, and the columns with which they do.
+    pub database: String,
+    pub table: String,
+    pub columns: Vec<String>,
+    /// What these refer to: indexes into the columns of the table that is referred to.
+    pub to: Vec<usize>,
+    pub on_delete: Follow,
+    pub on_update: Follow,
+    /// How to keep others from referring to a row anew.
+    pub guard: Guard,
+}
+
+/// What becomes of the rows that refer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Follow {
+    /// The change is refused while there are any.
+    Never,
+    /// They are deleted, or get the new value.
+    Cascade,
+    /// They refer to nothing, or to a default.
+    Set,
+}
+
+/// Whoever refers to a row anew takes a shared lock on it, in the index that the foreign key refers to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Guard {
+    /// That of the primary key: an exclusive lock on the row keeps them off.
+    Row,
+    /// A unique one of this name, in which the row has to be locked besides.
+    Index(String),
+    /// There is none, or who refers cannot be read; with the reason.
+    None(String),
 }
 
 impl Table {
@@ -37,6 +76,57 @@ impl Table {
 
     pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
         self.key.iter().map(|at| &self.columns[*at])
+    }
+
+    /// Refuses a change that takes other rows along.
+    ///
+    /// # Errors
+    /// [`AtError::Table`].
+    pub fn check_delete(&self) -> Result<(), AtError> {
+        self.refuse_following("deletes", |reference| reference.on_delete != Follow::Never)
+    }
+
+    /// As [`check_delete`](Table::check_delete), for an update of these columns.
+    ///
+    /// # Errors
+    /// [`AtError::Table`].
+    pub fn check_update(&self, columns: &[usize]) -> Result<(), AtError> {
+        // The key is kept, and never set; what is computed may change with any of them.
+        let is_set = |at: &usize| columns.contains(at) && !self.is_key(*at) || self.columns[*at].is_generated;
+        self.refuse_following("updates", |reference| {
+            reference.on_update != Follow::Never && reference.to.iter().any(is_set)
+        })
+    }
+
+    /// Whether an inserted row can be taken back without rows that others have hung on it by then.
+    ///
+    /// # Errors
+    /// [`AtError::Table`].
+    pub fn check_insert(&self) -> Result<(), AtError> {
+        let follows = self
+            .references
+            .iter()
+            .filter(|reference| reference.on_delete != Follow::Never);
+        for reference in follows {
+            if let Guard::None(problem) = &reference.guard {
+                let problem = format!(
+                    "the foreign key of `{}` follows its deletes, and {problem}",
+                    reference.table
+                );
+                return Err(AtError::table(&self.name, problem));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_following(&self, what: &str, follows: impl Fn(&Reference) -> bool) -> Result<(), AtError> {
+        match self.references.iter().find(|reference| follows(reference)) {
+            None => Ok(()),
+            Some(reference) => {
+                let problem = format!("the foreign key of `{}` follows its {what}", reference.table);
+                Err(AtError::table(&self.name, problem))
+            }
+        }
     }
 
     /// # Errors
@@ -78,11 +168,6 @@ pub fn java_order<'n, T>(mut columns: Vec<T>, name: impl Fn(&T) -> &'n str) -> V
         (hash ^ (hash >> 16)) & (buckets - 1)
     });
     columns
-}
-
-/// An identifier, quoted.
-pub fn quoted(name: &str) -> String {
-    format!("`{}`", name.replace('`', "``"))
 }
 
 #[cfg(test)]

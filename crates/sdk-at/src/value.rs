@@ -15,6 +15,11 @@ pub enum Value {
     Bytes(Vec<u8>),
 }
 
+/// An identifier, quoted.
+pub fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
 impl Value {
     pub fn is_null(&self) -> bool {
         matches!(self, Value::Null)

@@ -7,4 +7,7 @@ mod ends;
 mod fake;
 mod java;
 mod kinds;
+mod locked;
+mod setup;
 mod sql;
+mod taken_back;

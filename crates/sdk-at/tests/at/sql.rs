@@ -22,6 +22,12 @@ const SCHEMA: &[&str] = &[
      ON DELETE CASCADE ON UPDATE CASCADE) ENGINE = InnoDB",
     "CREATE TABLE rough (id INT NOT NULL PRIMARY KEY, weight FLOAT, name VARCHAR(9)) ENGINE = InnoDB",
     "CREATE TABLE dated (id INT NOT NULL PRIMARY KEY, at DATETIME) ENGINE = InnoDB",
+    "CREATE TABLE place (id INT NOT NULL PRIMARY KEY, number INT NOT NULL UNIQUE) ENGINE = InnoDB",
+    "INSERT INTO place VALUES (1, 1), (2, 2), (3, 3)",
+    "CREATE TABLE badge (id INT NOT NULL PRIMARY KEY, code VARCHAR(9) UNIQUE) ENGINE = InnoDB",
+    "CREATE TABLE named (id INT NOT NULL PRIMARY KEY, code VARCHAR(9) NOT NULL UNIQUE, name VARCHAR(9)) ENGINE = InnoDB",
+    "CREATE TABLE tagged (id INT NOT NULL PRIMARY KEY, code VARCHAR(9), FOREIGN KEY (code) REFERENCES named (code) \
+     ON UPDATE CASCADE ON DELETE CASCADE) ENGINE = InnoDB",
     "CREATE VIEW rich AS SELECT * FROM account WHERE balance > 10",
     "CREATE FUNCTION sneak(n INT) RETURNS INT MODIFIES SQL DATA BEGIN INSERT INTO entry (text) VALUES ('sneak'); \
      RETURN n; END",
@@ -30,12 +36,14 @@ const SCHEMA: &[&str] = &[
     "INSERT INTO seat VALUES ('red', 1, NULL), ('red', 2, NULL), ('blue', 1, 'ann')",
     "INSERT INTO parent VALUES (1, 'p')",
     "INSERT INTO child VALUES (1, 1)",
+    "INSERT INTO named VALUES (1, 'n', 'a')",
+    "INSERT INTO tagged VALUES (1, 'n')",
     "INSERT INTO rough VALUES (1, 1.5, 'r')",
     "INSERT INTO dated VALUES (1, '2024-02-29 12:34:56')",
 ];
 
 const TABLES: &[&str] = &[
-    "account", "entry", "seat", "parent", "child", "rough", "dated", "watched",
+    "account", "place", "entry", "seat", "parent", "child", "named", "tagged", "rough", "dated", "watched",
 ];
 
 /// Statements, and the rows that they lock.
@@ -50,6 +58,15 @@ const SUPPORTED: &[(&[&str], &str)] = &[
     ),
     (&["UPDATE account SET note = NULL LIMIT 2"], "account:1,2"),
     (
+        &["UPDATE account SET balance = 0 ORDER BY id DESC LIMIT 2"],
+        "account:2,3",
+    ),
+    // Each finds the place that the one before it has left.
+    (
+        &["UPDATE place SET number = number + 1 ORDER BY number DESC"],
+        "place:1,2,3",
+    ),
+    (
         &["UPDATE `account` SET note = 'where \\' limit 1' WHERE note = 'it''s \\\\ b' -- it is"],
         "account:2",
     ),
@@ -62,6 +79,11 @@ const SUPPORTED: &[(&[&str], &str)] = &[
         &["UPDATE seat SET taken = 'bob' WHERE room = 'red'"],
         "seat:1_red,2_red",
     ),
+    // Nobody follows these columns.
+    (
+        &["UPDATE parent SET name = 'q'", "UPDATE named SET name = 'q'"],
+        "parent:1;named:1",
+    ),
     (&["DELETE FROM account WHERE id > 1"], "account:2,3"),
     (&["DELETE FROM account ORDER BY id DESC LIMIT 1"], "account:3"),
     (&["DELETE FROM seat"], "seat:1_blue,1_red,2_red"),
@@ -70,6 +92,16 @@ const SUPPORTED: &[(&[&str], &str)] = &[
         "account:7,8",
     ),
     (&["INSERT INTO account VALUES (7, 1, 'n', DEFAULT, NULL)"], "account:7"),
+    (
+        &[
+            "INSERT INTO account (id, balance) VALUES (1, 7) ON DUPLICATE KEY UPDATE balance = balance + VALUES(balance)",
+        ],
+        "account:1",
+    ),
+    (
+        &["INSERT INTO account (id, balance) VALUES (9, 7) ON DUPLICATE KEY UPDATE balance = 0"],
+        "account:9",
+    ),
     (&["INSERT INTO entry (text) VALUES ('b'), ('c')"], "entry:2,3"),
     (&["INSERT INTO entry VALUES (DEFAULT, 'b')"], "entry:4"),
     (
@@ -101,18 +133,34 @@ const REFUSED: &[(&str, &str)] = &[
     ("INSERT INTO entry (text) SELECT note FROM account", "INSERT … SELECT"),
     ("INSERT IGNORE INTO entry (text) VALUES ('a')", "INSERT IGNORE"),
     (
-        "INSERT INTO account (id, balance) VALUES (1, 1) ON DUPLICATE KEY UPDATE balance = 2",
-        "ON DUPLICATE KEY UPDATE",
+        "INSERT INTO account (id, balance) VALUES (1, 1), (2, 1) ON DUPLICATE KEY UPDATE balance = 2",
+        "ON DUPLICATE KEY UPDATE of several rows",
+    ),
+    (
+        "INSERT INTO account (id, balance) VALUES (1, 1) ON DUPLICATE KEY UPDATE id = 9",
+        "of the primary key",
+    ),
+    (
+        "INSERT INTO entry (text) VALUES ('a') ON DUPLICATE KEY UPDATE text = 'b'",
+        "without the primary key",
+    ),
+    (
+        "INSERT INTO badge VALUES (1, 'b') ON DUPLICATE KEY UPDATE code = 'c'",
+        "a further unique key",
     ),
     ("REPLACE INTO account (id, balance) VALUES (1, 1)", "REPLACE"),
     ("DELETE FROM account WHERE id = 1 RETURNING id", "RETURNING"),
-    ("UPDATE account SET balance = 1 ORDER BY id LIMIT 1", "cannot be read"),
+    ("UPDATE account SET balance = 1 ORDER BY 1", "an ORDER BY of a place"),
     ("UPDATE account SET balance = balance DIV 2", "DIV"),
     (
         "UPDATE account SET balance = 1 /*! WHERE id = 1 */",
         "a comment that the server executes",
     ),
     ("UPDATE account USE INDEX (PRIMARY) SET balance = 1", "hint"),
+    (
+        "UPDATE /*+ NO_MERGE() */ account SET balance = 1",
+        "a comment that the server executes",
+    ),
     ("UPDATE account SET id = 9 WHERE id = 1", "of the primary key"),
     (
         "INSERT INTO account (id, balance) VALUES (1 + 8, 1)",
@@ -152,8 +200,14 @@ const REFUSED: &[(&str, &str)] = &[
     ("UPDATE rich SET balance = 1", "it is a view"),
     ("UPDATE old SET id = 1", "MyISAM"),
     ("INSERT INTO watched VALUES (1)", "triggers"),
-    ("DELETE FROM parent WHERE id = 1", "foreign key follows its deletes"),
-    ("UPDATE parent SET name = 'q'", "foreign key follows its updates"),
+    (
+        "DELETE FROM parent WHERE id = 1",
+        "foreign key of `child` follows its deletes",
+    ),
+    (
+        "UPDATE named SET code = 'q'",
+        "foreign key of `tagged` follows its updates",
+    ),
     ("UPDATE rough SET weight = 2", "type `float`"),
     ("DELETE FROM rough", "type `float`"),
     (
@@ -243,8 +297,20 @@ async fn values_go_to_their_places_and_a_statement_s_limits_hold() -> Result<()>
             .rows,
         1
     );
+    let sql = "INSERT INTO account (id, note, balance) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE note = ?, balance = ?";
+    for id in [3, 8] {
+        local.execute(sql, &params![id, "in", 1, "up", 2]).await?;
+    }
     local.commit().await?;
-    assert_eq!(bank.desk().branches, ["account:2;entry:2;account:1"]);
+    assert_eq!(
+        bank.number("SELECT COUNT(*) FROM account WHERE (id, note, balance) IN ((3, 'up', 2), (8, 'in', 1))")
+            .await?,
+        2
+    );
+    assert_eq!(
+        bank.desk().branches,
+        ["account:2;entry:2;account:1;account:3;account:8"]
+    );
     assert!(bank.desk().data.contains("\"autoCommit\":false"));
     assert_eq!(
         bank.number("SELECT balance FROM account WHERE id = 2 AND note = '?'")

@@ -1,14 +1,21 @@
 //! What a statement would change, read with a SQL parser. What is not understood whole is refused: nothing runs plain
 //! that might write.
 
+mod text;
+
+use std::ops::Range;
+
 use sqlparser::{
     ast::{self, AssignmentTarget, Expr, FromTable, ObjectName, SetExpr, TableFactor, TableObject, TableWithJoins},
     dialect::MySqlDialect,
+    keywords::Keyword,
     parser::Parser,
-    tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Word},
+    tokenizer::{Token, Tokenizer},
 };
 
-use crate::{Value, table::quoted};
+use crate::{Value, value::quoted};
+
+use text::{Text, is_keyword};
 
 /// Why a statement is not run.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -45,13 +52,15 @@ pub enum Statement {
     /// Changes nothing.
     Read,
     /// `SELECT … FOR UPDATE` of one table.
-    Lock(Rows),
+    Lock {
+        rows: Rows,
+        query: Picking,
+    },
     Update {
         rows: Rows,
         /// The columns that are set.
         columns: Vec<String>,
-        /// `UPDATE … SET …`, without its condition.
-        head: String,
+        query: Picking,
     },
     Delete(Rows),
     Insert {
@@ -59,6 +68,7 @@ pub enum Statement {
         /// None for all columns of the table.
         columns: Option<Vec<String>>,
         rows: Vec<Vec<Cell>>,
+        upsert: Option<Upsert>,
     },
 }
 
@@ -101,6 +111,38 @@ impl Rows {
     }
 }
 
+/// A `SELECT … FOR UPDATE` or an `UPDATE`, to be run over rows that were picked before.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Picking {
+    /// What stands before the condition.
+    head: String,
+    /// `ORDER BY …`, without a limit.
+    order: String,
+    /// How many `?` stand in the head, and which in the order.
+    params_of_head: usize,
+    params_of_order: Range<usize>,
+}
+
+impl Picking {
+    /// The statement for the rows that fit `condition`, and its values.
+    pub fn over(&self, condition: &str, keys: &[Value], params: &[Value]) -> (String, Vec<Value>) {
+        let sql = format!("{}\nWHERE {condition}\n{}", self.head, self.order);
+        let head = &params[..self.params_of_head];
+        let order = &params[self.params_of_order.clone()];
+        (sql, [head, keys, order].concat())
+    }
+}
+
+/// What an `INSERT … ON DUPLICATE KEY UPDATE` of one row does when the row is there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Upsert {
+    /// The columns that are set then.
+    pub columns: Vec<String>,
+    /// The `INSERT` alone, and how many `?` it has.
+    pub insert: String,
+    pub params: usize,
+}
+
 /// One value of an `INSERT`.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Cell {
@@ -117,7 +159,7 @@ pub enum Cell {
 /// # Errors
 /// [`Unprotected`] names what is not supported.
 pub fn understand(sql: &str) -> Result<Understood, Unprotected> {
-    if ["/*!", "/*M!"].iter().any(|mark| sql.contains(mark)) {
+    if ["/*!", "/*M!", "/*+"].iter().any(|mark| sql.contains(mark)) {
         return Err(form("a comment that the server executes"));
     }
     let dialect = MySqlDialect {};
@@ -129,7 +171,8 @@ pub fn understand(sql: &str) -> Result<Understood, Unprotected> {
         problem: error.to_string(),
     })?;
     let text = Text::new(sql, tokens)?;
-    let parser = Parser::new(&dialect).with_tokens_with_locations(text.tokens.clone());
+    let order = text.order_of_update()?;
+    let parser = Parser::new(&dialect).with_tokens_with_locations(text.without(&order));
     let mut statements = { parser }.parse_statements().map_err(|error| Unprotected::Unreadable {
         problem: error.to_string(),
     })?;
@@ -153,11 +196,11 @@ pub fn understand(sql: &str) -> Result<Understood, Unprotected> {
             refuse(returning.is_some(), "RETURNING")?;
             refuse(or.is_some(), "UPDATE OR")?;
             let (table, alias) = single(&table)?;
-            let tail = text.tail(&["WHERE", "LIMIT"]);
+            let tail = text.tail(&["WHERE", "ORDER", "LIMIT"]);
             let columns: Result<Vec<String>, Unprotected> = assignments.iter().map(assigned).collect();
             Statement::Update {
                 columns: columns?,
-                head: text.sql[..tail].to_owned(),
+                query: text.picking(tail, order),
                 rows: text.rows(table, alias, tail..text.sql.len()),
             }
         }
@@ -269,120 +312,7 @@ fn assigned(assignment: &ast::Assignment) -> Result<String, Unprotected> {
         .ok_or(form("an assignment to what is no column"))
 }
 
-/// A statement's text and its tokens, without what follows the last semicolon.
-struct Text<'a> {
-    sql: &'a str,
-    tokens: Vec<TokenWithSpan>,
-    /// Where each line begins.
-    lines: Vec<usize>,
-}
-
-impl<'a> Text<'a> {
-    fn new(sql: &'a str, tokens: Vec<TokenWithSpan>) -> Result<Text<'a>, Unprotected> {
-        let lines = std::iter::once(0)
-            .chain(sql.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
-        let mut text = Text { sql, tokens, lines };
-        for token in &text.tokens {
-            match &token.token {
-                Token::Placeholder(mark) if mark != "?" => return Err(form("a placeholder other than `?`")),
-                // The parser cannot be trusted with what follows it.
-                token if is_keyword(token, "DIV") => return Err(form("the operator DIV")),
-                _ => {}
-            }
-        }
-        let is_blank = |token: &Token| matches!(token, Token::Whitespace(_) | Token::EOF);
-        let last = text.tokens.iter().rposition(|token| !is_blank(&token.token));
-        if let Some(last) = last.filter(|last| text.tokens[*last].token == Token::SemiColon) {
-            text.sql = &sql[..text.offset(text.tokens[last].span.start)];
-            text.tokens.truncate(last);
-        }
-        Ok(text)
-    }
-
-    /// The byte at which a token begins.
-    fn offset(&self, location: Location) -> usize {
-        let line = usize::try_from(location.line.saturating_sub(1)).unwrap_or(usize::MAX);
-        let start = self.lines.get(line).copied().unwrap_or(self.sql.len());
-        let column = usize::try_from(location.column.saturating_sub(1)).unwrap_or(usize::MAX);
-        let rest = &self.sql[start.min(self.sql.len())..];
-        rest.char_indices()
-            .nth(column)
-            .map_or(self.sql.len(), |(at, _)| start + at)
-    }
-
-    /// Tokens that are no space, each with its depth in parentheses.
-    fn solid(&self) -> impl Iterator<Item = (usize, &TokenWithSpan)> {
-        let mut depth = 0_usize;
-        self.tokens.iter().filter_map(move |token| {
-            match token.token {
-                Token::Whitespace(_) | Token::EOF => return None,
-                Token::LParen => {
-                    depth += 1;
-                    return Some((depth - 1, token));
-                }
-                Token::RParen => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-            Some((depth, token))
-        })
-    }
-
-    /// Where the first of these keywords stands outside of parentheses, or the end.
-    fn tail(&self, keywords: &[&str]) -> usize {
-        let mut outside = self.solid().filter(|(depth, _)| *depth == 0);
-        let found = outside.find(|(_, token)| keywords.iter().any(|keyword| is_keyword(&token.token, keyword)));
-        found.map_or(self.sql.len(), |(_, token)| self.offset(token.span.start))
-    }
-
-    fn params_before(&self, offset: usize) -> usize {
-        let is_param = |token: &&TokenWithSpan| matches!(token.token, Token::Placeholder(_));
-        let params = self.tokens.iter().filter(is_param);
-        params.filter(|token| self.offset(token.span.start) < offset).count()
-    }
-
-    fn rows(&self, table: TableName, alias: Option<String>, tail: std::ops::Range<usize>) -> Rows {
-        let params_before = self.params_before(tail.start);
-        Rows {
-            table,
-            alias,
-            params_before,
-            params: self.params_before(tail.end) - params_before,
-            is_limited: self.tail(&["LIMIT"]) < tail.end,
-            tail: self.sql[tail].to_owned(),
-        }
-    }
-
-    fn has(&self, keyword: &str) -> bool {
-        self.tokens.iter().any(|token| is_keyword(&token.token, keyword))
-    }
-
-    /// The names before parentheses; of an `INSERT`, those of its values.
-    fn called(&self, is_insert: bool) -> Result<Vec<String>, Unprotected> {
-        let mut tokens = self.solid().map(|(_, token)| &token.token).peekable();
-        if is_insert {
-            while tokens
-                .next_if(|token| !is_keyword(token, "VALUES") && !is_keyword(token, "VALUE"))
-                .is_some()
-            {}
-        }
-        let mut called = Vec::new();
-        let mut is_qualified = false;
-        while let Some(token) = tokens.next() {
-            if let Token::Word(word) = token
-                && tokens.peek().is_some_and(|next| **next == Token::LParen)
-            {
-                let name = word.value.replace("``", "`");
-                if is_qualified {
-                    return Err(Unprotected::Function { name });
-                }
-                called.push(name);
-            }
-            is_qualified = *token == Token::Period;
-        }
-        Ok(called)
-    }
-
+impl Text<'_> {
     fn query(&self, query: &ast::Query) -> Result<Statement, Unprotected> {
         refuse(self.has("INTO"), "SELECT … INTO")?;
         let is_lock = |depth: Option<usize>| {
@@ -418,21 +348,124 @@ impl<'a> Text<'a> {
         };
         refuse(is_grouped || select.having.is_some(), "a FOR UPDATE with GROUP BY")?;
         refuse(select.distinct.is_some(), "a FOR UPDATE with DISTINCT")?;
-        let lock = self.tail(&["FOR"]);
         let words = self.tokens.iter().rev().map(|token| &token.token);
         let mut words = words.filter(|token| !matches!(token, Token::Whitespace(_) | Token::EOF));
         refuse(
             !words.next().is_some_and(|last| is_keyword(last, "UPDATE")),
             "more than FOR UPDATE",
         )?;
-        let tail = self.tail(&["WHERE", "ORDER", "LIMIT", "FOR"]);
-        Ok(Statement::Lock(self.rows(table, alias, tail..lock)))
+        let odd_limit = matches!(&query.limit_clause, Some(limit) if !is_plain_limit(limit));
+        refuse(odd_limit || query.fetch.is_some(), "this form of LIMIT")?;
+        let rows = self.tail(&["WHERE", "ORDER", "LIMIT", "FOR"]);
+        let order = self.tail(&["ORDER", "LIMIT", "FOR"]);
+        let limit = self.tail(&["LIMIT", "FOR"]);
+        let lock = self.tail(&["FOR"]);
+        let is_limited = query.limit_clause.is_some();
+        if is_limited {
+            self.check_limited(query, select, order..limit)?;
+        }
+        // Without a limit, no order says which rows.
+        let tail = rows..if is_limited { lock } else { order };
+        Ok(Statement::Lock {
+            rows: self.rows(table, alias, tail),
+            query: self.picking(rows, order..limit),
+        })
+    }
+
+    /// Where an `UPDATE` says in which order, which the parser does not know: it is read by itself.
+    fn order_of_update(&self) -> Result<Range<usize>, Unprotected> {
+        let nowhere = self.sql.len()..self.sql.len();
+        let is_update = self
+            .solid()
+            .next()
+            .is_some_and(|(_, first)| is_keyword(&first.token, "UPDATE"));
+        let order = self.tail(&["ORDER"]);
+        if !is_update || order == self.sql.len() {
+            return Ok(nowhere);
+        }
+        let order = order..self.tail(&["LIMIT"]);
+        let unreadable = |problem: String| Unprotected::Unreadable { problem };
+        let tokens = self.within(&order);
+        let mut parser = Parser::new(&MySqlDialect {}).with_tokens_with_locations(tokens);
+        let by = parser
+            .expect_keywords(&[Keyword::ORDER, Keyword::BY])
+            .and_then(|()| parser.parse_comma_separated(Parser::parse_order_by_expr));
+        let by = by.map_err(|error| unreadable(error.to_string()))?;
+        if parser.peek_token_ref().token != Token::EOF {
+            return Err(unreadable("the end of ORDER BY".to_owned()));
+        }
+        refuse(
+            by.iter().any(|by| is_value(&by.expr)),
+            "an UPDATE with an ORDER BY of a place",
+        )?;
+        Ok(order)
+    }
+
+    fn picking(&self, tail: usize, order: Range<usize>) -> Picking {
+        Picking {
+            head: self.sql[..tail].to_owned(),
+            order: self.sql[order.clone()].to_owned(),
+            params_of_head: self.params_before(tail),
+            params_of_order: self.params_before(order.start)..self.params_before(order.end),
+        }
+    }
+
+    /// Rows are picked before the query runs over them: what it asks for may have no part in which they are.
+    fn check_limited(&self, query: &ast::Query, select: &ast::Select, order: Range<usize>) -> Result<(), Unprotected> {
+        let is_over_all = self.called(false)?.iter().any(|name| {
+            let name = name.to_ascii_uppercase();
+            AGGREGATES.contains(&name.as_str())
+        });
+        refuse(
+            is_over_all || self.has("OVER"),
+            "a FOR UPDATE of an aggregate with LIMIT",
+        )?;
+        let by = query.order_by.as_ref().map(|order| &order.kind);
+        let is_place = match by {
+            None => false,
+            Some(ast::OrderByKind::All(_)) => true,
+            Some(ast::OrderByKind::Expressions(by)) => by.iter().any(|by| is_value(&by.expr)),
+        };
+        refuse(is_place, "a FOR UPDATE with LIMIT and an ORDER BY of a place")?;
+        let words = self
+            .tokens
+            .iter()
+            .zip(&self.starts)
+            .filter(|(_, start)| order.contains(start));
+        let words: Vec<&str> = words
+            .filter_map(|(token, _)| match &token.token {
+                Token::Word(word) => Some(word.value.as_str()),
+                _ => None,
+            })
+            .collect();
+        let is_alias = |item: &ast::SelectItem| match item {
+            ast::SelectItem::ExprWithAlias { alias, .. } => {
+                words.iter().any(|word| word.eq_ignore_ascii_case(&alias.value))
+            }
+            _ => false,
+        };
+        refuse(
+            select.projection.iter().any(is_alias),
+            "a FOR UPDATE with LIMIT and an ORDER BY of an alias",
+        )
     }
 
     fn insert(&self, insert: ast::Insert) -> Result<Statement, Unprotected> {
         refuse(insert.replace_into, "REPLACE")?;
         refuse(insert.ignore, "INSERT IGNORE")?;
-        refuse(insert.on.is_some(), "ON DUPLICATE KEY UPDATE")?;
+        let upsert = match &insert.on {
+            None => None,
+            Some(ast::OnInsert::DuplicateKeyUpdate(assignments)) => {
+                let on = self.tail(&["ON"]);
+                let columns: Result<Vec<String>, Unprotected> = assignments.iter().map(assigned).collect();
+                Some(Upsert {
+                    columns: columns?,
+                    insert: self.sql[..on].to_owned(),
+                    params: self.params_before(on),
+                })
+            }
+            Some(_) => return Err(form("this form of INSERT")),
+        };
         refuse(insert.returning.is_some(), "RETURNING")?;
         refuse(!insert.assignments.is_empty(), "INSERT … SET")?;
         let is_odd = insert.or.is_some()
@@ -463,6 +496,8 @@ impl<'a> Text<'a> {
             source.limit_clause.is_some() || !source.locks.is_empty(),
             "this form of INSERT",
         )?;
+        let is_several = upsert.is_some() && values.rows.len() != 1;
+        refuse(is_several, "ON DUPLICATE KEY UPDATE of several rows")?;
         let params = self.cell_params();
         let counted: Vec<usize> = params.iter().map(Vec::len).collect();
         let parsed: Vec<usize> = values.rows.iter().map(Vec::len).collect();
@@ -486,6 +521,7 @@ impl<'a> Text<'a> {
             table,
             columns: Some(columns).filter(|columns| !columns.is_empty()),
             rows,
+            upsert,
         })
     }
 
@@ -500,6 +536,7 @@ impl<'a> Text<'a> {
         }
         for (depth, token) in tokens {
             match (&token.token, rows.last_mut()) {
+                (on, _) if depth == 0 && is_keyword(on, "ON") => break,
                 (Token::LParen, _) if depth == 0 => rows.push(vec![0]),
                 (Token::Comma, Some(row)) if depth == 1 => row.push(0),
                 (Token::Placeholder(_), Some(row)) => *row.last_mut().expect("a row begins with a value") += 1,
@@ -510,9 +547,47 @@ impl<'a> Text<'a> {
     }
 }
 
-fn is_keyword(token: &Token, keyword: &str) -> bool {
-    matches!(token, Token::Word(Word { value, quote_style: None, .. }) if value.eq_ignore_ascii_case(keyword))
+/// `LIMIT n`, `LIMIT n OFFSET m` or `LIMIT m, n`.
+fn is_plain_limit(limit: &ast::LimitClause) -> bool {
+    match limit {
+        ast::LimitClause::LimitOffset { limit, limit_by, .. } => limit.is_some() && limit_by.is_empty(),
+        ast::LimitClause::OffsetCommaLimit { .. } => true,
+    }
 }
+
+fn is_value(expression: &Expr) -> bool {
+    match expression {
+        Expr::Value(_) => true,
+        Expr::Nested(inner) => is_value(inner),
+        _ => false,
+    }
+}
+
+/// Functions of many rows.
+const AGGREGATES: [&str; 22] = [
+    "ANY_VALUE",
+    "AVG",
+    "BIT_AND",
+    "BIT_OR",
+    "BIT_XOR",
+    "COUNT",
+    "GROUP_CONCAT",
+    "JSON_ARRAYAGG",
+    "JSON_OBJECTAGG",
+    "MAX",
+    "MEDIAN",
+    "MIN",
+    "PERCENTILE_CONT",
+    "PERCENTILE_DISC",
+    "STD",
+    "STDDEV",
+    "STDDEV_POP",
+    "STDDEV_SAMP",
+    "SUM",
+    "VARIANCE",
+    "VAR_POP",
+    "VAR_SAMP",
+];
 
 fn cell(expression: &Expr, param: usize) -> Cell {
     match expression {
@@ -551,7 +626,7 @@ mod tests {
 
     fn rows(sql: &str) -> Rows {
         match understand(sql).expect("supported").statement {
-            Statement::Update { rows, .. } | Statement::Delete(rows) | Statement::Lock(rows) => rows,
+            Statement::Update { rows, .. } | Statement::Delete(rows) | Statement::Lock { rows, .. } => rows,
             other => panic!("{other:?}"),
         }
     }
@@ -563,14 +638,91 @@ mod tests {
         assert_eq!(update.tail, "WHERE c = ? AND d IN (?, 'ä\\'') limit 3 ");
         assert_eq!((update.params_before, update.params, update.is_limited), (1, 2, true));
         let lock = rows("SELECT SUBSTRING(a FROM 1 FOR 2), ?\n FROM `t` AS x WHERE x.a = ?\nORDER BY b FOR UPDATE");
-        assert_eq!(lock.tail, "WHERE x.a = ?\nORDER BY b ");
+        assert_eq!(lock.tail, "WHERE x.a = ?\n");
         assert_eq!((lock.params_before, lock.params, lock.is_limited), (1, 1, false));
         assert_eq!(
             lock.select(7),
-            "SELECT * FROM `t` AS `x` WHERE x.a = ?\nORDER BY b \nLIMIT 8\nFOR UPDATE"
+            "SELECT * FROM `t` AS `x` WHERE x.a = ?\n\nLIMIT 8\nFOR UPDATE"
         );
+        let named = rows("UPDATE t AS x SET x.where = ?, x.limit = 2 WHERE x.order = ?");
+        assert_eq!((named.tail.as_str(), named.params_before), ("WHERE x.order = ?", 1));
         let all = rows("DELETE FROM t");
         assert_eq!((all.tail.as_str(), all.params), ("", 0));
+    }
+
+    /// The rows are picked first; the query then sees no others.
+    #[test]
+    fn a_locking_query_runs_over_the_rows_that_were_picked() {
+        let sql = "SELECT a + ? AS s FROM t x WHERE a > ? ORDER BY x.b * ?, c DESC LIMIT ? FOR UPDATE";
+        let Statement::Lock { rows, query } = understand(sql).expect("supported").statement else {
+            panic!("a lock");
+        };
+        assert_eq!(
+            (rows.tail.as_str(), rows.is_limited),
+            ("WHERE a > ? ORDER BY x.b * ?, c DESC LIMIT ? ", true)
+        );
+        assert_eq!((rows.params_before, rows.params), (1, 3));
+        let params: Vec<Value> = (0..4).map(Value::Int).collect();
+        let (sql, values) = query.over("`id` IN (?)", &[Value::Int(9)], &params);
+        assert_eq!(
+            sql,
+            "SELECT a + ? AS s FROM t x \nWHERE `id` IN (?)\nORDER BY x.b * ?, c DESC "
+        );
+        assert_eq!(values, [0, 9, 2].map(Value::Int));
+        for sql in [
+            "SELECT a, b FROM t ORDER BY 1 LIMIT 1 FOR UPDATE",
+            "SELECT a, b FROM t ORDER BY c, (2) LIMIT 1 FOR UPDATE",
+            "SELECT a, b FROM t ORDER BY ? LIMIT 1 FOR UPDATE",
+            "SELECT a AS b, b AS a FROM t ORDER BY a + 1 LIMIT 1 FOR UPDATE",
+            "SELECT SUM(a) FROM t LIMIT 1 FOR UPDATE",
+            "SELECT ROW_NUMBER() OVER (ORDER BY a) FROM t LIMIT 1 FOR UPDATE",
+            "SELECT a FROM t ORDER BY a FETCH FIRST 1 ROWS ONLY FOR UPDATE",
+        ] {
+            assert!(matches!(understand(sql), Err(Unprotected::Form { .. })), "{sql}");
+        }
+        for sql in [
+            "SELECT a, b FROM t ORDER BY 1 FOR UPDATE",
+            "SELECT SUM(a) FROM t FOR UPDATE",
+        ] {
+            assert!(understand(sql).is_ok(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn an_update_keeps_its_order() {
+        let sql = "UPDATE t SET a = a + ? WHERE b > ? ORDER BY FIELD(id, ?, 4), a DESC LIMIT ?";
+        let Statement::Update { rows, query, .. } = understand(sql).expect("supported").statement else {
+            panic!("an update");
+        };
+        assert_eq!(rows.tail, "WHERE b > ? ORDER BY FIELD(id, ?, 4), a DESC LIMIT ?");
+        assert_eq!((rows.params_before, rows.params, rows.is_limited), (1, 3, true));
+        let params: Vec<Value> = (0..4).map(Value::Int).collect();
+        let (sql, values) = query.over("`id` IN (?)", &[Value::Int(9)], &params);
+        assert_eq!(
+            sql,
+            "UPDATE t SET a = a + ? \nWHERE `id` IN (?)\nORDER BY FIELD(id, ?, 4), a DESC "
+        );
+        assert_eq!(values, [0, 9, 2].map(Value::Int));
+        for sql in [
+            "UPDATE t SET a = 1 ORDER BY 1",
+            "UPDATE t SET a = 1 ORDER BY ?",
+            "UPDATE t SET a = 1 ORDER",
+            "UPDATE t SET a = 1 ORDER BY a WHERE b = 1",
+            "UPDATE t SET a = 1 ORDER BY a; DELETE FROM t",
+            "UPDATE t SET a = 1 LIMIT 1 ORDER BY a",
+        ] {
+            assert!(understand(sql).is_err(), "{sql}");
+        }
+    }
+
+    /// Looking for each place from the line's beginning would take minutes.
+    #[test]
+    fn a_long_line_of_values_is_read_in_one_go() {
+        let sql = format!("DELETE FROM t WHERE a IN (?{})", ", ?".repeat(65_000));
+        let long = rows(&sql);
+        assert_eq!((long.params_before, long.params), (0, 65_001));
+        let ending = format!("{sql} LIMIT ?");
+        assert!(rows(&ending).is_limited);
     }
 
     #[test]
@@ -604,6 +756,7 @@ mod tests {
             "SELECT * FROM t FOR UPDATE SKIP LOCKED",
             "SELECT a FROM t UNION SELECT a FROM u FOR UPDATE",
             "SELECT sys.f()",
+            "SELECT /*+ SET_VAR(sql_mode = 'ANSI_QUOTES') */ a FROM t",
             "EXPLAIN DELETE FROM t",
             "DO f()",
             "",
