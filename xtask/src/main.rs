@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod api;
 mod conformance;
+mod crash;
 mod durability;
 mod load;
 mod mutants;
@@ -33,6 +34,8 @@ enum Command {
     Api(api::Args),
     /// Runs official clients against a running cluster.
     Conformance(conformance::Args),
+    /// Breaks servers, disks and links under load for minutes, and checks the books.
+    Crash(crash::Args),
     /// Kills all nodes of a cluster under load, on a disk that loses what was not synced, and checks what was told.
     Durability(durability::Args),
     /// Kills the leader of three servers under load, again and again, and measures how long nothing is written.
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Tidy(args) => tidy::run(&args),
         Command::Api(args) => api::run(&args),
         Command::Conformance(args) => conformance::run(&args),
+        Command::Crash(args) => crash::run(&args),
         Command::Durability(args) => durability::run(&args),
         Command::Failover(args) => load::run("failover", &args),
         Command::Compare(args) => load::compare(&args),

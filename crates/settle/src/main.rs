@@ -27,6 +27,10 @@ enum Command {
     #[cfg(feature = "demo")]
     #[command(hide = true)]
     DemoAccount(demo::AccountArgs),
+    /// The bank of the demo beside servers that run already.
+    #[cfg(feature = "demo")]
+    #[command(hide = true)]
+    DemoBank(demo::BankArgs),
     /// Run a whole cluster on this machine, for development.
     Dev(dev::DevArgs),
     /// Run one server of a cluster.
@@ -62,6 +66,8 @@ fn run(command: Command, runtime: &tokio::runtime::Runtime) -> ExitCode {
         Command::Demo(args) => return runtime.block_on(demo::run(args)),
         #[cfg(feature = "demo")]
         Command::DemoAccount(args) => return runtime.block_on(demo::run_account(args)),
+        #[cfg(feature = "demo")]
+        Command::DemoBank(args) => return runtime.block_on(demo::run_bank(args)),
         Command::Server(args) => return runtime.block_on(server::run(args)),
         Command::Dev(args) => runtime.block_on(dev::run(args)),
         Command::Ctl(args) => ctl::run(args),

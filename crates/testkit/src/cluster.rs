@@ -2,16 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 
-use crate::{Answer, Ports, Process, Scratch, http, last_lines, until};
+use crate::{Answer, Namespaces, Ports, Process, Proxies, Scratch, http, last_lines, until};
 
 /// The group of transactions.
 pub const TX_GROUP: u64 = 1;
@@ -94,6 +94,12 @@ pub struct Leader {
     pub term: u64,
 }
 
+/// How servers reach each other, when their links can be cut.
+enum Links {
+    Namespaces(Namespaces),
+    Proxies(Proxies),
+}
+
 /// Servers numbered from 1, their data and logs in a folder that goes with them. What is alive at the end is killed. A
 /// cluster that is not [`finish`](Cluster::finish)ed belongs to a test that failed: the ends of all logs are printed, and
 /// the folder is kept.
@@ -101,6 +107,9 @@ pub struct Cluster {
     spec: ClusterSpec,
     processes: BTreeMap<u32, Process>,
     ports: Ports,
+    /// What differs from `spec` at one server.
+    own_settings: BTreeMap<u32, BTreeMap<(String, String), String>>,
+    links: Option<Links>,
     /// None once the test is finished.
     scratch: Option<Scratch>,
 }
@@ -115,11 +124,18 @@ impl Cluster {
 
     /// Ports and configurations, nothing running yet.
     pub fn prepare(spec: ClusterSpec) -> Result<Cluster> {
+        Cluster::prepare_on(spec, None)
+    }
+
+    /// The same, each server in its own network namespace when there are any.
+    pub fn prepare_on(spec: ClusterSpec, network: Option<Namespaces>) -> Result<Cluster> {
         let ports = Ports::reserve(3 * u16::try_from(spec.nodes)?)?;
         let cluster = Cluster {
             spec,
             processes: BTreeMap::new(),
             ports,
+            own_settings: BTreeMap::new(),
+            links: network.map(Links::Namespaces),
             scratch: Some(Scratch::new()?),
         };
         cluster.write_configs()?;
@@ -127,17 +143,44 @@ impl Cluster {
     }
 
     fn write_configs(&self) -> Result<()> {
-        for node in self.nodes() {
-            let path = self.config_path(node);
-            std::fs::write(&path, self.config(node)).with_context(|| format!("write {}", path.display()))?;
-        }
-        Ok(())
+        self.nodes().try_for_each(|node| self.write_config(node))
+    }
+
+    fn write_config(&self, node: u32) -> Result<()> {
+        let path = self.config_path(node);
+        std::fs::write(&path, self.config(node)).with_context(|| format!("write {}", path.display()))
     }
 
     /// Sets `section.key` for every server, from its next start.
     pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
         self.spec = self.spec.clone().set(key, value);
         self.write_configs()
+    }
+
+    /// Sets `section.key` for one server, from its next start.
+    pub fn set_at(&mut self, node: u32, key: &str, value: &str) -> Result<()> {
+        let (section, name) = key.split_once('.').expect("a key is `section.name`");
+        let own = self.own_settings.entry(node).or_default();
+        own.insert((section.to_owned(), name.to_owned()), value.to_owned());
+        // Another may be starting, and read its own.
+        self.write_config(node)
+    }
+
+    /// From the next starts on the servers reach each other through proxies.
+    pub async fn put_proxies_between(&mut self) -> Result<()> {
+        let peers = self.nodes().map(|node| (node, self.peer(node))).collect();
+        self.links = Some(Links::Proxies(Proxies::new(&peers).await?));
+        self.write_configs()
+    }
+
+    /// Cuts what `from` sends to `to`, or lets it through again. There have to be namespaces or proxies.
+    pub fn cut(&self, from: u32, to: u32, is_cut: bool) -> Result<()> {
+        match (&self.links, is_cut) {
+            (Some(Links::Namespaces(network)), true) => network.cut(from, to),
+            (Some(Links::Namespaces(network)), false) => network.heal(from, to),
+            (Some(Links::Proxies(proxies)), _) => proxies.cut(from, to, is_cut),
+            (None, _) => bail!("there is nothing between the servers that could cut a link"),
+        }
     }
 
     pub fn nodes(&self) -> std::ops::RangeInclusive<u32> {
@@ -158,6 +201,13 @@ impl Cluster {
 
     pub fn peer(&self, node: u32) -> SocketAddr {
         self.port(node, 2)
+    }
+
+    fn peer_as_seen_by(&self, node: u32, peer: u32) -> SocketAddr {
+        match &self.links {
+            Some(Links::Proxies(proxies)) => proxies.address(node, peer).unwrap_or_else(|| self.peer(peer)),
+            _ => self.peer(peer),
+        }
     }
 
     pub fn data_dir(&self, node: u32) -> PathBuf {
@@ -183,16 +233,25 @@ impl Cluster {
 
     fn port(&self, node: u32, kind: usize) -> SocketAddr {
         assert!(self.nodes().contains(&node), "there is no node {node}");
-        self.ports.address(3 * (node as usize - 1) + kind)
+        let mut address = self.ports.address(3 * (node as usize - 1) + kind);
+        if let Some(Links::Namespaces(network)) = &self.links {
+            address.set_ip(IpAddr::V4(network.address(node)));
+        }
+        address
     }
 
     fn config(&self, node: u32) -> String {
         let quoted = |text: String| format!("{text:?}");
         let peers: Vec<String> = self
             .nodes()
-            .map(|id| quoted(format!("{id}@{}", self.peer(id))))
+            .map(|id| quoted(format!("{id}@{}", self.peer_as_seen_by(node, id))))
             .collect();
         let mut settings = self.spec.settings.clone();
+        settings.extend(self.own_settings.get(&node).cloned().unwrap_or_default());
+        if let Some(Links::Namespaces(_)) = &self.links {
+            let allowed = ("listen".to_owned(), "plaintext-beyond-loopback".to_owned());
+            settings.insert(allowed, quoted("this network is trusted".to_owned()));
+        }
         for (section, name, value) in [
             ("node", "id", node.to_string()),
             ("node", "data-dir", quoted(self.data_dir(node).display().to_string())),
@@ -220,7 +279,12 @@ impl Cluster {
         ensure!(!self.processes.contains_key(&node), "node {node} runs already");
         let config = self.config_path(node).display().to_string();
         let args = ["server", "--stop-with-stdin", "--config", &config];
-        let process = Process::spawn(&format!("node {node}"), &self.spec.binary, &args, &self.log_path(node))?;
+        let (binary, args) = match &self.links {
+            Some(Links::Namespaces(network)) => network.enter(node, &self.spec.binary, &args)?,
+            _ => (self.spec.binary.clone(), args.map(str::to_owned).to_vec()),
+        };
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let process = Process::spawn(&format!("node {node}"), &binary, &args, &self.log_path(node))?;
         self.processes.insert(node, process);
         Ok(())
     }
@@ -258,6 +322,23 @@ impl Cluster {
             Ok::<_, anyhow::Error>(Ok(()))
         });
         ready.await?
+    }
+
+    /// Whether it was started and not killed or stopped since.
+    pub fn is_running(&self, node: u32) -> bool {
+        self.processes.contains_key(&node)
+    }
+
+    /// Takes note of a server that has ended by itself, and says how.
+    pub fn ended(&mut self, node: u32) -> Result<Option<ExitStatus>> {
+        let Some(process) = self.processes.get_mut(&node) else {
+            return Ok(None);
+        };
+        let status = process.try_exit()?;
+        if status.is_some() {
+            self.processes.remove(&node);
+        }
+        Ok(status)
     }
 
     /// `kill -9`.

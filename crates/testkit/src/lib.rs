@@ -7,15 +7,19 @@
 mod cluster;
 mod database;
 mod http;
+mod namespaces;
 mod ports;
 mod process;
+mod proxies;
 mod scratch;
 mod wait;
 
 pub use cluster::{Cluster, ClusterSpec, GroupView, Leader, MemberView, NodeView, TX_GROUP};
 pub use database::Database;
 pub use http::{Answer, get, post};
+pub use namespaces::Namespaces;
 pub use ports::{Ports, dev_offset};
 pub use process::{Process, last_lines};
+pub use proxies::Proxies;
 pub use scratch::Scratch;
 pub use wait::{throughout, until, within};

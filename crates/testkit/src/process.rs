@@ -21,7 +21,7 @@ pub struct Process {
     child: Child,
     log: PathBuf,
     /// A server with `--stop-with-stdin` ends when this is closed, so also when the test's own process is killed.
-    _stdin: Option<ChildStdin>,
+    stdin: Option<ChildStdin>,
 }
 
 impl Process {
@@ -51,12 +51,17 @@ impl Process {
             name: name.to_owned(),
             child,
             log: log.to_owned(),
-            _stdin: stdin,
+            stdin,
         })
     }
 
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// What is told by that is between the two programs.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
     }
 
     /// The exit, when there has been one.

@@ -139,6 +139,31 @@ impl Bank {
         Self::spawn(command, dir)
     }
 
+    /// Starts a bank under seata-go with nothing configured but where its servers are, and the one form of undo logs that it
+    /// has: its default is one that it has not.
+    pub fn start_go(program: &Path, dir: &Path, servers: &[String], db: &MariaDb) -> Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let config = dir.join("seatago.yml");
+        std::fs::write(
+            &config,
+            format!(
+                "seata:\n  client:\n    undo:\n      log-serialization: json\n  service:\n    vgroup-mapping:\n      default_tx_group: default\n    grouplist:\n      default: {}\n",
+                servers.join(",")
+            ),
+        )?;
+        let mut command = Command::new(program);
+        command.arg(&config).args(BANKS.map(|bank| db.go_name(bank)));
+        Self::spawn(command, dir)
+    }
+
+    /// Goes on for a bank that was lost: knows what that one saw.
+    pub fn replace(&mut self, mut by: Bank) {
+        self.seen.extend(self.events.try_iter());
+        self.seen.append(&mut by.seen);
+        by.seen = std::mem::take(&mut self.seen);
+        *self = by;
+    }
+
     /// Starts a bank in Rust on the tables of the first one, with its undo logs as `client` reads them.
     pub fn start_rust(teller: &Path, client: &Client, dir: &Path, servers: &[String], db: &MariaDb) -> Result<Self> {
         std::fs::create_dir_all(dir)?;

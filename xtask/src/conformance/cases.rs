@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use super::versions::{Client, Serialization};
+use super::versions::{Client, Language, Serialization};
 
 /// One story of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -204,9 +204,19 @@ pub struct Plan {
 
 /// Why a client cannot play a case; none when it can.
 pub fn lacks(client: &Client, case: Case) -> Option<&'static str> {
+    if client.language == Language::Go {
+        return match case {
+            // On the tables of a bank in Java.
+            Case::AtBesideRust => Some("not in this version"),
+            _ if matches!(case.mode(), Mode::At | Mode::Tcc | Mode::Xa) => None,
+            _ => Some("not in this version"),
+        };
+    }
     match case.mode() {
+        Mode::Saga if case == Case::SagaAdopted && client.saga_recovery_broken => Some("not in this version"),
         Mode::Annotated if !client.saga_annotation => Some("not in this version"),
-        Mode::Xa | Mode::Annotated if client.serialization == Serialization::Protobuf => Some("not in this serializer"),
+        // Its messages have no number for them.
+        Mode::Xa | Mode::Annotated if client.serialization == Serialization::Protobuf => Some("not in this version"),
         _ => None,
     }
 }
@@ -227,7 +237,9 @@ pub fn plans(subset: Subset, client: &Client, places: &[Place]) -> Vec<Plan> {
         .collect();
     for scenario in [Scenario::KillRegistered, Scenario::KillPhase2] {
         for place in places {
-            let chosen = cases.iter().filter(|case| case.can_be(scenario, *place));
+            let chosen = cases
+                .iter()
+                .filter(|case| case.can_be(scenario, *place) && survives(client, **case, *place));
             let chosen = chosen.filter(|case| subset == Subset::All || in_ci(**case, client.serialization, *place));
             plans.extend(chosen.map(|case| Plan {
                 case: *case,
@@ -237,6 +249,16 @@ pub fn plans(subset: Subset, client: &Client, places: &[Place]) -> Vec<Plan> {
         }
     }
     plans
+}
+
+/// Whether a client can play the rest of a case after its only server was killed.
+fn survives(client: &Client, case: Case, place: Place) -> bool {
+    let is_lost = client.language == Language::Go && place == Place::Killed;
+    !is_lost
+        || matches!(
+            case,
+            Case::AtCommit | Case::AtRollback | Case::TccCommit | Case::TccRollback
+        )
 }
 
 fn in_ci_in_peace(case: Case, serialization: Serialization) -> bool {

@@ -1,7 +1,7 @@
 //! The servers under test.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::bank::{ACCESS_KEY, SECRET_KEY};
 use super::cases::Place;
 use super::process::{Leashed, free_ports};
+use super::virtual_address::VirtualAddress;
 use super::wait;
 
 /// Nodes that clients can talk to and that the driver can kill.
@@ -29,8 +30,23 @@ pub trait Cluster {
     fn node_of(&self, xid: &str) -> Option<usize>;
     /// Waits until the transaction is open no more; fails at `deadline`.
     fn until_ended(&self, xid: &str, deadline: Instant) -> Result<()>;
+    /// Behind a virtual address: the node that the next connections go to.
+    fn prefer(&mut self, _node: usize) {}
+    /// How many nodes there are to be killed.
+    fn nodes(&self) -> usize;
     /// Where a client's transaction can be when the leader is killed; empty when no kill makes sense.
     fn places(&self) -> &'static [Place];
+}
+
+/// How clients find the nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Addressing {
+    /// A list of all, and xids name the node that they were begun through.
+    List,
+    /// A list of all, and xids carry an address that is not in it (`tx.advertise`), so that clients spread their requests.
+    Unlisted,
+    /// One address that stands for all, which xids carry too.
+    Virtual,
 }
 
 /// Three `settle server` processes.
@@ -39,7 +55,9 @@ pub struct Settle {
     dir: PathBuf,
     nodes: Vec<SettleNode>,
     /// The address that xids carry, when it is not the one on which the node listens.
-    advertise: Option<&'static str>,
+    advertise: Option<String>,
+    /// All that clients list.
+    virtual_address: Option<VirtualAddress>,
     /// Clients have to say who they are.
     is_signed: bool,
 }
@@ -58,12 +76,12 @@ struct SettleNode {
 const TRANSACTION_GROUP: u64 = 1;
 
 impl Settle {
-    /// Starts three nodes with their data under `dir` and waits until they are ready. With `unlisted_xids` the xids carry an
-    /// address that is not in the clients' list. With `is_signed` nobody but the bank is let in.
-    pub fn start(binary: &Path, dir: &Path, unlisted_xids: bool, is_signed: bool) -> Result<Self> {
+    /// Starts three nodes with their data under `dir` and waits until they are ready. With `is_signed` nobody but the bank is
+    /// let in.
+    pub fn start(binary: &Path, dir: &Path, addressing: Addressing, is_signed: bool) -> Result<Self> {
         ensure!(binary.is_file(), "no settle binary at {}", binary.display());
         let ports = free_ports(9)?;
-        let nodes = ports
+        let nodes: Vec<SettleNode> = ports
             .chunks(3)
             .map(|chunk| SettleNode {
                 tx: chunk[0],
@@ -72,11 +90,23 @@ impl Settle {
                 process: None,
             })
             .collect();
+        let virtual_address = match addressing {
+            Addressing::Virtual => {
+                let nodes = nodes.iter().map(|node| (Ipv4Addr::LOCALHOST, node.tx).into());
+                Some(VirtualAddress::open(nodes.collect())?)
+            }
+            Addressing::List | Addressing::Unlisted => None,
+        };
         let mut cluster = Self {
             binary: binary.to_owned(),
             dir: dir.join("settle"),
             nodes,
-            advertise: unlisted_xids.then_some(UNLISTED),
+            advertise: match addressing {
+                Addressing::List => None,
+                Addressing::Unlisted => Some(UNLISTED.to_owned()),
+                Addressing::Virtual => virtual_address.as_ref().map(|all| all.address().to_string()),
+            },
+            virtual_address,
             is_signed,
         };
         std::fs::create_dir_all(&cluster.dir)?;
@@ -98,6 +128,7 @@ impl Settle {
             .collect();
         let advertise = self
             .advertise
+            .as_ref()
             .map_or_else(String::new, |address| format!("\n[tx]\nadvertise = {address:?}\n"));
         let auth = match self.is_signed {
             // Java's resource managers do not sign.
@@ -173,7 +204,10 @@ impl Cluster for Settle {
     }
 
     fn addresses(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.tx)).collect()
+        match &self.virtual_address {
+            Some(all) => vec![all.address().to_string()],
+            None => self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.tx)).collect(),
+        }
     }
 
     fn leader(&mut self) -> Result<usize> {
@@ -216,6 +250,9 @@ impl Cluster for Settle {
     }
 
     fn node_of(&self, xid: &str) -> Option<usize> {
+        if let Some(all) = &self.virtual_address {
+            return Some(all.preferred());
+        }
         let (address, _) = xid.rsplit_once(':')?;
         self.addresses().iter().position(|known| known == address)
     }
@@ -239,8 +276,18 @@ impl Cluster for Settle {
         })
     }
 
+    fn prefer(&mut self, node: usize) {
+        if let Some(all) = &self.virtual_address {
+            all.prefer(node);
+        }
+    }
+
+    fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
     fn places(&self) -> &'static [Place] {
-        if self.advertise.is_some() {
+        if self.advertise.is_some() && self.virtual_address.is_none() {
             &[Place::Spread]
         } else {
             &[Place::Survivor, Place::Killed]
@@ -337,6 +384,10 @@ impl Cluster for Original {
                 .map(drop)
                 .map_err(|error| error.to_string()))
         })
+    }
+
+    fn nodes(&self) -> usize {
+        1
     }
 
     /// Its xids carry the machine's outer address, which no client lists; there is one node all the same.

@@ -81,6 +81,11 @@ impl MariaDb {
         format!("jdbc:mysql://127.0.0.1:{}/{bank}", self.port)
     }
 
+    /// The same database as Go's driver names it.
+    pub fn go_name(&self, bank: &str) -> String {
+        format!("settle:settle@tcp(127.0.0.1:{})/{bank}", self.port)
+    }
+
     /// The same database to a client that is none of Java's.
     pub fn url(&self, bank: &str) -> String {
         format!("mysql://settle:settle@127.0.0.1:{}/{bank}", self.port)

@@ -11,7 +11,9 @@ mod beside;
 mod bolt;
 mod cases;
 mod cluster;
+mod go;
 pub mod hessian;
+mod kept;
 mod mariadb;
 mod maven;
 mod npm;
@@ -20,6 +22,7 @@ mod record;
 mod report;
 mod run;
 mod versions;
+mod virtual_address;
 pub mod wait;
 
 use std::cell::Cell;
@@ -32,10 +35,12 @@ use clap::ValueEnum;
 
 use bank::Bank;
 use cases::{Case, Place, Plan, Scenario, Subset};
-use cluster::{Cluster, Original, Settle};
+use cluster::{Addressing, Cluster, Original, Settle};
+use kept::Kept;
 use mariadb::MariaDb;
 use report::Row;
 use run::Stage;
+use versions::Language;
 
 /// Runs official clients and libraries against this system, or against the original that it replaces.
 #[derive(clap::Args)]
@@ -61,9 +66,16 @@ struct SeataArgs {
     target: Target,
     #[arg(long, value_enum, default_value_t = Subset::All)]
     subset: Subset,
-    /// Everything, and at the end the whole matrix: client × mode × serializer/transport/compressor × peace and kills.
+    /// Everything that has not passed before, as kept below the target directory; several may run at once, each with other
+    /// clients. At the end the whole matrix: client × mode × serializer/transport/compressor × peace and kills.
     #[arg(long, conflicts_with = "subset")]
     full: bool,
+    /// With `--full`: play what has passed before too.
+    #[arg(long, requires = "full")]
+    again: bool,
+    /// With `--full`: play nothing, only write the matrix to this file.
+    #[arg(long, requires = "full", value_name = "FILE")]
+    page: Option<PathBuf>,
     /// Only these cases; may be repeated.
     #[arg(long, value_enum)]
     case: Vec<Case>,
@@ -76,9 +88,9 @@ struct SeataArgs {
     /// Only these places of the client's transaction; may be repeated.
     #[arg(long, value_enum)]
     place: Vec<Place>,
-    /// Let xids carry an address that no client lists (`tx.advertise`), so that clients spread their requests.
-    #[arg(long)]
-    unlisted_xids: bool,
+    /// How clients find the servers.
+    #[arg(long, value_enum, default_value_t = Addressing::List)]
+    addressing: Addressing,
     /// Let the servers ask every client who it is, and the bank sign with its access key.
     #[arg(long)]
     signed: bool,
@@ -158,11 +170,29 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
     let target_dir = target_dir(root)?;
     let out = target_dir.join("conformance/seata");
     let java = root.join("conformance/seata/java");
+    let has_go = process::in_path("go");
+    let build = |client: &versions::Client| match client.language {
+        Language::Java => maven::build_bank(&java, &out, &pins, client).map(Program::Java),
+        Language::Go => go::build_bank(&root.join("conformance/seata/go"), &out, client).map(Program::Go),
+    };
+    let can_be_built = |client: &versions::Client| client.language == Language::Java || has_go;
     if args.prepare {
-        for client in &pins.client {
-            maven::build_bank(&java, &out, &pins, client)?;
-            println!("ready: the bank with {}:seata-all:{}", client.group, client.version);
+        for client in pins.client.iter().filter(|client| can_be_built(client)) {
+            build(client)?;
+            println!("ready: the bank with {} {}", client.group, client.version);
         }
+        return Ok(ExitCode::SUCCESS);
+    }
+    ensure!(
+        !args.full || args.addressing == Addressing::List,
+        "the matrix is of clients with a list of addresses"
+    );
+    let kept = match args.full {
+        true => Some(Kept::open(out.join("results"))?),
+        false => None,
+    };
+    if let (Some(page), Some(kept)) = (&args.page, &kept) {
+        std::fs::write(page, report::page(&kept.all()?, &pins.client))?;
         return Ok(ExitCode::SUCCESS);
     }
     let temp = tempfile::Builder::new().prefix("settle-conformance-").tempdir()?;
@@ -184,7 +214,7 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
                     .with_context(|| format!("find {}", file.display()))?,
                 None => build_settle(root, &target_dir)?,
             };
-            Box::new(Settle::start(&binary, &dir, args.unlisted_xids, args.signed)?)
+            Box::new(Settle::start(&binary, &dir, args.addressing, args.signed)?)
         }
         Target::Original => {
             let class_path = maven::resolve_server(&java, &out, &pins)?;
@@ -209,13 +239,14 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
         if !is_wanted {
             continue;
         }
-        println!(
-            "\nBuilding the bank with {}:seata-all:{} …",
-            client.group, client.version
-        );
-        let class_path = maven::build_bank(&java, &out, &pins, client)?;
+        if !can_be_built(client) {
+            println!("\nskipped: {} needs go", client.name);
+            continue;
+        }
+        println!("\nBuilding the bank with {} {} …", client.group, client.version);
         let mut player = Player {
-            class_path,
+            program: build(client)?,
+            only: Cell::new(None),
             dir: dir.clone(),
             client,
             db: &db,
@@ -235,6 +266,11 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
             if !wanted {
                 continue;
             }
+            if let (Some(kept), false) = (&kept, args.again)
+                && kept.has_passed(&client.name, plan)?
+            {
+                continue;
+            }
             let outcome = player
                 .play(cluster.as_mut(), plan, account)
                 .map_err(|error| format!("{error:#}"));
@@ -251,14 +287,17 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
                 outcome,
             };
             println!("{}", report::line(&row));
+            if let Some(kept) = &kept {
+                kept.keep(&row)?;
+            }
             rows.push(row);
         }
     }
-    ensure!(!rows.is_empty(), "no run fits the filters");
+    ensure!(!rows.is_empty() || kept.is_some(), "no run fits the filters");
 
-    if args.full {
+    if let Some(kept) = &kept {
         println!("\nThe matrix, of passed and played runs:");
-        report::matrix(&rows, &pins.client)
+        report::matrix(&kept.all()?, &pins.client)
             .iter()
             .for_each(|line| println!("  {line}"));
     }
@@ -277,9 +316,18 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed > 0)))
 }
 
+/// What a bank is started from.
+enum Program {
+    /// A class path.
+    Java(String),
+    Go(PathBuf),
+}
+
 /// Keeps the bank between runs in peace; a run with a kill gets a fresh one, so that no run inherits dead connections.
 struct Player<'a> {
-    class_path: String,
+    program: Program,
+    /// The node that a client knows which can have but one.
+    only: Cell<Option<usize>>,
     dir: PathBuf,
     client: &'a versions::Client,
     db: &'a MariaDb,
@@ -297,6 +345,14 @@ impl Player<'_> {
         if plan.place != Place::Any {
             self.bank = None;
         }
+        if self.bank.is_none() {
+            let node = match plan.place {
+                Place::Killed => cluster.leader()?,
+                _ => (cluster.leader()? + 1) % cluster.nodes(),
+            };
+            cluster.prefer(node);
+            self.only.set((self.client.language == Language::Go).then_some(node));
+        }
         let mut bank = match self.bank.take() {
             Some(bank) => bank,
             None => self.start_bank(cluster)?,
@@ -306,7 +362,13 @@ impl Player<'_> {
             bank: &mut bank,
             db: self.db,
             account,
-            another_bank: &|cluster| self.start_bank(cluster),
+            another_bank: &|cluster| {
+                // Not on the node that was killed.
+                let nodes = cluster.nodes();
+                self.only.set(self.only.get().map(|only| (only + 1) % nodes));
+                self.start_bank(cluster)
+            },
+            is_lost_with_its_server: self.client.language == Language::Go,
             rust_bank: &|cluster| self.start_teller(cluster),
             record: self.record_undo.as_deref(),
         }
@@ -340,8 +402,16 @@ impl Player<'_> {
                 &format!("seata-all-{}", self.client.name),
             )?],
         };
+        let class_path = match &self.program {
+            Program::Java(class_path) => class_path,
+            Program::Go(program) => {
+                let only = self.only.get().and_then(|only| servers.get(only));
+                let servers = only.map_or(servers.clone(), |only| vec![only.clone()]);
+                return Bank::start_go(program, &dir, &servers, self.db);
+            }
+        };
         let bank = Bank::start(
-            &self.class_path,
+            class_path,
             self.client,
             run::SAGA_TIMEOUT,
             &dir,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::cases::{self, Case, Mode, Scenario};
+use super::cases::{self, Case, Mode, Place, Scenario};
 use super::versions::Client;
 
 /// What one run of one case came to.
@@ -64,9 +64,25 @@ pub fn heading() -> String {
     )
 }
 
+struct Stall<'a> {
+    client: &'a str,
+    scenario: Scenario,
+    place: &'static str,
+    longest: Duration,
+    case: Case,
+}
+
 /// The longest stall per client, scenario and place, over all passing runs.
 pub fn stalls(rows: &[Row]) -> Vec<String> {
-    let mut worst: Vec<(String, Duration, &str)> = Vec::new();
+    let line = |stall: Stall<'_>| {
+        let key = format!("{:<14} {:<14} {}", stall.client, stall.scenario.name(), stall.place);
+        format!("{key:<79} {:>7} ms  ({})", stall.longest.as_millis(), stall.case.name())
+    };
+    longest_stalls(rows).into_iter().map(line).collect()
+}
+
+fn longest_stalls(rows: &[Row]) -> Vec<Stall<'_>> {
+    let mut worst: Vec<Stall<'_>> = Vec::new();
     for row in rows {
         let Ok(Finding { stall: Some(stall), .. }) = &row.outcome else {
             continue;
@@ -77,57 +93,132 @@ pub fn stalls(rows: &[Row]) -> Vec<String> {
             "killed" => "client on the killed node (list addressing)",
             _ => "in peace",
         };
-        let key = format!("{:<14} {:<14} {place}", row.client, row.scenario.name());
-        match worst.iter_mut().find(|(known, ..)| *known == key) {
-            Some((_, longest, case)) if *stall > *longest => (*longest, *case) = (*stall, row.case.name()),
+        let is_same = |known: &&mut Stall<'_>| {
+            known.client == row.client && known.scenario == row.scenario && known.place == place
+        };
+        match worst.iter_mut().find(is_same) {
+            Some(known) if *stall > known.longest => (known.longest, known.case) = (*stall, row.case),
             Some(_) => {}
-            None => worst.push((key, *stall, row.case.name())),
+            None => worst.push(Stall {
+                client: &row.client,
+                scenario: row.scenario,
+                place,
+                longest: *stall,
+                case: row.case,
+            }),
         }
     }
     worst
-        .into_iter()
-        .map(|(key, stall, case)| format!("{key:<79} {:>7} ms  ({case})", stall.as_millis()))
-        .collect()
+}
+
+/// A column of the matrix.
+#[derive(Clone, Copy)]
+enum Column {
+    Peace,
+    /// The leader is killed; the client's transaction is on another node, or on none.
+    Elsewhere,
+    OnTheKilled,
+}
+
+impl Column {
+    const ALL: [Column; 3] = [Column::Peace, Column::Elsewhere, Column::OnTheKilled];
+
+    fn has(self, row: &Row) -> bool {
+        match (self, row.scenario, row.place) {
+            (Column::Peace, scenario, _) => scenario == Scenario::Peace,
+            (_, Scenario::Peace, _) => false,
+            (Column::OnTheKilled, _, place) => place == Place::Killed.name(),
+            (Column::Elsewhere, _, place) => place != Place::Killed.name(),
+        }
+    }
+}
+
+/// How many runs of a client and a mode passed, or why there are none.
+fn cell(rows: &[Row], client: &Client, mode: Mode, column: Column) -> String {
+    // A result may have been kept from before it was known that there is no such case.
+    let is_there = |row: &&Row| cases::lacks(client, row.case).is_none();
+    let of_cell = |row: &&Row| row.client == client.name && row.case.mode() == mode && column.has(row);
+    let played: Vec<&Row> = rows.iter().filter(of_cell).filter(is_there).collect();
+    let passed = played.iter().filter(|row| row.outcome.is_ok()).count();
+    let mut cases = <Case as clap::ValueEnum>::value_variants().iter();
+    let lacks = cases
+        .find(|case| case.mode() == mode)
+        .and_then(|case| cases::lacks(client, *case));
+    match lacks {
+        Some(why) if played.is_empty() => why.to_owned(),
+        _ if played.is_empty() => "not played".to_owned(),
+        _ if passed < played.len() => format!("FAIL {passed}/{}", played.len()),
+        _ => format!("{passed}/{}", played.len()),
+    }
 }
 
 /// Per client that was played, and per mode: how many of its runs passed, in peace and with the leader killed.
 pub fn matrix(rows: &[Row], clients: &[Client]) -> Vec<String> {
-    let cell = |client: &Client, mode: Mode, is_peace: bool| {
-        let of_cell = |row: &&Row| {
-            row.client == client.name && row.case.mode() == mode && (row.scenario == Scenario::Peace) == is_peace
-        };
-        let played: Vec<&Row> = rows.iter().filter(of_cell).collect();
-        let passed = played.iter().filter(|row| row.outcome.is_ok()).count();
-        let mut cases = <Case as clap::ValueEnum>::value_variants().iter();
-        match cases
-            .find(|case| case.mode() == mode)
-            .and_then(|case| cases::lacks(client, *case))
-        {
-            Some(why) if played.is_empty() => why.to_owned(),
-            _ if played.is_empty() => "not played".to_owned(),
-            _ if passed < played.len() => format!("FAIL {passed}/{}", played.len()),
-            _ => format!("{passed}/{}", played.len()),
-        }
+    let line = |of: [&str; 3], cells: [&str; 3]| {
+        let ([client, wire, mode], [peace, elsewhere, killed]) = (of, cells);
+        format!("{client:<16} {wire:<22} {mode:<10} {peace:<20} {elsewhere:<20} {killed}")
     };
-    let mut lines = vec![format!(
-        "{:<16} {:<22} {:<10} {:<22} leader killed",
-        "client", "wire", "mode", "peace"
+    let mut lines = vec![line(
+        ["client", "wire", "mode"],
+        ["peace", "killed elsewhere", "on the killed node"],
     )];
-    for client in clients
-        .iter()
-        .filter(|client| rows.iter().any(|row| row.client == client.name))
-    {
-        lines.extend(Mode::ALL.map(|mode| {
-            let (peace, kill) = (cell(client, mode, true), cell(client, mode, false));
-            format!(
-                "{:<16} {:<22} {:<10} {peace:<22} {kill}",
-                client.name,
-                client.wire(),
-                mode.name()
-            )
-        }));
+    for (client, mode, cells) in cells(rows, clients) {
+        let cells = cells.each_ref().map(String::as_str);
+        lines.push(line([&client.name, &client.wire(), mode.name()], cells));
     }
     lines
+}
+
+fn cells<'a>(rows: &'a [Row], clients: &'a [Client]) -> impl Iterator<Item = (&'a Client, Mode, [String; 3])> {
+    let played = clients
+        .iter()
+        .filter(|client| rows.iter().any(|row| row.client == client.name));
+    played.flat_map(move |client| {
+        Mode::ALL
+            .into_iter()
+            .map(move |mode| (client, mode, Column::ALL.map(|column| cell(rows, client, mode, column))))
+    })
+}
+
+/// The matrix and the stalls as a page of the documentation.
+pub fn page(rows: &[Row], clients: &[Client]) -> String {
+    let mut page = "<!-- written by: cargo xtask conformance seata --full --page docs/conformance.md -->\n\
+        # Seata's clients against Settle\n\n\
+        Unmodified clients, two MariaDB databases, three nodes of Settle. A cell is passed/played runs; \
+        what a run is, and what it proves, is in [conformance/seata](../conformance/seata/README.md). *Killed elsewhere*: \
+        `kill -9` of the leader, before the decision and in phase two, with the client's transaction on another node; \
+        *on the killed node*: on that one, which its client goes on calling.\n\n\
+        | client | serializer/transport/compressor | mode | peace | killed elsewhere | on the killed node |\n\
+        |---|---|---|---|---|---|\n"
+        .to_owned();
+    for (client, mode, [peace, elsewhere, killed]) in cells(rows, clients) {
+        page.push_str(&format!(
+            "| {} | {} | {} | {peace} | {elsewhere} | {killed} |\n",
+            client.name,
+            client.wire(),
+            mode.name()
+        ));
+    }
+    page.push_str(
+        "\n## The longest stall\nThat the business saw: from the kill, or from its own call, until it was told.\n\n\
+         | client | scenario | where its transaction was | stall | case |\n|---|---|---|---|---|\n",
+    );
+    for Stall {
+        client,
+        scenario,
+        place,
+        longest,
+        case,
+    } in longest_stalls(rows)
+    {
+        page.push_str(&format!(
+            "| {client} | {} | {place} | {:.1} s | {} |\n",
+            scenario.name(),
+            longest.as_secs_f64(),
+            case.name()
+        ));
+    }
+    page
 }
 
 fn millis(duration: Option<Duration>) -> String {

@@ -37,6 +37,8 @@ pub struct Stage<'a> {
     pub account: u32,
     /// Starts another process of the same application.
     pub another_bank: &'a dyn Fn(&dyn Cluster) -> Result<Bank>,
+    /// A client that has lost its only server has to be started again.
+    pub is_lost_with_its_server: bool,
     /// Starts a bank in Rust.
     pub rust_bank: &'a dyn Fn(&dyn Cluster) -> Result<Bank>,
     /// Where the undo logs of both go, if anywhere.
@@ -101,6 +103,10 @@ impl Stage<'_> {
             self.show_undo_log()?;
         }
         let done = self.done(&open.id)?;
+        if self.is_lost_with_its_server && plan.place == Place::Killed {
+            let again = (self.another_bank)(&*self.cluster)?;
+            self.bank.replace(again);
+        }
         let (expect, mut note) = judge_told(plan, &done)?;
         let after = self.clean(plan.case, &open.xid, before, expect, 0)?;
         let settled = from.elapsed();

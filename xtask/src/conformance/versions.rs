@@ -90,12 +90,18 @@ pub struct Seata {
 pub struct Client {
     /// What `--client` and the table call it.
     pub name: String,
+    #[serde(default)]
+    pub language: Language,
+    /// Of Java's: the group of `seata-all`. Of Go's: the module.
     pub group: String,
     pub version: String,
-    /// Root package of its classes.
+    /// Root package of its classes, if it is Java's; so are the next two.
+    #[serde(default)]
     pub package: String,
     /// The class that gives the TCC fence its data source.
+    #[serde(default)]
     pub fence_config: String,
+    #[serde(default)]
     pub spring: String,
     /// `transport.serialization`, when it is not the client's default.
     #[serde(default)]
@@ -108,9 +114,24 @@ pub struct Client {
     /// It has annotated sagas (2.3 and later).
     #[serde(default)]
     pub saga_annotation: bool,
+    /// The server's call to a saga reaches the resource manager of the old package, which the client has beside its own and
+    /// which has no engine: no saga is carried on by another process, whatever the server (2.2 and 2.3).
+    #[serde(default)]
+    pub saga_recovery_broken: bool,
     /// CI runs it too.
     #[serde(default)]
     pub ci: bool,
+}
+
+/// What a client is written in.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Language {
+    #[default]
+    Java,
+    /// It sends its messages over any of its connections, registered or not, so it gets one address alone; and it registers
+    /// its resources once in its life, so it is started again when that connection is gone.
+    Go,
 }
 
 /// How a client writes its messages.

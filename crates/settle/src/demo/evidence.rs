@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{
+    bank::{Bank, SERVICES},
     book,
     journal::{self, Event},
     judge::{Call, CallKind, End, Side, Transfer},
-    stage::{SERVICES, Stage},
 };
 
 pub struct Evidence {
@@ -18,23 +18,20 @@ pub struct Evidence {
 
 /// # Errors
 /// When something is missing or cannot be read.
-pub fn read(stage: &Stage) -> anyhow::Result<Evidence> {
+pub fn read(bank: &Bank) -> anyhow::Result<Evidence> {
     let mut called_at = BTreeMap::new();
-    let sides = [
-        read_side(stage, 0, &mut called_at)?,
-        read_side(stage, 1, &mut called_at)?,
-    ];
+    let sides = [read_side(bank, 0, &mut called_at)?, read_side(bank, 1, &mut called_at)?];
     Ok(Evidence {
         sides,
-        transfers: read_transfers(stage)?,
+        transfers: read_transfers(bank)?,
         called_at,
     })
 }
 
-fn read_side(stage: &Stage, at: usize, called_at: &mut BTreeMap<String, u64>) -> anyhow::Result<Side> {
-    let contents = book::read(&stage.money(at))?;
+fn read_side(bank: &Bank, at: usize, called_at: &mut BTreeMap<String, u64>) -> anyhow::Result<Side> {
+    let contents = book::read(&bank.money(at))?;
     let mut calls = Vec::new();
-    for line in journal::read(&stage.journal(at))? {
+    for line in journal::read(&bank.journal(at))? {
         let (xid, branch, kind) = match line.event {
             Event::Tried { xid, branch, .. } => (xid, branch, CallKind::Tried),
             Event::Confirm { xid, branch } => (xid, branch, CallKind::Confirm),
@@ -60,9 +57,9 @@ fn read_side(stage: &Stage, at: usize, called_at: &mut BTreeMap<String, u64>) ->
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn read_transfers(stage: &Stage) -> anyhow::Result<Vec<Transfer>> {
+pub fn read_transfers(bank: &Bank) -> anyhow::Result<Vec<Transfer>> {
     let mut transfers: BTreeMap<String, Transfer> = BTreeMap::new();
-    for line in journal::read(&stage.teller_journal())? {
+    for line in journal::read(&bank.teller_journal())? {
         match line.event {
             Event::Begun { xid, from, to, amount } => {
                 let transfer = Transfer {

@@ -2,6 +2,8 @@
 //! again and again. At the end a judge reads what is left.
 
 mod account;
+mod alone;
+mod bank;
 mod board;
 mod book;
 mod evidence;
@@ -10,6 +12,7 @@ mod judge;
 mod nemesis;
 mod probe;
 mod progress;
+mod quiet;
 mod report;
 mod stage;
 mod teller;
@@ -21,17 +24,18 @@ use settle_base::Prng;
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 pub use account::{AccountArgs, run as run_account};
+pub use alone::{BankArgs, run as run_bank};
 use board::Board;
 use nemesis::{Kill, Lives};
 use report::Report;
 use stage::Stage;
-use teller::{Teller, WORKERS};
+use teller::{Pace, Teller, WORKERS};
 
-use crate::{config::parse_duration, dev::interrupted, http_client};
+use crate::{config::parse_duration, dev::interrupted};
 
 /// Money moves between two services while servers and services are killed; then everything is checked.
 ///
@@ -69,9 +73,6 @@ impl Fault {
 }
 
 const TIME_MIN: Duration = Duration::from_secs(10);
-/// How long everything may take to be decided when nothing is killed any more.
-const QUIET_WITHIN: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(100);
 
 fn time(text: &str) -> Result<Duration, String> {
     match parse_duration(text) {
@@ -151,12 +152,12 @@ async fn play(args: &DemoArgs, stage: &mut Stage) -> anyhow::Result<Played> {
     let board = Arc::<Board>::default();
     let lives = Arc::<Lives>::default();
     (0..stage.cluster.servers.len()).for_each(|server| lives.turn(server));
-    let urls = std::array::from_fn(|at| format!("{}/try", stage.services[at].url));
     let teller = Teller::open(
         stage.cluster.tx_addresses(),
-        urls,
-        &stage.teller_journal(),
+        stage.bank.urls(),
+        &stage.bank.teller_journal(),
         board.clone(),
+        Pace::default(),
     )
     .await?;
     let teller = Arc::new(teller);
@@ -202,7 +203,7 @@ async fn play(args: &DemoArgs, stage: &mut Stage) -> anyhow::Result<Played> {
     while let Some(ended) = work.join_next().await {
         ended.context("the teller panicked")??;
     }
-    if let Err(error) = wait_for_quiet(stage, &teller).await {
+    if let Err(error) = quiet::wait(&stage.bank, &stage.cluster.servers[0].url(), &teller).await {
         trouble.push(format!("{error:#}"));
     }
     stop_line.send_replace(true);
@@ -216,50 +217,8 @@ async fn play(args: &DemoArgs, stage: &mut Stage) -> anyhow::Result<Played> {
     })
 }
 
-/// Waits until the coordinator has no open transaction and the services nothing undecided, and asks for the outcomes that
-/// the teller was not told.
-async fn wait_for_quiet(stage: &Stage, teller: &Teller) -> anyhow::Result<()> {
-    let deadline = Instant::now() + QUIET_WITHIN;
-    let url = format!("{}/v1/tx?limit=1", stage.cluster.servers[0].url());
-    loop {
-        let (url, files) = (url.clone(), [stage.money(0), stage.money(1)]);
-        let left = tokio::task::spawn_blocking(move || {
-            let open: serde_json::Value = serde_json::from_str(&http_client::get(&url)?)?;
-            let open = open["transactions"].as_array().map_or(0, Vec::len);
-            let undecided = book::undecided(&files[0])? + book::undecided(&files[1])?;
-            anyhow::Ok((open, undecided))
-        });
-        match left.await? {
-            Ok((0, 0)) => break,
-            Ok(_) => {}
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => {}
-        }
-        if Instant::now() > deadline {
-            bail!(
-                "not everything was decided {} s after the last kill",
-                QUIET_WITHIN.as_secs()
-            );
-        }
-        sleep(PAUSE).await;
-    }
-    for transfer in evidence::read_transfers(stage)? {
-        while transfer.told.is_empty() && !teller.ask_again(&transfer.xid).await? {
-            if Instant::now() > deadline {
-                bail!(
-                    "{} was not decided {} s after the last kill",
-                    transfer.xid,
-                    QUIET_WITHIN.as_secs()
-                );
-            }
-            sleep(PAUSE).await;
-        }
-    }
-    Ok(())
-}
-
 fn judge(mut played: Played, stage: &Stage, stop_trouble: Vec<String>) -> anyhow::Result<Report> {
-    let evidence = evidence::read(stage)?;
+    let evidence = evidence::read(&stage.bank)?;
     let verdict = judge::judge(&evidence.sides, &evidence.transfers);
     played.trouble.extend(stop_trouble);
     Ok(Report::new(verdict, &evidence, &played))

@@ -110,7 +110,7 @@ pub async fn kill_until(
         let dead = Duration::from_millis(prng.between(DEAD_MS.start, DEAD_MS.end));
         match victim {
             Victim::AccountService => {
-                let service = &mut stage.services[prng.below(2) as usize];
+                let service = &mut stage.bank.services[prng.below(2) as usize];
                 board.tell(format!("{} killed", service.name));
                 kills.push(note(victim, board));
                 service.process.kill().await?;

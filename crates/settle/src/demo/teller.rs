@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use settle_base::Prng;
 use settle_sdk::{Error, Options, Outcome, Standing, Tm};
 use tokio::{
@@ -18,14 +18,12 @@ use super::{
     journal::{Event, Journal},
 };
 
-/// Transfers that are under way at once, at most.
+/// Transfers that are under way at once in the demo, at most.
 pub const WORKERS: u64 = 48;
 /// A transfer that is not ended by then is rolled back by the coordinator.
 pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an account service may take for its part of phase one.
 const TRY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The pause of a customer between two transfers, in milliseconds.
-const PAUSE_MS: std::ops::Range<u64> = 0..60;
 /// And after one that a service could not take part in.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 /// Of 100 transfers, so many are called off by the customer when both services have agreed.
@@ -33,8 +31,26 @@ const CALLED_OFF_PERCENT: u64 = 6;
 /// And of so many the teller forgets to say anything: only their time ends them.
 const FORGOTTEN_PERCENT: u64 = 1;
 
+/// How hard a teller works.
+pub struct Pace {
+    /// Transfers that are under way at once, at most.
+    pub workers: u64,
+    /// The pause of a customer between two transfers, in milliseconds.
+    pub pause_ms: std::ops::Range<u64>,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace {
+            workers: WORKERS,
+            pause_ms: 0..60,
+        }
+    }
+}
+
 pub struct Teller {
     tm: Tm,
+    pace: Pace,
     /// Where the two services take `POST /try`.
     services: [String; 2],
     agent: ureq::Agent,
@@ -58,6 +74,7 @@ impl Teller {
         services: [String; 2],
         journal: &Path,
         board: Arc<Board>,
+        pace: Pace,
     ) -> anyhow::Result<Teller> {
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(TRY_TIMEOUT))
@@ -67,6 +84,7 @@ impl Teller {
             .build();
         Ok(Teller {
             tm: Tm::connect(Options::new(transactions, "teller")).await?,
+            pace,
             services,
             agent: agent.into(),
             journal: Journal::open(journal)?,
@@ -80,13 +98,14 @@ impl Teller {
     /// When the journal cannot be written.
     pub async fn work(self: &Arc<Teller>, seed: u64, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
         let mut workers = JoinSet::new();
-        for worker in 0..WORKERS {
+        for worker in 0..self.pace.workers {
             let (teller, stop) = (self.clone(), stop.clone());
             let mut prng = Prng::from_parts(&[seed, worker]);
             workers.spawn(async move {
                 while !*stop.borrow() {
                     teller.transfer(&mut prng).await?;
-                    sleep(Duration::from_millis(prng.between(PAUSE_MS.start, PAUSE_MS.end))).await;
+                    let pause = &teller.pace.pause_ms;
+                    sleep(Duration::from_millis(prng.between(pause.start, pause.end))).await;
                 }
                 anyhow::Ok(())
             });
@@ -177,6 +196,17 @@ impl Teller {
             Standing::Open => Ok(false),
             // The journal shows that nothing was told.
             Standing::Forgotten => Ok(true),
+        }
+    }
+
+    /// Asks how a transfer stands that has ended.
+    ///
+    /// # Errors
+    /// When it has not, or is not known any more, or no coordinator answers.
+    pub async fn must_be_known(&self, xid: &str) -> anyhow::Result<()> {
+        match self.tm.status(xid).await? {
+            Standing::Decided(outcome) => self.note(xid, Ok(outcome)),
+            other => bail!("{xid} has ended, and is {other:?} now"),
         }
     }
 

@@ -47,22 +47,20 @@ impl Clients {
         let mut connected = BTreeMap::new();
         for node in nodes {
             let address = cluster.tx(node);
-            let notes = ledger.clone();
-            let calls: Arc<dyn PhaseTwo> = Arc::new(move |phase, call: BranchEnd, answer: Answer| {
-                notes.called(phase, call.branch_id, &call.xid);
-                answer.send(match phase {
-                    Phase::Commit => BranchStatus::PhaseTwoCommitted,
-                    Phase::Rollback => BranchStatus::PhaseTwoRollbacked,
-                });
-            });
             let tm = connect_tm(address, ANSWER_WITHIN).await?;
-            let rm = connect_rm(address, calls, ANSWER_WITHIN).await?;
+            let rm = connect_rm(address, noting(ledger), ANSWER_WITHIN).await?;
             connected.insert(node, (tm, rm));
         }
-        Ok(Arc::new(Clients {
-            nodes: connected,
+        Ok(Arc::new(Clients::of(connected, ledger)))
+    }
+
+    /// A transaction manager and a resource manager at each node, at one of them at least.
+    pub fn of(nodes: BTreeMap<u32, (Connection, Connection)>, ledger: &Arc<Ledger>) -> Clients {
+        assert!(!nodes.is_empty(), "they are connected somewhere");
+        Clients {
+            nodes,
             ledger: ledger.clone(),
-        }))
+        }
     }
 
     fn nth(&self, n: u64) -> &(Connection, Connection) {
@@ -121,9 +119,10 @@ impl Clients {
         Ok(())
     }
 
-    /// One transaction of the mix, over as many nodes as there are.
-    async fn transaction(&self, n: u64) -> Result<(), ConnectionError> {
+    /// One transaction of the mix, over as many nodes as there are. `under_way` is its xid when it fails.
+    pub async fn transaction(&self, n: u64, under_way: &mut Option<String>) -> Result<(), ConnectionError> {
         let xid = self.begin(n).await?;
+        *under_way = Some(xid.clone());
         let (kind, row) = match n % 3 {
             0 => (BranchType::At, format!("account:hot{}", n / 3 % HOT_ROWS)),
             1 => (
@@ -157,6 +156,18 @@ impl Clients {
     }
 }
 
+/// Does what it is called for, and notes the calls.
+pub fn noting(ledger: &Arc<Ledger>) -> Arc<dyn PhaseTwo> {
+    let notes = ledger.clone();
+    Arc::new(move |phase, call: BranchEnd, answer: Answer| {
+        notes.called(phase, call.branch_id, &call.xid);
+        answer.send(match phase {
+            Phase::Commit => BranchStatus::PhaseTwoCommitted,
+            Phase::Rollback => BranchStatus::PhaseTwoRollbacked,
+        });
+    })
+}
+
 /// Workers that run transactions until told to stop, or until their connections fail.
 pub struct Load {
     workers: JoinSet<Result<(), ConnectionError>>,
@@ -173,7 +184,7 @@ impl Load {
             set.spawn(async move {
                 let mut n = worker;
                 while !stop.load(Ordering::Relaxed) {
-                    clients.transaction(n).await?;
+                    clients.transaction(n, &mut None).await?;
                     done.fetch_add(1, Ordering::Relaxed);
                     n += workers;
                 }

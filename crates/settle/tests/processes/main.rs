@@ -2,6 +2,7 @@
 
 mod backup;
 mod bad_input;
+mod crash;
 mod durability;
 mod formation;
 mod groups;
