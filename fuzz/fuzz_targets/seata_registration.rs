@@ -28,6 +28,7 @@ fuzz_target!(|input: (&str, &str, &str)| {
     let (application, service_group, said) = input;
     let rules = Rules {
         signature_age_ms: u64::MAX,
+        signature_ahead_ms: u64::MAX,
         unsigned_beside: false,
     };
     // As it stands, and with a signature of the right form by another secret around it.
@@ -43,7 +44,7 @@ fuzz_target!(|input: (&str, &str, &str)| {
         let mut guard = Guard::default();
         let refused = guard.register(registration, Caller::default(), &policy(), rules, NOW_MS);
         let refused = refused.expect_err("a client without the secret");
-        assert!(refused.to_string().len() < 4096);
+        assert!(refused.to_string().len() < 4096 && refused.told().len() < 4096);
         assert!(guard.application().is_none());
     }
 });

@@ -9,8 +9,10 @@ pub enum AuthError {
     UnknownKey { access: String },
     #[error("the signature with access key `{access}` is not that of its secret")]
     WrongSignature { access: String },
-    #[error("the registration was signed {seconds} s away from this server's time, and {limit_s} s are allowed")]
+    #[error("the registration was signed {seconds} s ago by this server's time, and {limit_s} s are allowed")]
     Stale { seconds: u64, limit_s: u64 },
+    #[error("the registration was signed {seconds} s ahead of this server's time, and {limit_s} s are allowed")]
+    Ahead { seconds: u64, limit_s: u64 },
     #[error("the registration is signed in the way `{version}`, and only `V4` is known")]
     SignatureVersion { version: String },
     #[error("the registration's timestamp is no number of milliseconds")]
@@ -26,6 +28,8 @@ pub enum AuthError {
          authenticated from its address"
     )]
     NothingBeside { application: String },
+    #[error("what application `{application}` was let in by does not stand any more")]
+    Withdrawn { application: String },
     #[error("the connection is of application `{first}` and registered as `{second}`")]
     ApplicationChanged { first: String, second: String },
 }
@@ -37,7 +41,7 @@ impl AuthError {
             AuthError::Unsigned { .. } => 1,
             AuthError::UnknownKey { .. } => 2,
             AuthError::WrongSignature { .. } => 3,
-            AuthError::Stale { .. } => 4,
+            AuthError::Stale { .. } | AuthError::Ahead { .. } => 4,
             AuthError::SignatureVersion { .. } => 5,
             AuthError::BadTimestamp => 6,
             AuthError::ForeignApplication { .. } => 7,
@@ -45,8 +49,20 @@ impl AuthError {
             AuthError::Resource { .. } => 9,
             AuthError::NothingBeside { .. } => 10,
             AuthError::ApplicationChanged { .. } => 11,
+            AuthError::Withdrawn { .. } => 13,
         };
         ErrorCode::new("AU", number)
+    }
+
+    /// What the client is told, its code in front. Who guesses at access keys does not come to know which there are.
+    pub fn told(&self) -> String {
+        match self {
+            AuthError::UnknownKey { access } | AuthError::WrongSignature { access } => {
+                let error = AuthError::WrongSignature { access: access.clone() };
+                format!("{}: {error}, or there is no such key", error.code())
+            }
+            error => format!("{}: {error}", error.code()),
+        }
     }
 
     /// Whether the same registration or request can succeed later.
@@ -73,6 +89,8 @@ pub enum PolicyError {
     ShortSecret { access: String, bytes: usize, min: usize },
     #[error("{what} without a name")]
     Nameless { what: &'static str },
+    #[error("no {what} is in it, so that nobody would be let in")]
+    Empty { what: &'static str },
     #[error("`{pattern}` has a `*` that is not its end")]
     BadPattern { pattern: String },
 }

@@ -1,11 +1,15 @@
 //! One connection, from its first registration on.
 
+use std::collections::BTreeSet;
+
 use settle_seata_wire::signature::{Signed, VERSION};
 
-use crate::{AuthError, Policy};
+use crate::{AuthError, Policy, Secret};
 
 /// How much of what a client says of itself is repeated in errors.
 const SHOWN_CHARS: usize = 128;
+/// Stands in for the secret of a key that is not there.
+const NO_SECRET: &str = "the secret of no key at all";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
@@ -16,8 +20,11 @@ pub enum Role {
 /// What holds for all clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rules {
-    /// How far a signature's time may be from the server's, either way.
+    /// How old a signature may be.
     pub signature_age_ms: u64,
+    /// How far ahead of the server's clock a signature's time may be: what clocks differ by, and no more, since it lets
+    /// whoever overhears it in for that much longer.
+    pub signature_ahead_ms: u64,
     /// Java's resource managers sign nothing. One is taken for its application all the same when a transaction manager
     /// of that application has authenticated from the same address and is connected.
     pub unsigned_beside: bool,
@@ -28,8 +35,9 @@ pub struct Rules {
 pub struct Caller<'a> {
     /// The DNS names in its certificate, which has been verified.
     pub certificate: &'a [String],
-    /// A transaction manager of the application that it names has authenticated from its address and is connected.
-    pub is_beside: bool,
+    /// A transaction manager of the application that it names has authenticated from its address by this, and is
+    /// connected.
+    pub beside: Option<&'a Shown>,
 }
 
 /// What a client says when it registers.
@@ -42,18 +50,56 @@ pub struct Registration<'a> {
     pub resources: &'a [String],
 }
 
+/// What a client was let in by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Shown {
+    /// It signed with the secret of this access key.
+    Key { access: String, secret: Secret },
+    /// This DNS name is in its certificate.
+    Certificate { name: String },
+}
+
+impl Shown {
+    /// Whether it still speaks for `application`.
+    pub fn stands(&self, application: &str, policy: &Policy) -> bool {
+        match self {
+            Shown::Key { access, secret } => policy
+                .key(access)
+                .is_some_and(|key| key.secret == *secret && key.applications.contains(application)),
+            Shown::Certificate { name } => policy.name_speaks_for(name, application),
+        }
+    }
+}
+
+/// Whoever was let in.
+#[derive(Debug)]
+struct Admitted {
+    application: String,
+    /// As its last registration said.
+    service_group: String,
+    /// All that it has registered.
+    resources: BTreeSet<String>,
+    shown: Shown,
+    /// It has shown nothing itself: a resource manager that was let in beside the transaction manager that did.
+    is_beside: bool,
+}
+
 /// The keeper of one connection: nothing is admitted before a registration, which binds it to one application.
 #[derive(Default, Debug)]
 pub struct Guard {
-    application: Option<String>,
-    /// It has shown nothing itself: a resource manager that was let in beside a transaction manager.
-    is_beside: bool,
+    admitted: Option<Admitted>,
 }
 
 impl Guard {
     /// The application that the connection was admitted as.
     pub fn application(&self) -> Option<&str> {
-        self.application.as_deref()
+        self.admitted.as_ref().map(|admitted| &*admitted.application)
+    }
+
+    /// What the connection itself was let in by.
+    pub fn shown(&self) -> Option<&Shown> {
+        let own = self.admitted.as_ref().filter(|admitted| !admitted.is_beside);
+        own.map(|admitted| &admitted.shown)
     }
 
     /// Judges a registration: the first by who it is, each by what it asks for. One that is refused changes nothing.
@@ -69,43 +115,62 @@ impl Guard {
         rules: Rules,
         now_ms: u64,
     ) -> Result<(), AuthError> {
-        match &self.application {
-            None => self.is_beside = authenticate(registration, caller, policy, rules, now_ms)? == Shown::Nothing,
-            Some(first) if first != registration.application => {
-                return Err(AuthError::ApplicationChanged {
-                    first: shown(first),
-                    second: shown(registration.application),
-                });
-            }
-            Some(_) if self.is_beside && registration.role == Role::TransactionManager => {
-                let shown = authenticate(registration, caller, policy, rules, now_ms)?;
-                assert_eq!(shown, Shown::Itself, "only resource managers are let in beside");
-                self.is_beside = false;
-            }
-            Some(_) => {}
-        }
         let Registration {
+            role,
             application,
             service_group,
             resources,
             ..
         } = registration;
-        let grants = policy.grants(application);
-        let granted = grants.is_some_and(|grants| {
-            let mut groups = grants.service_groups.iter();
-            groups.any(|pattern| pattern.matches(service_group))
-        });
-        if !granted {
-            return Err(AuthError::ServiceGroup {
-                application: shown(application),
-                service_group: shown(service_group),
-            });
-        }
+        let anew = match &self.admitted {
+            Some(admitted) if admitted.application != application => {
+                return Err(AuthError::ApplicationChanged {
+                    first: shown(&admitted.application),
+                    second: shown(application),
+                });
+            }
+            Some(admitted) if !admitted.is_beside || role == Role::ResourceManager => {
+                self.stands(policy)?;
+                None
+            }
+            _ => Some(authenticate(registration, caller, policy, rules, now_ms)?),
+        };
+        may_use_group(policy, application, service_group)?;
         for resource in resources {
             may_use(policy, application, resource)?;
         }
-        self.application = Some(application.to_owned());
+        if let Some((shown, is_beside)) = anew {
+            let earlier = self.admitted.take();
+            self.admitted = Some(Admitted {
+                application: application.to_owned(),
+                service_group: String::new(),
+                resources: earlier.map(|earlier| earlier.resources).unwrap_or_default(),
+                shown,
+                is_beside,
+            });
+        }
+        let admitted = self.admitted.as_mut().expect("it was there or has just been let in");
+        admitted.service_group = service_group.to_owned();
+        admitted.resources.extend(resources.iter().cloned());
         Ok(())
+    }
+
+    /// Whether the connection would be admitted by `policy` with all that it has registered. One that is not admitted
+    /// yet stands.
+    ///
+    /// # Errors
+    /// What does not stand any more; the connection is to be closed.
+    pub fn stands(&self, policy: &Policy) -> Result<(), AuthError> {
+        let Some(admitted) = &self.admitted else { return Ok(()) };
+        let application = &*admitted.application;
+        if !admitted.shown.stands(application, policy) {
+            return Err(AuthError::Withdrawn {
+                application: shown(application),
+            });
+        }
+        may_use_group(policy, application, &admitted.service_group)?;
+        let mut resources = admitted.resources.iter();
+        resources.try_for_each(|resource| may_use(policy, application, resource))
     }
 
     /// Whether the connection may begin and end transactions, which one that has shown nothing itself may not.
@@ -113,11 +178,11 @@ impl Guard {
     /// # Errors
     /// When it may not; nothing else is wrong with the connection.
     pub fn may_manage(&self) -> Result<(), AuthError> {
-        match self.is_beside {
-            true => Err(AuthError::Unsigned {
-                application: shown(self.application.as_deref().unwrap_or_default()),
+        match &self.admitted {
+            Some(admitted) if !admitted.is_beside => Ok(()),
+            _ => Err(AuthError::Unsigned {
+                application: shown(self.application().unwrap_or_default()),
             }),
-            false => Ok(()),
         }
     }
 
@@ -126,8 +191,21 @@ impl Guard {
     /// # Errors
     /// When it may not; nothing else is wrong with the connection.
     pub fn may_use(&self, resource: &str, policy: &Policy) -> Result<(), AuthError> {
-        let application = self.application.as_deref().unwrap_or_default();
-        may_use(policy, application, resource)
+        may_use(policy, self.application().unwrap_or_default(), resource)
+    }
+}
+
+fn may_use_group(policy: &Policy, application: &str, service_group: &str) -> Result<(), AuthError> {
+    let granted = policy.grants(application).is_some_and(|grants| {
+        let mut groups = grants.service_groups.iter();
+        groups.any(|pattern| pattern.matches(service_group))
+    });
+    match granted {
+        true => Ok(()),
+        false => Err(AuthError::ServiceGroup {
+            application: shown(application),
+            service_group: shown(service_group),
+        }),
     }
 }
 
@@ -143,32 +221,25 @@ fn may_use(policy: &Policy, application: &str, resource: &str) -> Result<(), Aut
     }
 }
 
-/// What a client is let in by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Shown {
-    /// A key or a certificate of its own.
-    Itself,
-    /// That its transaction manager is there.
-    Nothing,
-}
-
+/// What lets the client in, and whether it is not the client's own.
 fn authenticate(
     registration: Registration<'_>,
     caller: Caller<'_>,
     policy: &Policy,
     rules: Rules,
     now_ms: u64,
-) -> Result<Shown, AuthError> {
+) -> Result<(Shown, bool), AuthError> {
     let application = registration.application;
     let mut names = caller.certificate.iter();
-    if names.any(|name| policy.name_speaks_for(name, application)) {
-        return Ok(Shown::Itself);
+    if let Some(name) = names.find(|name| policy.name_speaks_for(name, application)) {
+        return Ok((Shown::Certificate { name: name.clone() }, false));
     }
     let signed = Signed::of(registration.extra_data);
     let Some(access) = signed.access else {
-        return match registration.role {
-            Role::ResourceManager if rules.unsigned_beside && caller.is_beside => Ok(Shown::Nothing),
-            Role::ResourceManager if rules.unsigned_beside => Err(AuthError::NothingBeside {
+        let beside = caller.beside.filter(|beside| beside.stands(application, policy));
+        return match (registration.role, beside) {
+            (Role::ResourceManager, Some(beside)) if rules.unsigned_beside => Ok((beside.clone(), true)),
+            (Role::ResourceManager, _) if rules.unsigned_beside => Err(AuthError::NothingBeside {
                 application: shown(application),
             }),
             _ => Err(AuthError::Unsigned {
@@ -181,18 +252,29 @@ fn authenticate(
             version: shown(version),
         });
     }
-    let key = policy
-        .key(access)
-        .ok_or_else(|| AuthError::UnknownKey { access: shown(access) })?;
+    // What can be told of the registration alone comes before what only a key can tell, and a key that is not there takes
+    // as long as one that is: who guesses learns nothing.
     let timestamp_ms = signed.timestamp_ms().ok_or(AuthError::BadTimestamp)?;
-    if !signed.is_by(key.secret.text(), registration.service_group) {
+    let key = policy.key(access);
+    let secret = key.map_or(NO_SECRET, |key| key.secret.text());
+    let is_signed = signed.is_by(secret, registration.service_group);
+    let Some(key) = key else {
+        return Err(AuthError::UnknownKey { access: shown(access) });
+    };
+    if !is_signed {
         return Err(AuthError::WrongSignature { access: shown(access) });
     }
-    let away_ms = now_ms.abs_diff(timestamp_ms);
-    if away_ms > rules.signature_age_ms {
+    let (age_ms, ahead_ms) = (now_ms.saturating_sub(timestamp_ms), timestamp_ms.saturating_sub(now_ms));
+    if age_ms > rules.signature_age_ms {
         return Err(AuthError::Stale {
-            seconds: away_ms / 1000,
+            seconds: age_ms / 1000,
             limit_s: rules.signature_age_ms / 1000,
+        });
+    }
+    if ahead_ms > rules.signature_ahead_ms {
+        return Err(AuthError::Ahead {
+            seconds: ahead_ms / 1000,
+            limit_s: rules.signature_ahead_ms / 1000,
         });
     }
     if !key.applications.contains(application) {
@@ -201,7 +283,8 @@ fn authenticate(
             application: shown(application),
         });
     }
-    Ok(Shown::Itself)
+    let (access, secret) = (access.to_owned(), key.secret.clone());
+    Ok((Shown::Key { access, secret }, false))
 }
 
 fn shown(text: &str) -> String {
@@ -210,21 +293,24 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use settle_seata_wire::signature::sign;
 
     use super::*;
-    use crate::{Grants, Key, Names, Pattern, Secret};
+    use crate::{Grants, Key, Names, Pattern};
 
     const NOW: u64 = 1_790_000_000_000;
     const SECRET: &str = "a secret of the bank";
     const RULES: Rules = Rules {
         signature_age_ms: 300_000,
+        signature_ahead_ms: 30_000,
         unsigned_beside: false,
     };
 
     fn policy() -> Policy {
+        policy_without("nothing")
+    }
+
+    fn policy_without(taken: &str) -> Policy {
         let patterns = |texts: &[&str]| {
             texts
                 .iter()
@@ -238,16 +324,31 @@ mod tests {
         let orders = || BTreeSet::from(["orders".to_owned()]);
         Policy::new(
             vec![
-                ("orders".to_owned(), grants(&["orders_group"], &["jdbc:orders*"])),
+                (
+                    "orders".to_owned(),
+                    grants(
+                        &[if taken == "group" { "other" } else { "orders_group" }],
+                        &[if taken == "resource" { "other" } else { "jdbc:orders*" }],
+                    ),
+                ),
                 ("stock".to_owned(), grants(&["*"], &["*"])),
             ],
             vec![Key {
-                access: "key".to_owned(),
-                secret: Secret::new(SECRET),
+                access: if taken == "key" { "another" } else { "key" }.to_owned(),
+                secret: Secret::new(if taken == "secret" {
+                    "another of the bank"
+                } else {
+                    SECRET
+                }),
                 applications: orders(),
             }],
             vec![Names {
-                name: "orders.bank".to_owned(),
+                name: if taken == "certificate" {
+                    "another"
+                } else {
+                    "orders.bank"
+                }
+                .to_owned(),
                 applications: orders(),
             }],
         )
@@ -309,9 +410,14 @@ mod tests {
                 "AU0004",
             ),
             (
-                "a signature of tomorrow",
-                tm("orders", "orders_group", &signed(NOW + 300_001)),
+                "a signature of the future",
+                tm("orders", "orders_group", &signed(NOW + 30_001)),
                 "AU0004",
+            ),
+            (
+                "a clock that is a little ahead",
+                tm("orders", "orders_group", &signed(NOW + 30_000)),
+                "admitted",
             ),
             (
                 "the last moment",
@@ -344,13 +450,13 @@ mod tests {
         let names = ["Orders.Bank".to_owned()];
         let caller = Caller {
             certificate: &names,
-            is_beside: false,
+            beside: None,
         };
         assert_eq!(judged(tm("orders", "orders_group", ""), caller, RULES), "admitted");
         assert_eq!(judged(tm("stock", "stock_group", ""), caller, RULES), "AU0001");
         let stranger = Caller {
             certificate: &["orders.bank.evil".to_owned()],
-            is_beside: false,
+            beside: None,
         };
         assert_eq!(judged(tm("orders", "orders_group", ""), stranger, RULES), "AU0001");
     }
@@ -363,9 +469,19 @@ mod tests {
             resources: &resources,
             ..tm("orders", "orders_group", "")
         };
+        let by_certificate = Shown::Certificate {
+            name: "orders.bank".to_owned(),
+        };
         let beside = Caller {
             certificate: &[],
-            is_beside: true,
+            beside: Some(&by_certificate),
+        };
+        let withdrawn = Shown::Certificate {
+            name: "former.bank".to_owned(),
+        };
+        let beside_a_former = Caller {
+            beside: Some(&withdrawn),
+            ..beside
         };
         let allowed = Rules {
             unsigned_beside: true,
@@ -373,6 +489,7 @@ mod tests {
         };
         assert_eq!(judged(rm, beside, RULES), "AU0001");
         assert_eq!(judged(rm, Caller::default(), allowed), "AU0010");
+        assert_eq!(judged(rm, beside_a_former, allowed), "AU0010");
         assert_eq!(judged(rm, beside, allowed), "admitted");
         assert_eq!(judged(tm("orders", "orders_group", ""), beside, allowed), "AU0001");
     }
@@ -383,8 +500,11 @@ mod tests {
             unsigned_beside: true,
             ..RULES
         };
+        let by_certificate = Shown::Certificate {
+            name: "orders.bank".to_owned(),
+        };
         let beside = Caller {
-            is_beside: true,
+            beside: Some(&by_certificate),
             ..Caller::default()
         };
         let mut guard = Guard::default();
@@ -444,5 +564,78 @@ mod tests {
             guard.may_use("jdbc:orders2", &Policy::default()).is_err(),
             "grants can be taken away"
         );
+    }
+
+    #[test]
+    fn what_is_taken_away_ends_whoever_was_let_in_by_it() {
+        let signed = signed(NOW);
+        let names = ["orders.bank".to_owned()];
+        let certified = Caller {
+            certificate: &names,
+            beside: None,
+        };
+        let resources = ["jdbc:orders1".to_owned()];
+        let rm = Registration {
+            resources: &resources,
+            role: Role::ResourceManager,
+            ..tm("orders", "orders_group", &signed)
+        };
+        let by_key = Shown::Key {
+            access: "key".to_owned(),
+            secret: Secret::new(SECRET),
+        };
+        let beside = Caller {
+            beside: Some(&by_key),
+            ..Caller::default()
+        };
+        let rules = Rules {
+            unsigned_beside: true,
+            ..RULES
+        };
+        let unsigned = Registration { extra_data: "", ..rm };
+        for (what, registration, caller, taken, code) in [
+            ("nothing", rm, Caller::default(), "nothing", None),
+            ("the key", rm, Caller::default(), "key", Some("AU0013")),
+            ("its secret", rm, Caller::default(), "secret", Some("AU0013")),
+            ("the key of another", rm, certified, "key", None),
+            (
+                "the name in the certificate",
+                rm,
+                certified,
+                "certificate",
+                Some("AU0013"),
+            ),
+            ("the key of who is beside", unsigned, beside, "key", Some("AU0013")),
+            ("the service group", rm, Caller::default(), "group", Some("AU0008")),
+            ("a resource", rm, Caller::default(), "resource", Some("AU0009")),
+        ] {
+            let mut guard = Guard::default();
+            guard.register(registration, caller, &policy(), rules, NOW).expect(what);
+            let policy = policy_without(taken);
+            let stands = guard.stands(&policy).map_err(|error| error.code().to_string());
+            assert_eq!(stands.err().as_deref(), code, "{what}");
+            let again = guard.register(registration, caller, &policy, rules, NOW);
+            assert_eq!(
+                again.is_err(),
+                code.is_some(),
+                "{what}: a later registration is no way back in"
+            );
+        }
+        assert!(
+            Guard::default().stands(&Policy::default()).is_ok(),
+            "it was never let in"
+        );
+    }
+
+    #[test]
+    fn who_guesses_at_access_keys_is_told_the_same_of_all() {
+        let policy = policy();
+        let told = |access: &str| {
+            let extra_data = sign(access, "a guess at its secret", "orders_group", "10.0.0.1", NOW);
+            let registration = tm("orders", "orders_group", &extra_data);
+            let refused = Guard::default().register(registration, Caller::default(), &policy, RULES, NOW);
+            refused.expect_err("a guess").told().replace(&format!("`{access}`"), "")
+        };
+        assert_eq!(told("key"), told("kez"));
     }
 }

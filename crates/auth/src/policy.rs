@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
 use crate::PolicyError;
@@ -54,6 +55,11 @@ impl Pattern {
         })
     }
 
+    /// As it was written.
+    fn written(&self) -> String {
+        format!("{}{}", self.text, if self.is_prefix { "*" } else { "" })
+    }
+
     pub fn matches(&self, name: &str) -> bool {
         match self.is_prefix {
             true => name.starts_with(&self.text),
@@ -84,17 +90,20 @@ pub struct Names {
     pub applications: BTreeSet<String>,
 }
 
-/// Who may do what. What is not granted is refused.
+/// Who may do what. What is not granted is refused; the default one grants nothing to anybody.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Policy {
     applications: BTreeMap<String, Grants>,
+    /// The service groups of each application, as they were written.
+    service_groups: BTreeMap<String, Arc<[String]>>,
     keys: BTreeMap<String, Key>,
     names: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Policy {
     /// # Errors
-    /// When something stands twice, has no name, or speaks for an application that is not there; when a secret is short.
+    /// When something stands twice, has no name, or speaks for an application that is not there; when a secret is short;
+    /// when there is no application.
     pub fn new(
         applications: Vec<(String, Grants)>,
         keys: Vec<Key>,
@@ -102,6 +111,8 @@ impl Policy {
     ) -> Result<Policy, PolicyError> {
         let mut policy = Policy::default();
         for (id, grants) in applications {
+            let written = grants.service_groups.iter().map(Pattern::written).collect();
+            policy.service_groups.insert(id.clone(), written);
             insert("application", &mut policy.applications, id, grants)?;
         }
         for key in keys {
@@ -125,7 +136,10 @@ impl Policy {
                 applications,
             )?;
         }
-        Ok(policy)
+        match policy.applications.is_empty() {
+            true => Err(PolicyError::Empty { what: "application" }),
+            false => Ok(policy),
+        }
     }
 
     fn check_applications(
@@ -156,6 +170,11 @@ impl Policy {
 
     pub(crate) fn grants(&self, application: &str) -> Option<&Grants> {
         self.applications.get(application)
+    }
+
+    /// The service groups that `application` is granted: names, or their beginning and a `*`.
+    pub fn service_groups(&self, application: &str) -> Arc<[String]> {
+        self.service_groups.get(application).cloned().unwrap_or_default()
     }
 
     /// How many applications, access keys and certificates' names there are.
@@ -206,6 +225,7 @@ mod tests {
             (vec![], vec![good], "not there"),
             (vec![application()], vec![key("k", "short", "orders")], "5 bytes"),
             (vec![(String::new(), Grants::default())], vec![], "without a name"),
+            (vec![], vec![], "no application"),
         ] {
             let error = Policy::new(applications, keys, vec![]).expect_err(part).to_string();
             assert!(error.contains(part), "{error}");

@@ -10,7 +10,7 @@ mod stop;
 mod stream;
 mod tls;
 
-pub use listen::{Accepted, BindError, Listener, bind};
+pub use listen::{Accepted, BindError, Listener, Stranger, bind};
 pub use outlet::Outlet;
 pub use stop::{Stop, StopHandle};
 pub use stream::{HandshakeError, Reading, Stream, Writing};

@@ -20,17 +20,19 @@ use tokio::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::watch,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::{
     Accepted, TlsClient,
-    tls::{dns_names, is_of_host},
+    tls::{Trust, dns_names, is_of_host},
 };
 
 /// Longest wait for the other side's part of a handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+const DISTRUSTED: ErrorCode = ErrorCode::new("NT", 10);
 /// Of TLS records as they come: one of the largest and a little more.
 const SEALED_BYTES: usize = 17 << 10;
 
@@ -55,7 +57,15 @@ impl HandshakeError {
 #[derive(Debug)]
 pub struct Stream {
     socket: TcpStream,
-    tls: Option<Connection>,
+    tls: Option<Tls>,
+}
+
+#[derive(Debug)]
+struct Tls {
+    connection: Connection,
+    trust: Trust,
+    /// Since before the handshake, so that none is missed.
+    changes: watch::Receiver<()>,
 }
 
 impl Stream {
@@ -70,24 +80,29 @@ impl Stream {
     pub async fn connect(socket: TcpStream, host: &str, tls: &TlsClient) -> Result<Stream, HandshakeError> {
         let name =
             ServerName::try_from(host.to_owned()).map_err(|_| HandshakeError::NoName { host: host.to_owned() })?;
+        let trust = Trust::OfServer(tls.clone(), name.clone());
+        let changes = trust.changes();
         let connecting = TlsConnector::from(tls.config()).connect(name, socket);
         let (socket, connection) = within(connecting).await?.into_inner();
-        Ok(Stream {
-            socket,
-            tls: Some(Connection::Client(connection)),
-        })
+        let connection = Connection::Client(connection);
+        let tls = Tls {
+            connection,
+            trust,
+            changes,
+        };
+        Ok(Stream { socket, tls: Some(tls) })
     }
 
     /// The DNS names in the certificate that the other side has shown; none without one.
     pub fn names(&self) -> Vec<String> {
-        let shown = self.tls.as_ref().and_then(|tls| tls.peer_certificates());
+        let shown = self.tls.as_ref().and_then(|tls| tls.connection.peer_certificates());
         shown.and_then(<[_]>::first).map(dns_names).unwrap_or_default()
     }
 
     /// Whether the other side may be at `host`: it is, if nobody has to show a certificate.
     pub fn may_be_at(&self, host: &str) -> bool {
         let Some(tls) = &self.tls else { return true };
-        let shown = tls.peer_certificates().and_then(<[_]>::first);
+        let shown = tls.connection.peer_certificates().and_then(<[_]>::first);
         shown.is_some_and(|certificate| is_of_host(certificate, host))
     }
 
@@ -98,11 +113,13 @@ impl Stream {
         };
         let shared = Arc::new(Sealed {
             socket: self.socket,
-            connection: Mutex::new(tls),
+            connection: Mutex::new(tls.connection),
         });
         let reading = SealedReading {
             shared: shared.clone(),
             unread: BytesMut::new(),
+            changes: next_of(tls.changes),
+            trust: tls.trust,
         };
         (
             Reading(ReadHalf::Sealed(reading)),
@@ -117,16 +134,20 @@ impl Accepted {
     /// # Errors
     /// When the client does not speak TLS, has to show a certificate and has none that is trusted, or is silent.
     pub async fn open(self) -> Result<Stream, HandshakeError> {
-        let Some(config) = self.tls else {
+        let Some(tls) = self.tls else {
             return Ok(Stream::plain(self.socket));
         };
-        let (socket, connection) = within(TlsAcceptor::from(config).accept(self.socket))
-            .await?
-            .into_inner();
-        Ok(Stream {
-            socket,
-            tls: Some(Connection::Server(connection)),
-        })
+        let trust = Trust::OfClients(tls.clone());
+        let changes = trust.changes();
+        let accepting = TlsAcceptor::from(tls.config()).accept(self.socket);
+        let (socket, connection) = within(accepting).await?.into_inner();
+        let connection = Connection::Server(connection);
+        let tls = Tls {
+            connection,
+            trust,
+            changes,
+        };
+        Ok(Stream { socket, tls: Some(tls) })
     }
 }
 
@@ -163,11 +184,29 @@ struct Sealed {
     connection: Mutex<Connection>,
 }
 
-#[derive(Debug)]
 struct SealedReading {
     shared: Arc<Sealed>,
     /// Records that have come and were not opened yet: only as much is opened as is read.
     unread: BytesMut,
+    trust: Trust,
+    /// The next change of whom to trust.
+    changes: NextChange,
+}
+
+type NextChange = Pin<Box<dyn Future<Output = watch::Receiver<()>> + Send + Sync>>;
+
+fn next_of(mut changes: watch::Receiver<()>) -> NextChange {
+    Box::pin(async move {
+        let changed = changes.changed().await;
+        changed.expect("a connection keeps what its trust is of");
+        changes
+    })
+}
+
+impl std::fmt::Debug for SealedReading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SealedReading").finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -228,7 +267,23 @@ impl AsyncRead for Reading {
 }
 
 impl SealedReading {
+    /// Judges the other side again when somebody else is to be trusted than before.
+    fn check_trust(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while let Poll::Ready(changes) = self.changes.as_mut().poll(cx) {
+            self.changes = next_of(changes);
+            if self.trust.holds(self.shared.lock().peer_certificates()) {
+                continue;
+            }
+            let peer = self.shared.socket.peer_addr().ok();
+            tracing::warn!(code = %DISTRUSTED, ?peer, "connection closed: its certificate is not trusted any more");
+            let error = "the other side's certificate is not trusted any more";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
+        }
+        Ok(())
+    }
+
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check_trust(cx)?;
         loop {
             let mut connection = self.shared.lock();
             match connection.reader().read(buffer.initialize_unfilled()) {
@@ -429,7 +484,8 @@ mod tests {
         let (socket, peer) = accepted.expect("accepted");
         let accepted = Accepted {
             socket,
-            tls: Some(server.config()),
+            tls: Some(server.clone()),
+            stranger: None,
             peer,
         };
         tokio::join!(
@@ -467,16 +523,20 @@ mod tests {
     #[tokio::test]
     async fn a_replaced_certificate_is_for_new_connections_and_the_others_go_on() {
         let (before, after) = (Authority::new(), Authority::new());
+        let both = Authority {
+            pem: format!("{}{}", before.pem, after.pem),
+            ..Authority::new()
+        };
         let (server, _) = before.trusts(&before.of(&["127.0.0.1"]));
         let (_, old_client) = before.trusts(&before.of(&["orders.bank"]));
         let (dialled, accepted) = connected(&server, &old_client, "127.0.0.1").await;
         let (mut theirs, _their_writing) = accepted.expect("trusted").into_split();
         let (_reading, mut ours) = dialled.expect("trusted").into_split();
 
-        let (new_server, new_client) = after.trusts(&after.of(&["127.0.0.1"]));
+        let (new_server, new_client) = both.trusts(&after.of(&["127.0.0.1"]));
         server.replace(&new_server);
         let (refused, _) = connected(&server, &old_client, "127.0.0.1").await;
-        assert!(refused.is_err(), "the old authority is not asked any more");
+        assert!(refused.is_err(), "the client does not know the new authority yet");
         old_client.replace(&new_client);
         let (again, _) = connected(&server, &old_client, "127.0.0.1").await;
         again.expect("both have the new one");
@@ -486,6 +546,30 @@ mod tests {
         let mut heard = [0; 10];
         theirs.read_exact(&mut heard).await.expect("the connection stands");
         assert_eq!(&heard, b"still here");
+    }
+
+    #[tokio::test]
+    async fn whose_certificate_is_not_trusted_any_more_is_not_heard_any_more_on_either_side() {
+        let (before, after) = (Authority::new(), Authority::new());
+        let (server, client) = before.trusts(&before.of(&["127.0.0.1", "orders.bank"]));
+        let (both, _) = before.trusts(&before.of(&["127.0.0.1"]));
+        let (new_server, new_client) = after.trusts(&after.of(&["127.0.0.1"]));
+        let (dialled, accepted) = connected(&server, &client, "127.0.0.1").await;
+        let (mut theirs, their_writing) = accepted.expect("trusted").into_split();
+        let (mut ours, our_writing) = dialled.expect("trusted").into_split();
+        let waiting = async { theirs.read(&mut [0]).await.expect_err("distrusted").kind() };
+        let replaced = async {
+            // One that trusts the same authority changes nothing.
+            server.replace(&both);
+            tokio::task::yield_now().await;
+            server.replace(&new_server);
+        };
+        let (heard, ()) = tokio::join!(waiting, replaced);
+        assert_eq!(heard, io::ErrorKind::PermissionDenied);
+        client.replace(&new_client);
+        let heard = ours.read(&mut [0]).await.expect_err("distrusted");
+        assert_eq!(heard.kind(), io::ErrorKind::PermissionDenied);
+        drop((their_writing, our_writing));
     }
 
     #[tokio::test]

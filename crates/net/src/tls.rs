@@ -4,14 +4,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-    server::WebPkiClientVerifier,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use settle_base::ErrorCode;
+use settle_telemetry::Clock;
+use tokio::sync::watch;
 
 /// What every gRPC client asks for; clients that ask for nothing get nothing.
 const H2: &[u8] = b"h2";
+/// As what every HTTP client can do.
+const HTTP: &[u8] = b"http/1.1";
 
 /// Certificates that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,10 +52,48 @@ pub struct Pem<'a> {
     pub authorities: &'a [u8],
 }
 
+/// What is in force, and word of it when that is something else.
+#[derive(Debug)]
+struct InForce<T> {
+    what: RwLock<T>,
+    changes: watch::Sender<()>,
+}
+
+impl<T: Clone> InForce<T> {
+    fn new(what: T) -> Arc<InForce<T>> {
+        Arc::new(InForce {
+            what: RwLock::new(what),
+            changes: watch::Sender::new(()),
+        })
+    }
+
+    fn get(&self) -> T {
+        self.what.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn put(&self, what: T) {
+        *self.what.write().unwrap_or_else(PoisonError::into_inner) = what;
+        self.changes.send_replace(());
+    }
+}
+
+#[derive(Clone, Debug)]
+struct ServerSide {
+    config: Arc<ServerConfig>,
+    /// Who judges the clients' certificates, if they show any.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+#[derive(Clone, Debug)]
+struct ClientSide {
+    config: Arc<ClientConfig>,
+    verifier: Arc<WebPkiServerVerifier>,
+}
+
 /// The listening side. Clones share what is in force.
 #[derive(Clone, Debug)]
 pub struct TlsServer {
-    config: Arc<RwLock<Arc<ServerConfig>>>,
+    side: Arc<InForce<ServerSide>>,
 }
 
 impl TlsServer {
@@ -58,24 +101,35 @@ impl TlsServer {
     /// When something of `pem` cannot be used.
     pub fn new(pem: Pem<'_>) -> Result<TlsServer, TlsError> {
         Ok(TlsServer {
-            config: Arc::new(RwLock::new(server_config(pem)?)),
+            side: InForce::new(server_side(pem, H2)?),
         })
     }
 
-    /// Takes what is in force in `other`, for connections from now on; the others go on with what they began with.
+    /// As [`TlsServer::new`], for HTTP/1.1.
+    ///
+    /// # Errors
+    /// As [`TlsServer::new`].
+    pub fn for_http(pem: Pem<'_>) -> Result<TlsServer, TlsError> {
+        Ok(TlsServer {
+            side: InForce::new(server_side(pem, HTTP)?),
+        })
+    }
+
+    /// Takes what is in force in `other`, for connections from now on. Those that stand go on with what they began with,
+    /// but for those whose client's certificate is not trusted any more: reading from them fails.
     pub fn replace(&self, other: &TlsServer) {
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = other.config();
+        self.side.put(other.side.get());
     }
 
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.side.get().config
     }
 }
 
 /// The dialling side. Clones share what is in force.
 #[derive(Clone, Debug)]
 pub struct TlsClient {
-    config: Arc<RwLock<Arc<ClientConfig>>>,
+    side: Arc<InForce<ClientSide>>,
 }
 
 impl TlsClient {
@@ -83,17 +137,51 @@ impl TlsClient {
     /// When something of `pem` cannot be used.
     pub fn new(pem: Pem<'_>) -> Result<TlsClient, TlsError> {
         Ok(TlsClient {
-            config: Arc::new(RwLock::new(client_config(pem)?)),
+            side: InForce::new(client_side(pem)?),
         })
     }
 
     /// As [`TlsServer::replace`].
     pub fn replace(&self, other: &TlsClient) {
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = other.config();
+        self.side.put(other.side.get());
     }
 
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
-        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.side.get().config
+    }
+}
+
+/// Who judges the other side of a connection, again when somebody else is to be trusted.
+#[derive(Clone, Debug)]
+pub(crate) enum Trust {
+    OfClients(TlsServer),
+    OfServer(TlsClient, ServerName<'static>),
+}
+
+impl Trust {
+    /// Word of every change from now on; it ends with the last clone of what it is of.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        match self {
+            Trust::OfClients(server) => server.side.changes.subscribe(),
+            Trust::OfServer(client, _) => client.side.changes.subscribe(),
+        }
+    }
+
+    /// Whether a connection of whoever has shown these certificates would be made now.
+    pub(crate) fn holds(&self, shown: Option<&[CertificateDer<'_>]>) -> bool {
+        let now = UnixTime::since_unix_epoch(Clock::wall());
+        match (self, shown) {
+            (Trust::OfClients(server), Some([own, between @ ..])) => {
+                let verifier = server.side.get().verifier;
+                verifier.is_none_or(|verifier| verifier.verify_client_cert(own, between, now).is_ok())
+            }
+            (Trust::OfClients(server), _) => server.side.get().verifier.is_none(),
+            (Trust::OfServer(client, name), Some([own, between @ ..])) => {
+                let verifier = client.side.get().verifier;
+                verifier.verify_server_cert(own, between, name, &[], now).is_ok()
+            }
+            (Trust::OfServer(..), _) => false,
+        }
     }
 }
 
@@ -101,28 +189,37 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn server_config(pem: Pem<'_>) -> Result<Arc<ServerConfig>, TlsError> {
+fn server_side(pem: Pem<'_>, alpn: &[u8]) -> Result<ServerSide, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let builder = match pem.authorities.is_empty() {
-        true => builder.with_no_client_auth(),
+    let verifier = match pem.authorities.is_empty() {
+        true => None,
         false => {
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(pem)?), provider()).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| TlsError::Refused(error.to_string()))?)
+            Some(verifier.map_err(|error| TlsError::Refused(error.to_string()))?)
         }
     };
+    let builder = match &verifier {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
+    };
     let mut config = builder.with_single_cert(chain(pem)?, key(pem)?)?;
-    config.alpn_protocols = vec![H2.to_vec()];
-    Ok(Arc::new(config))
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let config = Arc::new(config);
+    Ok(ServerSide { config, verifier })
 }
 
-fn client_config(pem: Pem<'_>) -> Result<Arc<ClientConfig>, TlsError> {
+fn client_side(pem: Pem<'_>) -> Result<ClientSide, TlsError> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(pem)?), provider()).build();
+    let verifier = verifier.map_err(|error| TlsError::Refused(error.to_string()))?;
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(pem)?);
-    Ok(Arc::new(match pem.certificate.is_empty() {
+        .with_webpki_verifier(verifier.clone());
+    let config = match pem.certificate.is_empty() {
         true => builder.with_no_client_auth(),
         false => builder.with_client_auth_cert(chain(pem)?, key(pem)?)?,
-    }))
+    };
+    let config = Arc::new(config);
+    Ok(ClientSide { config, verifier })
 }
 
 fn certificates(bytes: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -424,7 +424,8 @@ struct Reader<E> {
 }
 
 impl<E: Events> Reader<E> {
-    async fn run(self, accepted: Accepted, register: impl FnOnce(NodeId)) -> Result<(), PeerError> {
+    async fn run(self, mut accepted: Accepted, register: impl FnOnce(NodeId)) -> Result<(), PeerError> {
+        let stranger = accepted.stranger.take();
         let stream = accepted.open().await?;
         // Every server has a certificate of the same authority, and must not speak as another one with it.
         let hosts = self.known.iter().map(|peer| (peer.node, host_of(&peer.address)));
@@ -451,6 +452,7 @@ impl<E: Events> Reader<E> {
             return Err(PeerError::Closed);
         }
         register(theirs.node);
+        drop(stranger);
         let pulse = async {
             match lane {
                 Lane::Control => pulse(&mut writing).await,

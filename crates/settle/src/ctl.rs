@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use crate::http_client;
+use crate::http_client::Client;
 
 #[cfg(feature = "import-check")]
 mod import_check;
@@ -22,6 +22,12 @@ pub struct CtlArgs {
     /// The HTTP API of any server of the cluster.
     #[arg(long, global = true, default_value = "http://127.0.0.1:7091", value_name = "URL")]
     http: String,
+    /// PEM of who signs the certificates of the servers, for an API that speaks TLS (`https://…`).
+    #[arg(long, global = true, value_name = "FILE")]
+    authorities: Option<PathBuf>,
+    /// A file with your token, for servers that ask operators who they are. Else the variable SETTLECTL_TOKEN, if it is set.
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Print what the server answered, as JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -122,46 +128,79 @@ enum VersionCommand {
     },
 }
 
+/// The server that is asked.
+struct Server {
+    base: String,
+    client: Client,
+}
+
+impl Server {
+    fn of(args: &CtlArgs) -> anyhow::Result<Server> {
+        let token = match &args.token_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path);
+                Some(text.with_context(|| format!("cannot read {}", path.display()))?)
+            }
+            None => std::env::var("SETTLECTL_TOKEN").ok(),
+        };
+        let token = token.map(|token| token.trim().to_owned());
+        Ok(Server {
+            base: args.http.trim_end_matches('/').to_owned(),
+            client: Client::new(args.authorities.as_deref(), token)?,
+        })
+    }
+
+    /// Gets `path`.
+    fn get(&self, path: &str) -> anyhow::Result<String> {
+        self.client.get(&format!("{}{path}", self.base))
+    }
+
+    /// Posts JSON to `path`.
+    fn post(&self, path: &str, body: &Value) -> anyhow::Result<String> {
+        self.client.post(&format!("{}{path}", self.base), body)
+    }
+}
+
 pub fn run(args: CtlArgs) -> anyhow::Result<()> {
-    let base = args.http.trim_end_matches('/');
+    let server = Server::of(&args)?;
     let answer = match &args.command {
-        CtlCommand::Node(NodeCommand::Status) => http_client::get(&format!("{base}/v1/node"))?,
+        CtlCommand::Node(NodeCommand::Status) => server.get("/v1/node")?,
         CtlCommand::Node(NodeCommand::Replace { node }) => {
-            http_client::post(&format!("{base}/v1/node/replace"), &json!({ "node": node }))?;
+            server.post("/v1/node/replace", &json!({ "node": node }))?;
             println!("Server {node} is let in with an empty disk as soon as it is connected.");
             return Ok(());
         }
         CtlCommand::Node(NodeCommand::TransferLeader { node }) => {
-            http_client::post(&format!("{base}/v1/node/transfer-leader"), &json!({ "node": node }))?;
+            server.post("/v1/node/transfer-leader", &json!({ "node": node }))?;
             println!("Asked. `settle ctl node status` shows who leads.");
             return Ok(());
         }
-        CtlCommand::Group(GroupCommand::List) => http_client::get(&format!("{base}/v1/node"))?,
+        CtlCommand::Group(GroupCommand::List) => server.get("/v1/node")?,
         CtlCommand::Group(GroupCommand::Transfer { group, node }) => {
-            let url = format!("{base}/v1/group/{group}/transfer-leader");
-            http_client::post(&url, &json!({ "node": node }))?;
+            let url = format!("/v1/group/{group}/transfer-leader");
+            server.post(&url, &json!({ "node": node }))?;
             println!("Asked. `settle ctl group list` shows who leads.");
             return Ok(());
         }
         CtlCommand::Group(GroupCommand::Snapshot { group }) => {
-            http_client::post(&format!("{base}/v1/group/{group}/snapshot"), &json!({}))?;
+            server.post(&format!("/v1/group/{group}/snapshot"), &json!({}))?;
             println!("Begun. The server's log tells when it is taken.");
             return Ok(());
         }
         CtlCommand::Group(GroupCommand::ResetMembers { group, survivors }) => {
             let body = json!({ "group": group, "survivors": survivors });
-            http_client::post(&format!("{base}/v1/group/reset-members"), &body)?
+            server.post("/v1/group/reset-members", &body)?
         }
         CtlCommand::Cluster(ClusterCommand::Version { command }) => {
-            let url = format!("{base}/v1/cluster/version");
+            let url = "/v1/cluster/version";
             match command {
-                None => http_client::get(&url)?,
-                Some(VersionCommand::Raise { version }) => http_client::post(&url, &json!({ "version": version }))?,
+                None => server.get(url)?,
+                Some(VersionCommand::Raise { version }) => server.post(url, &json!({ "version": version }))?,
             }
         }
-        CtlCommand::Tx(command) => return tx::run(base, args.json, command),
-        CtlCommand::Backup { group, out } => return backup::write(base, args.json, *group, out),
-        CtlCommand::Restore { file } => return backup::restore(base, args.json, file),
+        CtlCommand::Tx(command) => return tx::run(&server, args.json, command),
+        CtlCommand::Backup { group, out } => return backup::write(&server, args.json, *group, out),
+        CtlCommand::Restore { file } => return backup::restore(&server, args.json, file),
     };
     if args.json {
         println!("{}", answer.trim_end());

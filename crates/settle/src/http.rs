@@ -9,6 +9,7 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, State},
     http::{StatusCode, header},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
 };
 use settle_base::{ErrorCode, Retryable};
@@ -22,6 +23,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::metrics::Refresh;
 
+mod access;
 mod acts;
 mod error;
 mod extract;
@@ -31,6 +33,7 @@ mod inspect;
 mod node;
 mod tx;
 
+pub use access::Access;
 use error::{ApiError, ErrorJson};
 
 /// What the handlers share.
@@ -38,6 +41,8 @@ pub struct Api {
     pub node: NodeHandle<TxGate>,
     pub door: Arc<Door>,
     pub history: HistoryHandle,
+    /// Who may ask. None: everybody.
+    pub access: Option<Arc<Access>>,
     pub registry: Registry,
     /// Reads what changes by itself into the registry.
     pub refresh: Refresh,
@@ -88,7 +93,9 @@ pub fn router(api: Arc<Api>) -> Router {
     let router = router
         .fallback(async || ApiError::unknown_path())
         .method_not_allowed_fallback(async || ApiError::wrong_method());
-    bounded(router).with_state(api)
+    // Outermost: of whoever may not ask nothing is read.
+    let admit = from_fn_with_state(api.access.clone(), access::admit);
+    bounded(router).layer(admit).with_state(api)
 }
 
 fn bounded<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {

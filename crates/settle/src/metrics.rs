@@ -49,6 +49,7 @@ const SAMPLES: &[(&str, &str, Sample)] = &[
     ("settle_tx_branches_unreached", "Of those: branches for which no resource manager is connected", |_, gate, _| gate.branches_unreached as u64),
     ("settle_tx_locks_held_long", "Transactions that have held row locks for longer than tx.lock-held-alert, in groups that this server leads", |_, gate, _| gate.locks_held_long as u64),
     ("settle_tx_calls_failed", "Phase-two calls that came to nothing, since the server started", |_, gate, _| gate.calls_failed_total),
+    ("settle_tx_strangers", "Requests about transactions of another application that were refused, since the server started", |_, gate, _| gate.strangers_refused_total),
     ("settle_tx_nonsense", "Answers of resource managers that made no sense, since the server started", |_, gate, _| gate.rm_nonsense_total),
     ("settle_entries_applied", "Log entries applied since the server started", |host, _, _| host.counters.entries_applied),
     ("settle_elections_won", "Elections that this server has won since it started", |host, _, _| host.counters.elections_won),

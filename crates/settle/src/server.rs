@@ -17,9 +17,9 @@ use settle_tx_server::{
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    config::{Certificates, Config, ConfigError, PolicyFile},
+    config::{Certificates, Config, ConfigError, OperatorsFile, PolicyFile},
     dev::interrupted,
-    http::{self, Api},
+    http::{self, Access, Api},
     metrics::ServerMetrics,
     reload,
 };
@@ -136,16 +136,25 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
     }
 
     let auth = open_auth(&config)?;
+    let operators = config.operators.as_deref().map(OperatorsFile::open).transpose();
+    let (operators_file, access) = operators
+        .map_err(ConfigError::from)?
+        .map(|(file, operators)| (file, Access::new(operators)))
+        .unzip();
     let certificates = Certificates::open(&config.tls).map_err(ConfigError::from)?;
     // All ports first: a server that cannot be reached must not touch its data.
     let tx_listener = bind(config.listen_tx, "transactions", config.max_connections).await?;
     let tx_listener = tx_listener
         .with_limit_per_address(config.max_connections_per_address)
+        .with_limit_of_strangers(config.max_strangers, config.max_strangers_per_address)
         .with_tls(certificates.tx());
     let http_listener = bind(config.listen_http, "the HTTP API", MAX_HTTP_CONNECTIONS).await?;
+    let http_listener = http_listener.with_tls(certificates.http());
     let peer_listener = bind(config.listen_peer, "the other servers", MAX_PEER_CONNECTIONS).await?;
     let (peer_server, peer_client) = certificates.peer().unzip();
-    let peer_listener = peer_listener.with_tls(peer_server);
+    let peer_listener = peer_listener
+        .with_limit_of_strangers(config.max_strangers, config.max_strangers_per_address)
+        .with_tls(peer_server);
 
     let metrics = ServerMetrics::default();
     let history = open_history(&config, &metrics.history)?;
@@ -181,6 +190,7 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
         node,
         door: door.clone(),
         history: handle,
+        access: access.clone(),
         registry,
         refresh,
     });
@@ -197,6 +207,19 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
         let failures = reload_failures.clone();
         tasks.spawn(reload::keep(
             "policy",
+            look,
+            config.reload_every,
+            failures,
+            stopped.clone(),
+        ));
+    }
+    if let (Some(mut file), Some(access)) = (operators_file, access) {
+        let look = move || -> Result<bool, ConfigError> {
+            Ok(file.changed()?.map(|operators| access.replace(operators)).is_some())
+        };
+        let failures = reload_failures.clone();
+        tasks.spawn(reload::keep(
+            "operators",
             look,
             config.reload_every,
             failures,
@@ -245,6 +268,7 @@ fn open_auth(config: &Config) -> Result<Option<(Arc<Auth>, PolicyFile)>, ConfigE
     let auth = AuthConfig {
         rules: settle_auth::Rules {
             signature_age_ms: settings.signature_age.as_millis() as u64,
+            signature_ahead_ms: settings.signature_ahead.as_millis() as u64,
             unsigned_beside: settings.unsigned_beside,
         },
         register_within: settings.register_within,

@@ -116,6 +116,7 @@ counters! {
     tx_channels_dead: "client connections that died unnoticed",
     tx_acts: "acts of operators that changed something",
     tx_acts_refused: "acts of operators refused",
+    tx_thefts_refused: "requests about others' transactions refused",
     tx_groups: "groups that had transactions",
     range_splits: "splits applied by a replica",
     range_splits_replayed: "of them, met again by a replica whose child was there",

@@ -198,6 +198,16 @@ pub const MUTANTS: &[Mutant] = &[
         "a target absorbs a source that has not applied all of its log",
     ),
     mutant(
+        "decision_by_anybody",
+        "tx",
+        "a transaction is ended by an application that has not begun it",
+    ),
+    mutant(
+        "report_by_anybody",
+        "tx",
+        "a branch is reported on by an application that has not registered it",
+    ),
+    mutant(
         "branch_joins_decided",
         "tx",
         "a branch is registered with a transaction that is decided",

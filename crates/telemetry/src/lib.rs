@@ -4,11 +4,13 @@
 
 mod clock;
 mod logs;
+mod seldom;
 
 pub use clock::Clock;
 pub use logs::{LogFormat, LogsError, init_logs};
 pub use prometheus_client as prometheus;
 use prometheus_client::registry::Registry;
+pub use seldom::Seldom;
 
 /// The registry as `GET /metrics` prints it (OpenMetrics text).
 pub fn render(registry: &Registry) -> String {

@@ -249,8 +249,10 @@ impl Cluster {
         let mut settings = self.spec.settings.clone();
         settings.extend(self.own_settings.get(&node).cloned().unwrap_or_default());
         if let Some(Links::Namespaces(_)) = &self.links {
-            let allowed = ("listen".to_owned(), "plaintext-beyond-loopback".to_owned());
-            settings.insert(allowed, quoted("this network is trusted".to_owned()));
+            for listener in ["tx", "http", "peer"] {
+                let allowed = ("listen".to_owned(), format!("{listener}-plaintext"));
+                settings.insert(allowed, quoted("this network is trusted".to_owned()));
+            }
         }
         for (section, name, value) in [
             ("node", "id", node.to_string()),

@@ -192,7 +192,8 @@ impl TxGate {
                     self.door.answer(waiter, ClientAnswer::Status { status }, cx);
                     return Ok(());
                 }
-                self.query(tid.group(), Query::Status { waiter, tid });
+                let by = self.caller(waiter);
+                self.query(tid.group(), Query::Status { waiter, tid, by });
                 Ok(())
             }
             ClientRequest::Report { xid, status } => self.report(waiter, &xid, status, cx),
@@ -263,6 +264,7 @@ impl TxGate {
 
     fn decide(&mut self, waiter: Waiter, xid: &str, decision: Decision, cx: &mut Cx<'_>) -> Result<(), GateError> {
         let tid = self.locate(xid, cx)?;
+        let by = self.caller(waiter);
         if decision == Decision::Commit && self.door.loses_decision() {
             let status = GlobalStatus::Committed;
             self.door.answer(waiter, ClientAnswer::Ended { status }, cx);
@@ -276,8 +278,11 @@ impl TxGate {
             Some(view) => !matches!(view.machine.outcome(tid), Outcome::Unknown),
             None => false,
         };
-        // What this replica has applied is decided for ever; what it has not, the log must say.
-        if is_known && group.standing(waiter, tid, cx) != Standing::Undecided {
+        // What this replica has applied is decided for ever; what it has not, the log must say. So it must whose the
+        // transaction is, unless that is known here.
+        let global = cx.group(group.id).and_then(|view| view.machine.global(tid));
+        let is_of_another = global.is_some_and(|global| by.as_ref().is_some_and(|by| !global.is_begun_by(by)));
+        if is_known && !is_of_another && group.standing(waiter, tid, cx) != Standing::Undecided {
             let has_ended = cx
                 .group(group.id)
                 .is_some_and(|view| view.machine.global(tid).is_none());
@@ -293,6 +298,7 @@ impl TxGate {
             tid,
             decision,
             expect: Expect::Begin,
+            by,
         };
         if decision == Decision::Commit && settle_base::mutant!("commit_answered_before_the_decision") {
             group.submit(body, Purpose::Timeout, &self.door.config, cx.now);
@@ -307,7 +313,11 @@ impl TxGate {
         let tid = self.locate(xid, cx)?;
         self.propose(
             tid.group(),
-            OwnedCommandBody::End { tid, status },
+            OwnedCommandBody::End {
+                tid,
+                status,
+                by: self.caller(waiter),
+            },
             waiter,
             Some(tid),
             cx,
@@ -362,6 +372,7 @@ impl TxGate {
             client,
             lock_keys,
             application_data,
+            joins: session.granted.as_deref().map(<[String]>::to_vec),
         };
         self.propose(tid.group(), body, waiter, Some(tid), cx)
     }
@@ -389,6 +400,7 @@ impl TxGate {
             branch,
             status,
             application_data,
+            by: self.caller(waiter),
         };
         self.propose(tid.group(), body, waiter, Some(tid), cx)
     }
@@ -442,6 +454,10 @@ impl TxGate {
             Some(global) if *global.xid != *xid => Err(unknown()),
             _ => Ok(tid),
         }
+    }
+
+    fn caller(&self, waiter: Waiter) -> Option<String> {
+        self.door.sessions.caller(waiter.conn).map(str::to_owned)
     }
 
     fn group_of_session(&self, conn: ConnId) -> GroupId {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use settle_base::{Mono, NodeId};
 use settle_machine::{Action, Context};
-use settle_tx::TxMachine;
+use settle_tx::{Tid, TxMachine};
 
 use crate::{
     AdminAnswer, ClientAnswer, ConnId, DropReason, GateConfig, GateError, GateNote, GateResponse, GateStats,
@@ -24,6 +24,8 @@ const ASK_PAUSE_MIN: Duration = Duration::from_millis(500);
 const ASK_PAUSE_MAX: Duration = Duration::from_secs(8);
 /// Of calls without a channel so many are noted in one second, at most.
 const NO_CHANNEL_NOTES: u32 = 16;
+/// So are requests about transactions of another application.
+const STRANGER_NOTES: u32 = 16;
 
 pub(crate) type Cx<'a> = Context<'a, TxMachine, GateResponse>;
 
@@ -56,6 +58,8 @@ pub(crate) struct Door {
     next_digest_at: Mono,
     /// Calls without a channel noted since that time.
     no_channel_notes: (Mono, u32),
+    /// Requests about others' transactions noted since that time.
+    stranger_notes: (Mono, u32),
     /// Calls whose leader is to be told that they came to nothing; told at the end of each step.
     pub failed_calls: Vec<FailedCall>,
     pub totals: GateStats,
@@ -74,6 +78,7 @@ impl Door {
             peers: BTreeMap::new(),
             next_digest_at: Mono::ZERO,
             no_channel_notes: (Mono::ZERO, 0),
+            stranger_notes: (Mono::ZERO, 0),
             failed_calls: Vec::new(),
             totals: GateStats::default(),
             commits: 0,
@@ -247,6 +252,22 @@ impl Door {
             *count += 1;
             cx.act(Action::Respond(GateResponse::Note(note())));
         }
+    }
+
+    /// Counts a request about a transaction of another application, and notes it, seldom enough for a log.
+    pub fn note_stranger(&mut self, waiter: Waiter, tid: Tid, cx: &mut Cx<'_>) {
+        self.totals.strangers_refused_total += 1;
+        let (since, count) = &mut self.stranger_notes;
+        if cx.now.since(*since) >= Duration::from_secs(1) {
+            (*since, *count) = (cx.now, 0);
+        }
+        if *count == STRANGER_NOTES {
+            return;
+        }
+        *count += 1;
+        let application = self.sessions.caller(waiter.conn).unwrap_or_default().to_owned();
+        let conn = waiter.conn;
+        self.note(GateNote::OfAnother { conn, application, tid }, cx);
     }
 
     /// Tells a peer of all sessions of this node, in parts.

@@ -72,7 +72,15 @@ impl TxGate {
                 }
             }
             GateRequest::Close { conn } => self.on_close(conn, cx),
-            GateRequest::Call { conn, key, body } => self.on_client_request(conn, key, body, cx),
+            GateRequest::Call {
+                conn,
+                key,
+                granted,
+                body,
+            } => {
+                self.door.sessions.grant(conn, granted);
+                self.on_client_request(conn, key, body, cx);
+            }
             GateRequest::CallAnswer { conn, call, answer } => self.on_call_answer(conn, call, &answer, cx),
             GateRequest::Admin { key, body } => self.on_admin(key, body, cx),
         }

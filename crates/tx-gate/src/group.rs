@@ -44,6 +44,8 @@ pub(crate) enum Query {
     Status {
         waiter: Waiter,
         tid: Tid,
+        /// The application that asks, if it is known.
+        by: Option<String>,
     },
     Lock {
         waiter: Waiter,
@@ -251,6 +253,9 @@ impl TxGroup {
         door: &mut Door,
         cx: &mut Cx<'_>,
     ) {
+        if let Err(TxError::OfAnother { tid }) = result {
+            door.note_stranger(waiter, tid, cx);
+        }
         let (Some(tid), RequestKind::Commit | RequestKind::Rollback) = (tid, waiter.kind) else {
             return door.give(waiter, replies::to_reply(waiter.kind, result), cx);
         };
@@ -309,8 +314,12 @@ impl TxGroup {
         };
         for query in queries {
             match query {
-                Query::Status { waiter, tid } => {
+                Query::Status { waiter, tid, by } => {
                     let status = match view.machine.outcome(tid) {
+                        Outcome::Open(global) if by.is_some_and(|by| !global.has_part_of(&by)) => {
+                            door.note_stranger(waiter, tid, cx);
+                            replies::of_a_stranger(waiter.kind)
+                        }
                         Outcome::Unknown => replies::of_a_stranger(waiter.kind),
                         outcome => outcome.status(),
                     };

@@ -67,6 +67,12 @@ pub enum GateNote {
         status: BranchStatus,
         error: TxError,
     },
+    /// An application wanted to end, join, know or report on what is another's. Refused; noted seldom.
+    OfAnother {
+        conn: ConnId,
+        application: String,
+        tid: Tid,
+    },
     /// A call came from a leader of an older term than is known here. Refused.
     OldTermRefused {
         from: NodeId,
@@ -116,6 +122,8 @@ pub struct GateStats {
     pub calls_total: u64,
     pub calls_failed_total: u64,
     pub calls_refused_old_term_total: u64,
+    /// Requests about transactions of another application.
+    pub strangers_refused_total: u64,
     pub rm_nonsense_total: u64,
     pub peer_messages_bad_total: u64,
     pub connections_closed_total: u64,

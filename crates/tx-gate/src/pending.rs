@@ -253,9 +253,16 @@ fn body_bytes(body: &OwnedCommandBody) -> u64 {
             client,
             lock_keys,
             application_data,
+            joins,
             ..
-        } => resource.len() + client.len() + lock_keys.len() + application_data.len(),
-        OwnedCommandBody::ReportBranch { application_data, .. } => application_data.as_ref().map_or(0, String::len),
+        } => {
+            let joins: usize = joins.iter().flatten().map(|group| group.len() + 24).sum();
+            resource.len() + client.len() + lock_keys.len() + application_data.len() + joins
+        }
+        OwnedCommandBody::ReportBranch {
+            application_data, by, ..
+        } => application_data.as_ref().map_or(0, String::len) + by.as_ref().map_or(0, String::len),
+        OwnedCommandBody::Decide { by, .. } | OwnedCommandBody::End { by, .. } => by.as_ref().map_or(0, String::len),
         OwnedCommandBody::Operate { act, signed, .. } => {
             let rows = match act {
                 OperatorAct::ReleaseLock { rows, .. } => rows.len(),
@@ -264,7 +271,7 @@ fn body_bytes(body: &OwnedCommandBody) -> u64 {
             rows + signed.operator.len() + signed.reason.len()
         }
         OwnedCommandBody::Restore { part } => part.len(),
-        OwnedCommandBody::Decide { .. } | OwnedCommandBody::BranchDone { .. } | OwnedCommandBody::End { .. } => 0,
+        OwnedCommandBody::BranchDone { .. } => 0,
     };
     64 + texts as u64
 }
@@ -283,6 +290,7 @@ mod tests {
             tid: Tid::new(1, seq),
             decision: Decision::Commit,
             expect: Expect::Begin,
+            by: None,
         }
     }
 

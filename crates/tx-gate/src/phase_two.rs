@@ -42,6 +42,7 @@ impl TxGroup {
                     tid,
                     decision,
                     expect: Expect::Begin,
+                    by: None,
                 };
                 // Without room the driver gives it again.
                 if self.pending.has_room_for_driver() {

@@ -104,7 +104,9 @@ pub(crate) fn to_reply(kind: RequestKind, result: Result<Reply, TxError>) -> Due
         (RequestKind::Report, Err(TxError::IllegalEnd { from, .. })) if from != GlobalStatus::Begin => {
             Due::Answer(ended(kind, from))
         }
-        (RequestKind::Report, Err(TxError::UnknownXid { .. })) => Due::Answer(ended(kind, of_a_stranger(kind))),
+        (RequestKind::Report, Err(TxError::UnknownXid { .. } | TxError::OfAnother { .. })) => {
+            Due::Answer(ended(kind, of_a_stranger(kind)))
+        }
         (RequestKind::Report, Err(TxError::OutcomeEvicted { .. })) => Due::Answer(ended(kind, GlobalStatus::Finished)),
         (kind, Err(error)) if kind.is_refusable() => {
             let exception = error.exception_code();
@@ -140,14 +142,14 @@ pub(crate) fn standing(is_commit: bool, outcome: &Outcome<'_>) -> Standing {
 /// The machine refused a decision; None when that says nothing of how the transaction stands.
 pub(crate) fn to_refused_decision(kind: RequestKind, error: &TxError) -> Option<GlobalStatus> {
     match error {
-        TxError::UnknownXid { .. } => Some(of_a_stranger(kind)),
+        TxError::UnknownXid { .. } | TxError::OfAnother { .. } => Some(of_a_stranger(kind)),
         TxError::OutcomeEvicted { .. } => Some(GlobalStatus::Finished),
         _ => None,
     }
 }
 
 /// What a client is told of a transaction that this cluster never began: of another server, left in flight when its client
-/// came here, or of nobody. Nothing is decided by this answer, so its own server will roll it back when its time is up.
+/// came here, or of nobody. And of one that another application began, which is none of its business. Nothing is decided by this answer, so its own server will roll it back when its time is up.
 ///
 /// Java's TM takes every status but five for a commit. Of those five it throws this one as a timeout and leaves it at that,
 /// while with TimeoutRollbacking its failure handler asks for the status for an hour; Finished is a success to older ones,

@@ -1,6 +1,6 @@
 //! What the front door asks of the gate and what the gate tells it to do, free of any wire.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use settle_base::{ErrorCode, GroupId, Index};
 use settle_tx::{BranchStatus, BranchType, CallKind, Ended, GlobalStatus, TxError};
@@ -48,6 +48,10 @@ pub enum GateRequest {
     Call {
         conn: ConnId,
         key: RequestKey,
+        /// From a door that authenticates its clients: the service groups that the client's application is granted, names
+        /// or their beginning and a `*`. It may then do with the transactions of others what these say. `None`: the
+        /// client is taken for what it says, and obeyed.
+        granted: Option<Arc<[String]>>,
         body: ClientRequest,
     },
     CallAnswer {

@@ -1,6 +1,6 @@
 //! The connections of this node's own clients: who each one is, which resources it serves, how much it has in flight.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use settle_base::FixedMap;
 
@@ -14,6 +14,8 @@ pub(crate) struct Session {
     pub ident: Option<Ident>,
     pub is_rm: bool,
     pub resources: BTreeSet<String>,
+    /// As its last request said; see [`GateRequest::Call`](crate::GateRequest::Call).
+    pub granted: Option<Arc<[String]>>,
     /// Requests not answered yet.
     pub in_flight: usize,
 }
@@ -35,6 +37,7 @@ impl Sessions {
             ident: None,
             is_rm: false,
             resources: BTreeSet::new(),
+            granted: None,
             in_flight: 0,
         };
         let before = self.sessions.insert(conn, session);
@@ -50,6 +53,20 @@ impl Sessions {
 
     pub fn get(&self, conn: ConnId) -> Option<&Session> {
         self.sessions.get(&conn)
+    }
+
+    /// What the door says of the client with each request.
+    pub fn grant(&mut self, conn: ConnId, granted: Option<Arc<[String]>>) {
+        if let Some(session) = self.sessions.get_mut(&conn) {
+            session.granted = granted;
+        }
+    }
+
+    /// The application that asks, if the door knows that it is what it says.
+    pub fn caller(&self, conn: ConnId) -> Option<&str> {
+        let session = self.sessions.get(&conn)?;
+        session.granted.as_ref()?;
+        Some(&session.ident.as_ref()?.application)
     }
 
     pub fn len(&self) -> usize {

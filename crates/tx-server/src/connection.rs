@@ -3,10 +3,10 @@
 use bytes::BytesMut;
 use settle_auth::{AuthError, Registration, Role};
 use settle_base::{ErrorCode, FixedMap};
-use settle_net::{Accepted, Stop, Stream};
+use settle_net::{Accepted, Stop, Stranger, Stream};
 use settle_node::NodeStopped;
 use settle_seata_wire::{Codec, Frame, Message, MsgType, ProtocolVersion, Received, Transport, WireError};
-use settle_tx::AuditRecord;
+use settle_tx::{AuditRecord, TxError};
 use settle_tx_gate::{CallId, ClientRequest, ConnId, GateError, GateNote, GateRequest, RequestKey};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -62,8 +62,9 @@ impl From<NodeStopped> for Ended {
     }
 }
 
-pub(crate) async fn serve(door: &Door, accepted: Accepted, mut stop: Stop) {
+pub(crate) async fn serve(door: &Door, mut accepted: Accepted, mut stop: Stop) {
     let peer = accepted.peer;
+    let stranger = accepted.stranger.take();
     let stream = tokio::select! {
         biased;
         () = stop.stopped() => return,
@@ -71,7 +72,9 @@ pub(crate) async fn serve(door: &Door, accepted: Accepted, mut stop: Stop) {
             Ok(stream) => stream,
             Err(error) => {
                 door.metrics.refused_clients.inc();
-                tracing::warn!(code = %error.code(), %peer, %error, "connection closed");
+                if let Some(left_out) = door.seldom.tell() {
+                    tracing::warn!(code = %error.code(), %peer, %error, left_out, "connection closed");
+                }
                 return;
             }
         },
@@ -95,6 +98,7 @@ pub(crate) async fn serve(door: &Door, accepted: Accepted, mut stop: Stop) {
             conn,
             transport,
             entrance,
+            stranger,
             opened: Instant::now(),
             version: ProtocolVersion::default(),
             codec: Codec::default(),
@@ -116,31 +120,26 @@ pub(crate) async fn serve(door: &Door, accepted: Accepted, mut stop: Stop) {
 }
 
 fn log_end(door: &Door, conn: ConnId, peer: std::net::SocketAddr, ended: &Ended) {
-    let code = match ended {
+    let (code, count) = match ended {
         Ended::ByClient | Ended::Io(_) | Ended::Stopping | Ended::Slow => {
             tracing::debug!(%conn, %peer, reason = %ended, "connection ended");
-            return;
-        }
-        Ended::Wire(error) => error.code().to_string(),
-        Ended::Translate(error) => error.code().to_string(),
-        Ended::Gate(error) => error.code().to_string(),
-        Ended::Auth(error) => {
-            door.metrics.refused_clients.inc();
-            tracing::warn!(code = %error.code(), %conn, %peer, reason = %ended, "client refused");
-            return;
-        }
-        Ended::Unregistered => {
-            door.metrics.refused_clients.inc();
-            tracing::warn!(code = %UNREGISTERED, %conn, %peer, reason = %ended, "connection closed");
             return;
         }
         Ended::Idle => {
             tracing::info!(%conn, %peer, reason = %ended, "connection closed");
             return;
         }
+        Ended::Wire(error) => (error.code(), &door.metrics.bad_frames),
+        Ended::Translate(error) => (error.code(), &door.metrics.bad_frames),
+        Ended::Gate(error) => (error.code(), &door.metrics.bad_frames),
+        Ended::Auth(error) => (error.code(), &door.metrics.refused_clients),
+        Ended::Unregistered => (UNREGISTERED, &door.metrics.refused_clients),
     };
-    door.metrics.bad_frames.inc();
-    tracing::warn!(code, %conn, %peer, reason = %ended, "connection closed");
+    count.inc();
+    // Whoever is closed can come again at once.
+    if let Some(left_out) = door.seldom.tell() {
+        tracing::warn!(%code, %conn, %peer, reason = %ended, left_out, "connection closed");
+    }
 }
 
 struct Connection<'a> {
@@ -149,6 +148,8 @@ struct Connection<'a> {
     transport: Transport,
     /// Of a door that authenticates its clients.
     entrance: Option<Entrance>,
+    /// Until the client has registered.
+    stranger: Option<Stranger>,
     opened: Instant,
     /// The version of the client's last frame: calls are made in it.
     version: ProtocolVersion,
@@ -174,6 +175,8 @@ impl Connection<'_> {
                 // that only sends must still be answered.
                 biased;
                 () = sleep_until(self.register_by()), if self.is_unknown() => Err(Ended::Unregistered),
+                // What was taken away is not believed and not called any more, whatever waits to be said.
+                () = changed(&mut self.entrance) => self.judge(),
                 message = queue.recv() => self.drain(message, &mut queue),
                 read = reading.read_buf(&mut buffer) => {
                     heard = Instant::now();
@@ -212,6 +215,14 @@ impl Connection<'_> {
                 return error.into();
             }
             buffer.reserve(4 << 10);
+        }
+    }
+
+    /// Whether the client would still be let in.
+    fn judge(&mut self) -> Result<(), Ended> {
+        match &mut self.entrance {
+            Some(entrance) => entrance.judge().map_err(Ended::Auth),
+            None => Ok(()),
         }
     }
 
@@ -291,6 +302,8 @@ impl Connection<'_> {
                 Received::Nothing => return Ok(()),
                 Received::Ended => return Err(Ended::ByClient),
             };
+            // The task may not have come to hear of another policy yet.
+            self.judge()?;
             self.version = frame.version;
             if frame.body.is_some() {
                 self.codec = frame.codec;
@@ -404,8 +417,7 @@ impl Connection<'_> {
     }
 
     fn denial(&self, kind: RequestKind, error: &AuthError) -> Message {
-        let text = format!("{}: {error}", error.code());
-        kind.refused(&text, kind.failure(), self.dialect())
+        kind.refused(&error.told(), kind.failure(), self.dialect())
     }
 
     async fn ask(
@@ -417,13 +429,17 @@ impl Connection<'_> {
     ) -> Result<(), Ended> {
         if let Some(error) = denied {
             self.door.metrics.denied_requests.inc();
-            tracing::warn!(code = %error.code(), conn = %self.conn, xid = translate::xid(&body), %error, "request denied");
+            if let Some(left_out) = self.door.seldom.tell() {
+                let xid = translate::xid(&body);
+                tracing::warn!(code = %error.code(), conn = %self.conn, xid, %error, left_out, "request denied");
+            }
             return Ok(self
                 .pending
                 .answer(key, self.denial(kind, &error), &mut self.transport)?);
         }
         if let ClientRequest::RegisterTm { ident } | ClientRequest::RegisterRm { ident, .. } = &body {
             self.dialect = Dialect::of(&ident.version);
+            self.stranger = None;
         }
         tracing::debug!(conn = %self.conn, key, xid = translate::xid(&body), ?kind, "request");
         self.door.metrics.requests.inc();
@@ -433,9 +449,18 @@ impl Connection<'_> {
             .request(GateRequest::Call {
                 conn: self.conn,
                 key: RequestKey(key),
+                granted: self.entrance.as_ref().map(Entrance::granted),
                 body,
             })
             .await?)
+    }
+}
+
+/// Waits for another policy, on a door that has one.
+async fn changed(entrance: &mut Option<Entrance>) {
+    match entrance {
+        Some(entrance) => entrance.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -489,6 +514,10 @@ pub(crate) fn log_note(note: &GateNote) {
             ..
         } => {
             tracing::warn!(xid, %branch, %conn, ?status, "resource manager gave no answer to its call; it is made again");
+        }
+        GateNote::OfAnother { conn, application, tid } => {
+            let error = TxError::OfAnother { tid: *tid };
+            tracing::warn!(code = %error.code(), %conn, application, %error, "request refused");
         }
         GateNote::FactRefused {
             tid,

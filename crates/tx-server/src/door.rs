@@ -11,6 +11,7 @@ use std::{
 use settle_base::{ErrorCode, FixedMap};
 use settle_net::{Listener, Stop};
 use settle_node::{NodeHandle, NodeStopped};
+use settle_telemetry::Seldom;
 use settle_tx::TxError;
 use settle_tx_gate::{
     AdminAnswer, AdminRequest, ConnId, DropReason, GateError, GateNote, GateRequest, GateResponse, RefusalError,
@@ -28,6 +29,8 @@ const SLOW_CLIENT: ErrorCode = ErrorCode::new("TS", 3);
 
 /// Answers and calls waiting to be written to one client; a client that lets more pile up is closed.
 const CLIENT_QUEUE: usize = 16_384;
+/// Of refused and closed connections.
+const WARNINGS_PER_SECOND: u32 = 16;
 /// Longer than any hold of the gate's.
 const ADMIN_WITHIN: Duration = Duration::from_secs(20);
 
@@ -172,6 +175,8 @@ pub struct Door {
     pub(crate) responder: Responder,
     pub(crate) config: DoorConfig,
     pub(crate) metrics: DoorMetrics,
+    /// What strangers can cause in the log.
+    pub(crate) seldom: Seldom,
     next_conn: AtomicU64,
     next_admin: AtomicU64,
 }
@@ -185,6 +190,7 @@ impl Door {
             responder,
             config,
             metrics,
+            seldom: Seldom::new(WARNINGS_PER_SECOND),
             next_conn: AtomicU64::new(1),
             next_admin: AtomicU64::new(1),
         })

@@ -1,6 +1,6 @@
 //! What is written into the log: batches of commands.
 //!
-//! Format 1: the byte 1, the number of commands, then each command: origin, seq, settled_below, a tag byte, its fields
+//! Format 2: the byte 2, the number of commands, then each command: origin, seq, settled_below, a tag byte, its fields
 //! in the order of [`CommandBody`]. Numbers are LEB128, text is a length and UTF-8.
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use crate::{
 /// Commands in one batch, at most.
 pub const BATCH_COMMANDS_MAX: usize = 65_536;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// One request to the transaction machine. `S` is how text is held: borrowed from the log entry when it is decoded,
 /// owned ([`OwnedCommand`]) when it waits to be proposed.
@@ -50,6 +50,9 @@ pub enum CommandBody<S> {
         /// Seata's lockKey, `table:pk,pk;table2:pk`. Only AT branches lock; others' keys are ignored as Seata does.
         lock_keys: S,
         application_data: S,
+        /// The service groups whose transactions the client's application may join although another one began them:
+        /// names, or their beginning and a `*`. `None`: any, from a door that takes clients for what they say.
+        joins: Option<Vec<S>>,
     },
     /// The result of a branch's first phase.
     ReportBranch {
@@ -57,12 +60,17 @@ pub enum CommandBody<S> {
         branch: BranchId,
         status: BranchStatus,
         application_data: Option<S>,
+        /// As in `Decide`.
+        by: Option<S>,
     },
     /// The linearisation point: takes effect only if the transaction is as expected.
     Decide {
         tid: Tid,
         decision: Decision,
         expect: Expect,
+        /// The application that asks, where the door knows it. `None` is obeyed: the server itself, or a door that takes
+        /// clients for what they say.
+        by: Option<S>,
     },
     /// A fact about a branch's second phase, told by its resource manager (or that it could not be reached). Of
     /// [`BranchId::saga_of`]: where a saga's state machine says that it stands.
@@ -72,7 +80,12 @@ pub enum CommandBody<S> {
         status: BranchStatus,
     },
     /// Saga's `GlobalReport`.
-    End { tid: Tid, status: GlobalStatus },
+    End {
+        tid: Tid,
+        status: GlobalStatus,
+        /// As in `Decide`.
+        by: Option<S>,
+    },
     /// An operator acts, and signs for it.
     Operate {
         tid: Tid,
@@ -115,7 +128,7 @@ pub fn encode_batch<S: AsRef<str>>(commands: &[Command<S>]) -> Bytes {
 }
 
 /// # Errors
-/// When the bytes are no batch of format 1. Nothing is allocated ahead of the bytes that are there.
+/// When the bytes are no batch of format 2. Nothing is allocated ahead of the bytes that are there.
 pub fn decode_batch(bytes: &[u8]) -> Result<Vec<Command<&str>>, DecodeError> {
     let mut reader = Reader::new(bytes);
     if reader.u8()? != FORMAT {
@@ -160,6 +173,7 @@ fn put_command<S: AsRef<str>>(out: &mut Vec<u8>, command: &Command<S>) {
             client,
             lock_keys,
             application_data,
+            joins,
         } => {
             out.push(2);
             put_tid(out, *tid);
@@ -168,26 +182,34 @@ fn put_command<S: AsRef<str>>(out: &mut Vec<u8>, command: &Command<S>) {
             put_str(out, client.as_ref());
             put_str(out, lock_keys.as_ref());
             put_str(out, application_data.as_ref());
+            out.push(u8::from(joins.is_some()));
+            if let Some(joins) = joins {
+                put_u64(out, joins.len() as u64);
+                for group in joins {
+                    put_str(out, group.as_ref());
+                }
+            }
         }
         CommandBody::ReportBranch {
             tid,
             branch,
             status,
             application_data,
+            by,
         } => {
             out.push(3);
             put_tid(out, *tid);
             put_branch(out, *branch);
             out.push(status.as_u8());
-            match application_data {
-                None => out.push(0),
-                Some(data) => {
-                    out.push(1);
-                    put_str(out, data.as_ref());
-                }
-            }
+            put_text(out, application_data.as_ref());
+            put_text(out, by.as_ref());
         }
-        CommandBody::Decide { tid, decision, expect } => {
+        CommandBody::Decide {
+            tid,
+            decision,
+            expect,
+            by,
+        } => {
             out.push(4);
             put_tid(out, *tid);
             out.push(match decision {
@@ -198,6 +220,7 @@ fn put_command<S: AsRef<str>>(out: &mut Vec<u8>, command: &Command<S>) {
             out.push(match expect {
                 Expect::Begin => GlobalStatus::Begin.as_u8(),
             });
+            put_text(out, by.as_ref());
         }
         CommandBody::BranchDone { tid, branch, status } => {
             out.push(5);
@@ -205,10 +228,11 @@ fn put_command<S: AsRef<str>>(out: &mut Vec<u8>, command: &Command<S>) {
             put_branch(out, *branch);
             out.push(status.as_u8());
         }
-        CommandBody::End { tid, status } => {
+        CommandBody::End { tid, status, by } => {
             out.push(6);
             put_tid(out, *tid);
             out.push(status.as_u8());
+            put_text(out, by.as_ref());
         }
         CommandBody::Operate { tid, act, signed } => {
             out.push(7);
@@ -251,16 +275,14 @@ fn get_command<'a>(reader: &mut Reader<'a>) -> Result<Command<&'a str>, DecodeEr
             client: reader.str()?,
             lock_keys: reader.str()?,
             application_data: reader.str()?,
+            joins: get_joins(reader)?,
         },
         3 => CommandBody::ReportBranch {
             tid: get_tid(reader)?,
             branch: get_branch(reader)?,
             status: get_code(reader)?,
-            application_data: match reader.u8()? {
-                0 => None,
-                1 => Some(reader.str()?),
-                _ => return Err(reader.error("an unknown option")),
-            },
+            application_data: get_text(reader)?,
+            by: get_text(reader)?,
         },
         4 => CommandBody::Decide {
             tid: get_tid(reader)?,
@@ -274,6 +296,7 @@ fn get_command<'a>(reader: &mut Reader<'a>) -> Result<Command<&'a str>, DecodeEr
                 code if code == GlobalStatus::Begin.as_u8() => Expect::Begin,
                 _ => return Err(reader.error("an unknown expectation")),
             },
+            by: get_text(reader)?,
         },
         5 => CommandBody::BranchDone {
             tid: get_tid(reader)?,
@@ -283,6 +306,7 @@ fn get_command<'a>(reader: &mut Reader<'a>) -> Result<Command<&'a str>, DecodeEr
         6 => CommandBody::End {
             tid: get_tid(reader)?,
             status: get_code(reader)?,
+            by: get_text(reader)?,
         },
         7 => CommandBody::Operate {
             tid: get_tid(reader)?,
@@ -320,6 +344,29 @@ fn get_command<'a>(reader: &mut Reader<'a>) -> Result<Command<&'a str>, DecodeEr
         settled_below,
         body,
     })
+}
+
+fn put_text<S: AsRef<str>>(out: &mut Vec<u8>, text: Option<&S>) {
+    out.push(u8::from(text.is_some()));
+    if let Some(text) = text {
+        put_str(out, text.as_ref());
+    }
+}
+
+fn get_text<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a str>, DecodeError> {
+    Ok(if reader.bool()? { Some(reader.str()?) } else { None })
+}
+
+fn get_joins<'a>(reader: &mut Reader<'a>) -> Result<Option<Vec<&'a str>>, DecodeError> {
+    if !reader.bool()? {
+        return Ok(None);
+    }
+    // Not allocated ahead: each takes a byte at least.
+    let mut joins = Vec::new();
+    for _ in 0..reader.u64()? {
+        joins.push(reader.str()?);
+    }
+    Ok(Some(joins))
 }
 
 pub(crate) fn put_tid(out: &mut Vec<u8>, tid: Tid) {

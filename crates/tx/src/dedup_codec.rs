@@ -62,6 +62,7 @@ fn put_error(out: &mut Vec<u8>, error: &TxError) {
         TxError::BranchSpaceFull { tid, .. } => (46, tid),
         TxError::ContradictsDecision { tid, .. } => (47, tid),
         TxError::ActNotPossible { tid, .. } => (48, tid),
+        TxError::OfAnother { tid } => (52, tid),
         TxError::BeingRestored => return out.push(49),
         TxError::NotNew { begun } => {
             out.push(50);
@@ -114,6 +115,7 @@ fn put_error(out: &mut Vec<u8>, error: &TxError) {
         }
         TxError::IllegalEnd { from, to, .. } => out.extend_from_slice(&[from.as_u8(), to.as_u8()]),
         TxError::UnknownXid { .. }
+        | TxError::OfAnother { .. }
         | TxError::OutcomeEvicted { .. }
         | TxError::TooManyTransactions { .. }
         | TxError::BeingRestored
@@ -225,6 +227,7 @@ fn get_error(reader: &mut Reader<'_>, tag: u8) -> Result<TxError, DecodeError> {
             to: get_code(reader)?,
         },
         44 => TxError::OutcomeEvicted { tid },
+        52 => TxError::OfAnother { tid },
         46 => TxError::BranchSpaceFull {
             tid,
             limit: reader.u64()?,

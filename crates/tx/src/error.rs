@@ -73,6 +73,12 @@ pub enum TxError {
     NotNew { begun: u64 },
     #[error("this is not the next part of a backup: {reason}")]
     BadPart { reason: Arc<str> },
+    /// The application that asks has not begun it, and what it asks is not for others.
+    #[error(
+        "transaction {tid} is another application's: only that one ends it, others may join it where they are granted \
+         its service group, and each reports on branches of its own"
+    )]
+    OfAnother { tid: Tid },
     #[error("the request is too old to be told whether it was done")]
     RequestExpired,
 }
@@ -111,6 +117,7 @@ impl TxError {
             TxError::BeingRestored => (18, Yes, 1),
             TxError::NotNew { .. } => (19, No, 0),
             TxError::BadPart { .. } => (20, No, 0),
+            TxError::OfAnother { .. } => (21, No, 10),
         };
         Refusal {
             code: ErrorCode::new("TX", number),

@@ -12,10 +12,11 @@
 /// What applying does, and the formats of commands and snapshots. It goes up with every change to any of them, and the
 /// machine then does it from that [`EntryMeta::version`](settle_machine::EntryMeta) on, and the old before.
 ///
-/// 1 and 2 were never released, and nothing does them any more: version 3 is applied whatever is in force.
-pub const APPLY_VERSION: u32 = 3;
+/// 1 to 3 were never released, and nothing does them any more: version 4 is applied whatever is in force.
+pub const APPLY_VERSION: u32 = 4;
 
 mod audit;
+mod caller;
 mod command;
 mod dedup;
 mod dedup_codec;

@@ -6,7 +6,7 @@
 //! its branches *is* that branch, however late its copies come. Without a token every registration is a branch of its own,
 //! as in Seata.
 
-use crate::{Branch, BranchType, Global};
+use crate::{Branch, BranchType, ClientId, Global};
 
 /// How application data with a token begins (`settle_seata_wire::token`).
 const HEAD: &str = "{\"settle.once\":\"";
@@ -22,14 +22,18 @@ impl Global {
         &self,
         branch_type: BranchType,
         resource: &str,
+        client: &str,
         application_data: &str,
     ) -> Option<&Branch> {
         let wanted = token(application_data).filter(|_| !settle_base::mutant!("token_of_a_registration_ignored"))?;
+        // A process that asks again may do so on another of its connections, and with nobody else's token.
+        let application = ClientId::parse(client).map(|client| client.application);
         // Copies come soon after one another.
         self.branches.iter().rev().find(|branch| {
             token(&branch.application_data) == Some(wanted)
                 && branch.branch_type == branch_type
                 && *branch.resource == *resource
+                && branch.application() == application
         })
     }
 }

@@ -38,7 +38,9 @@ impl TxMachine {
                 client,
                 lock_keys,
                 application_data,
+                joins,
             } => {
+                self.may_join(tid, client, joins.as_deref())?;
                 let lock_keys = if branch_type == BranchType::At { lock_keys } else { "" };
                 self.register(tid, branch_type, resource, client, lock_keys, application_data, effects)
             }
@@ -47,18 +49,27 @@ impl TxMachine {
                 branch,
                 status,
                 application_data,
-            } => self.report(tid, branch, status, application_data, effects),
+                by,
+            } => {
+                self.may_report(tid, branch, by)?;
+                self.report(tid, branch, status, application_data, effects)
+            }
             CommandBody::Decide {
                 tid,
                 decision,
                 expect: Expect::Begin,
-            } => self
-                .decide(tid, decision, effects)
-                .map(|status| Reply::Decided { status }),
+                by,
+            } => {
+                self.may_end(tid, by)?;
+                self.decide(tid, decision, effects)
+                    .map(|status| Reply::Decided { status })
+            }
             CommandBody::BranchDone { tid, branch, status } => self.branch_done(tid, branch, status, effects),
-            CommandBody::End { tid, status } => self
-                .end_as_reported(tid, status, effects)
-                .map(|status| Reply::Ended { status }),
+            CommandBody::End { tid, status, by } => {
+                self.may_end(tid, by)?;
+                self.end_as_reported(tid, status, effects)
+                    .map(|status| Reply::Ended { status })
+            }
             CommandBody::Operate { tid, act, signed } => self.operate(tid, &act, &signed, effects),
             CommandBody::Restore { part } => self.restore_part(&part, effects),
         }
@@ -126,7 +137,7 @@ impl TxMachine {
                 status: global.status,
             });
         }
-        if let Some(branch) = global.registered_before(branch_type, resource, application_data) {
+        if let Some(branch) = global.registered_before(branch_type, resource, client, application_data) {
             return Ok(Reply::Branch { branch: branch.id });
         }
         if global.branches.len() as u64 >= u64::from(self.config.branches_max) {

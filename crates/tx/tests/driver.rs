@@ -473,6 +473,7 @@ fn register_for(tid: Tid, client: &str, resource: &str) -> OwnedCommandBody {
         client: client.into(),
         lock_keys: String::new(),
         application_data: String::new(),
+        joins: None,
     }
 }
 
@@ -601,6 +602,6 @@ fn a_saga_branch_beside_a_failed_one_is_left_to_its_client_and_flagged_once_when
         500000 branch 2 is stuck
     "#]]);
     let status = GlobalStatus::TimeoutRollbacked;
-    stage.ask(CommandBody::End { tid, status });
+    stage.ask(CommandBody::End { tid, status, by: None });
     assert_eq!((stage.driver.stuck().count(), stage.driver.next_due()), (0, None));
 }

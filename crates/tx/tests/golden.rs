@@ -11,8 +11,8 @@ use expect_test::expect_file;
 use rig::{Rig, begin, decide, load, operate, register};
 use settle_machine::StateMachine;
 use settle_tx::{
-    APPLY_VERSION, BranchId, BranchStatus, BranchType, CommandBody, Decision, GlobalStatus, MachineConfig, OperatorAct,
-    OwnedCommand, OwnedCommandBody, Reply, ReqId, Tid, encode_batch,
+    APPLY_VERSION, BranchId, BranchStatus, BranchType, CommandBody, Decision, Expect, GlobalStatus, MachineConfig,
+    OperatorAct, OwnedCommand, OwnedCommandBody, Reply, ReqId, Tid, encode_batch,
 };
 
 /// Every command in turn: its bytes, its answer, and the hash of the state behind it.
@@ -93,6 +93,7 @@ fn commands_answers_states_and_snapshots_are_those_of_this_version() {
         branch: xa,
         status: PhaseOneRdonly,
         application_data: Some("read only".into()),
+        by: None,
     });
     script.ask(decide(committed, Decision::Commit));
     script.done(committed, tcc, PhaseTwoCommitFailedRetryable);
@@ -127,6 +128,7 @@ fn commands_answers_states_and_snapshots_are_those_of_this_version() {
     script.ask(CommandBody::End {
         tid: saga,
         status: GlobalStatus::CommitRetrying,
+        by: Some("orders".into()),
     });
     script.done(saga, BranchId::saga_of(saga), PhaseTwoRollbackFailedRetryable);
     script.done(saga, BranchId::saga_of(saga), PhaseTwoRollbacked);
@@ -138,6 +140,21 @@ fn commands_answers_states_and_snapshots_are_those_of_this_version() {
     script.ask(operate(committed, OperatorAct::Commit));
     script.ask(operate(committed, OperatorAct::Forget));
     script.ask(decide(Tid::new(3, 9), Decision::Commit));
+    // Another application's.
+    let foreign = script.begin(begin(60_000));
+    for groups in [vec![], vec!["default_*".to_owned(), "another".to_owned()]] {
+        let mut join = register(foreign, BranchType::Tcc, "", "");
+        if let CommandBody::RegisterBranch { joins, .. } = &mut join {
+            *joins = Some(groups);
+        }
+        script.ask(join);
+    }
+    script.ask(CommandBody::Decide {
+        tid: foreign,
+        decision: Decision::Commit,
+        expect: Expect::Begin,
+        by: Some("stock".into()),
+    });
     let mut text = std::mem::take(&mut script.text);
     let snapshot = script.rig.snapshot();
     hex(&mut text, &snapshot);

@@ -173,6 +173,7 @@ fn body_of(step: &Step, model: &Model) -> OwnedCommandBody {
             branch: BranchId::new(1, *branch),
             status: *status,
             application_data: Some("{\"x\":1}".into()),
+            by: None,
         },
         Step::Decide { tx, decision } => rig::decide(Tid::new(1, *tx), *decision),
         Step::Done { branch, status } => CommandBody::BranchDone {
@@ -188,6 +189,7 @@ fn body_of(step: &Step, model: &Model) -> OwnedCommandBody {
         Step::End { tx, status } => CommandBody::End {
             tid: Tid::new(1, *tx),
             status: *status,
+            by: None,
         },
         Step::Operate { tx, act } => rig::operate(Tid::new(1, *tx), act.clone()),
         Step::Again { .. } | Step::Wait { .. } => unreachable!("it is no new request"),
@@ -624,6 +626,7 @@ fn any_command() -> impl Strategy<Value = OwnedCommand> {
     let tid = (any::<u8>(), id.clone()).prop_map(|(group, seq)| Tid::new(group, seq));
     let branch = (any::<u8>(), id).prop_map(|(group, seq)| BranchId::new(group, seq));
     let text = || "\\PC{0,12}";
+    let by = || proptest::option::of(text());
     let decision = proptest::sample::select(vec![Decision::Commit, Decision::Rollback, Decision::Timeout]);
     let body = prop_oneof![
         (text(), text(), text(), text(), any::<u32>()).prop_map(
@@ -641,42 +644,51 @@ fn any_command() -> impl Strategy<Value = OwnedCommand> {
             text(),
             text(),
             text(),
-            text()
+            text(),
+            proptest::option::of(proptest::collection::vec(text(), 0..3))
         )
-            .prop_map(|(tid, branch_type, resource, client, lock_keys, application_data)| {
-                CommandBody::RegisterBranch {
-                    tid,
-                    branch_type,
-                    resource,
-                    client,
-                    lock_keys,
-                    application_data,
+            .prop_map(
+                |(tid, branch_type, resource, client, lock_keys, application_data, joins)| {
+                    CommandBody::RegisterBranch {
+                        tid,
+                        branch_type,
+                        resource,
+                        client,
+                        lock_keys,
+                        application_data,
+                        joins,
+                    }
                 }
-            }),
+            ),
         (
             tid.clone(),
             branch.clone(),
             branch_status(),
-            proptest::option::of(text())
+            proptest::option::of(text()),
+            by()
         )
-            .prop_map(|(tid, branch, status, application_data)| CommandBody::ReportBranch {
-                tid,
-                branch,
-                status,
-                application_data
-            }),
-        (tid.clone(), decision).prop_map(|(tid, decision)| CommandBody::Decide {
+            .prop_map(
+                |(tid, branch, status, application_data, by)| CommandBody::ReportBranch {
+                    tid,
+                    branch,
+                    status,
+                    application_data,
+                    by,
+                }
+            ),
+        (tid.clone(), decision, by()).prop_map(|(tid, decision, by)| CommandBody::Decide {
             tid,
             decision,
-            expect: Expect::Begin
+            expect: Expect::Begin,
+            by,
         }),
         (tid.clone(), branch, branch_status()).prop_map(|(tid, branch, status)| CommandBody::BranchDone {
             tid,
             branch,
             status
         }),
-        (tid.clone(), proptest::sample::select(GlobalStatus::ALL))
-            .prop_map(|(tid, status)| CommandBody::End { tid, status }),
+        (tid.clone(), proptest::sample::select(GlobalStatus::ALL), by())
+            .prop_map(|(tid, status, by)| CommandBody::End { tid, status, by }),
         (tid, act(), text(), text(), any::<u64>()).prop_map(|(tid, act, operator, reason, at_ms)| {
             CommandBody::Operate {
                 tid,

@@ -230,6 +230,7 @@ fn the_bytes_of_open_branches_are_bounded_and_given_back() {
         branch,
         status: BranchStatus::PhaseOneDone,
         application_data: Some(data.to_owned()),
+        by: None,
     };
     assert_eq!(rig.ask(report(&data.repeat(3))), full(tid));
     let found = rig

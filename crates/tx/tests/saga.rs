@@ -27,7 +27,7 @@ fn begin_saga(rig: &mut Rig) -> Tid {
 }
 
 fn end(tid: Tid, status: GlobalStatus) -> OwnedCommandBody {
-    CommandBody::End { tid, status }
+    CommandBody::End { tid, status, by: None }
 }
 
 fn status(rig: &Rig, tid: Tid) -> GlobalStatus {

@@ -74,6 +74,7 @@ fn commands(tid: Tid, branch: BranchId) -> Vec<(String, OwnedCommandBody)> {
                 branch,
                 status: BranchStatus::PhaseOneFailed,
                 application_data: Some("{}".into()),
+                by: None,
             },
         ),
     ];
@@ -97,7 +98,7 @@ fn commands(tid: Tid, branch: BranchId) -> Vec<(String, OwnedCommandBody)> {
         GlobalStatus::RollbackFailed,
         GlobalStatus::Begin,
     ] {
-        commands.push((format!("End {status}"), CommandBody::End { tid, status }));
+        commands.push((format!("End {status}"), CommandBody::End { tid, status, by: None }));
     }
     for act in [
         OperatorAct::Commit,
@@ -234,6 +235,7 @@ fn branches_whose_first_phase_failed_or_only_read_are_not_waited_for() {
                 branch,
                 status,
                 application_data: None,
+                by: None,
             })
             .expect("it is known");
             rig.decide(tid, decision).expect("it is decided once");
@@ -271,6 +273,7 @@ fn a_first_phase_report_that_comes_after_the_decision_is_acknowledged_and_change
             branch,
             status,
             application_data,
+            by: None,
         };
         assert_eq!(rig.ask(report), Ok(Reply::Reported));
         assert_eq!(rig.machine.global(tid), before.as_ref());
@@ -293,6 +296,7 @@ fn a_failed_transaction_keeps_its_locks_until_somebody_gives_it_up_or_the_fact_c
     rig.ask(CommandBody::End {
         tid,
         status: GlobalStatus::Rollbacked,
+        by: None,
     })
     .expect("it has failed for good");
     rig.register(other, BranchType::At, "t:1").expect("the row is free");
@@ -385,7 +389,8 @@ fn a_branch_of_another_transaction_is_not_touched() {
             tid: a,
             branch,
             status,
-            application_data: None
+            application_data: None,
+            by: None,
         }),
         unknown
     );
@@ -405,7 +410,7 @@ fn a_saga_is_ended_by_its_own_report_and_others_are_not() {
     let mut rig = Rig::new(MachineConfig::new(1));
     let saga = rig.begin();
     rig.branch(saga, BranchType::Saga);
-    let end = |tid, status| CommandBody::End { tid, status };
+    let end = |tid, status| CommandBody::End { tid, status, by: None };
     assert_eq!(
         rig.ask(end(saga, GlobalStatus::RollbackRetrying)),
         Ok(Reply::Ended {

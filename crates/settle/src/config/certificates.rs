@@ -34,9 +34,13 @@ impl CertificatesError {
 #[derive(Debug)]
 pub struct Certificates {
     settings: TlsSettings,
-    seen: Files,
+    /// What was put in force, or told of as bad.
+    taken: Files,
+    /// What stood in them at the last look, if that was something else.
+    looked: Option<Files>,
     tx: Option<TlsServer>,
     peer: Option<(TlsServer, TlsClient)>,
+    http: Option<TlsServer>,
 }
 
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -72,6 +76,14 @@ impl Files {
         }
     }
 
+    /// Operators show tokens.
+    fn for_http(&self) -> Pem<'_> {
+        Pem {
+            authorities: &[],
+            ..self.for_tx()
+        }
+    }
+
     fn for_peers(&self) -> Pem<'_> {
         Pem {
             authorities: &self.peer_authorities,
@@ -94,7 +106,7 @@ impl Certificates {
             certificate: settings.certificate.display().to_string(),
             error,
         };
-        let (mut tx, mut peer) = (None, None);
+        let (mut tx, mut peer, mut http) = (None, None, None);
         if settings.tx != TxTls::Off {
             tx = Some(TlsServer::new(seen.for_tx()).map_err(refused)?);
         }
@@ -102,16 +114,25 @@ impl Certificates {
             let server = TlsServer::new(seen.for_peers()).map_err(refused)?;
             peer = Some((server, TlsClient::new(seen.for_peers()).map_err(refused)?));
         }
+        if settings.http {
+            http = Some(TlsServer::for_http(seen.for_http()).map_err(refused)?);
+        }
         Ok(Certificates {
             settings: settings.clone(),
-            seen,
+            taken: seen,
+            looked: None,
             tx,
             peer,
+            http,
         })
     }
 
     pub fn tx(&self) -> Option<TlsServer> {
         self.tx.clone()
+    }
+
+    pub fn http(&self) -> Option<TlsServer> {
+        self.http.clone()
     }
 
     /// The listening and the dialling side between servers.
@@ -121,20 +142,27 @@ impl Certificates {
 
     /// Whether there is nothing to look at.
     pub fn are_none(&self) -> bool {
-        self.tx.is_none() && self.peer.is_none()
+        self.tx.is_none() && self.peer.is_none() && self.http.is_none()
     }
 
-    /// Puts the files in force if one has another content than the last time; says whether it has. What cannot be used
-    /// is told of once, and changes nothing: a certificate and its key are never replaced at the same moment.
+    /// Puts the files in force if one has another content than what was taken, and two looks in a row found the same: one
+    /// that is being written is half there. Says whether it has. What cannot be used is told of once, and changes nothing:
+    /// a certificate and its key are never replaced at the same moment.
     ///
     /// # Errors
     /// As [`Certificates::open`].
     pub fn changed(&mut self) -> Result<bool, CertificatesError> {
         let files = Files::read(&self.settings)?;
-        if files == self.seen {
+        if files == self.taken {
+            self.looked = None;
             return Ok(false);
         }
-        self.seen = files.clone();
+        if self.looked.as_ref() != Some(&files) {
+            self.looked = Some(files);
+            return Ok(false);
+        }
+        self.looked = None;
+        self.taken = files.clone();
         // All of it must be good before any of it is used.
         let new = Certificates::of(&self.settings, files)?;
         if let (Some(tx), Some(new)) = (&self.tx, &new.tx) {
@@ -143,6 +171,9 @@ impl Certificates {
         if let (Some((server, client)), Some((new_server, new_client))) = (&self.peer, &new.peer) {
             server.replace(new_server);
             client.replace(new_client);
+        }
+        if let (Some(http), Some(new)) = (&self.http, &new.http) {
+            http.replace(new);
         }
         Ok(true)
     }

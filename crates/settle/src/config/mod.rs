@@ -1,6 +1,7 @@
 //! The server's configuration: one TOML file, overridden by the environment, checked whole before anything starts.
 
 mod certificates;
+mod operators;
 mod policy;
 mod security;
 mod table;
@@ -14,6 +15,7 @@ use std::{
 };
 
 pub use certificates::{Certificates, CertificatesError};
+pub use operators::OperatorsFile;
 pub use policy::{PolicyFile, PolicyFileError};
 pub use security::{AuthSettings, TlsSettings, TxTls};
 use settle_base::{ByteSize, ErrorCode, GroupId, NodeId, Retryable};
@@ -95,11 +97,15 @@ pub struct Config {
     pub listen_peer: SocketAddr,
     pub max_connections: usize,
     pub max_connections_per_address: usize,
+    pub max_strangers: usize,
+    pub max_strangers_per_address: usize,
     pub max_frame_bytes: usize,
     pub tls: TlsSettings,
     /// None: clients are what they say.
     pub auth: Option<AuthSettings>,
-    /// For the policy and the certificates. Zero is never.
+    /// Who may use the HTTP API. None: everybody who reaches it.
+    pub operators: Option<PathBuf>,
+    /// For the policy, the operators and the certificates. Zero is never.
     pub reload_every: Duration,
     pub tick: Duration,
     pub heartbeat_interval: Duration,
@@ -381,22 +387,22 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
     let listen_tx: SocketAddr = values.parsed("listen.tx")?;
     let listen_http: SocketAddr = values.parsed("listen.http")?;
     let listen_peer: SocketAddr = values.parsed("listen.peer")?;
-    let trusted = values.text("listen.plaintext-beyond-loopback")?;
     let tls = security::tls(values)?;
     let names = [
-        ("listen.tx", listen_tx, tls.tx != TxTls::Off),
-        ("listen.http", listen_http, false),
-        ("listen.peer", listen_peer, tls.peer),
+        ("listen.tx", listen_tx, tls.tx != TxTls::Off, "listen.tx-plaintext"),
+        ("listen.http", listen_http, tls.http, "listen.http-plaintext"),
+        ("listen.peer", listen_peer, tls.peer, "listen.peer-plaintext"),
     ];
-    for (name, address, is_tls) in names {
-        if !address.ip().is_loopback() && !is_tls && trusted != PLAINTEXT_WORDS {
+    for (name, address, is_tls, words) in names {
+        let is_trusted = values.text(words)? == PLAINTEXT_WORDS;
+        if !address.ip().is_loopback() && !is_tls && !is_trusted {
             return Err(ConfigError::BadValue {
                 name,
                 value: address.to_string(),
                 place: "the configuration".to_owned(),
                 reason: format!(
                     "it is reachable from other machines and has no TLS; if that is meant, set \
-                     listen.plaintext-beyond-loopback = \"{PLAINTEXT_WORDS}\""
+                     {words} = \"{PLAINTEXT_WORDS}\""
                 ),
             });
         }
@@ -417,9 +423,14 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
         listen_peer,
         max_connections: values.count("listen.max-connections")?,
         max_connections_per_address: values.count("listen.max-connections-per-address")?,
+        max_strangers: values.count("listen.max-strangers")?,
+        max_strangers_per_address: values.count("listen.max-strangers-per-address")?,
         max_frame_bytes: values.size("listen.max-frame", ByteSize::kib(4), gib(1))? as usize,
         tls,
         auth: security::auth(values)?,
+        operators: Some(values.text("auth.operators")?)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from),
         reload_every: values.duration("auth.reload-every", MS(0), S(86_400))?,
         tick: values.duration("raft.tick", MS(1), MS(50))?,
         heartbeat_interval: values.duration("raft.heartbeat-interval", MS(1), S(10))?,
@@ -674,8 +685,11 @@ mod tests {
     fn an_address_beyond_loopback_needs_the_words() {
         let error = load("[listen]\ntx = \"0.0.0.0:8091\"", &[]).expect_err("plaintext for everybody");
         assert!(error.to_string().contains(PLAINTEXT_WORDS), "{error}");
-        let text = format!("[listen]\ntx = \"0.0.0.0:8091\"\nplaintext-beyond-loopback = \"{PLAINTEXT_WORDS}\"");
+        let text = format!("[listen]\ntx = \"0.0.0.0:8091\"\ntx-plaintext = \"{PLAINTEXT_WORDS}\"");
         load(&text, &[]).expect("said in words");
+        for other in ["http = \"0.0.0.0:7091\"", "peer = \"0.0.0.0:7070\""] {
+            load(&format!("{text}\n{other}"), &[]).expect_err("that is said of another");
+        }
         let by_tls = "[listen]\ntx = \"0.0.0.0:8091\"\n[tls]\ntx = \"on\"\ncertificate = \"a\"\nkey = \"b\"";
         load(by_tls, &[]).expect("it has TLS");
         load(&by_tls.replace("tx = \"0", "peer = \"0"), &[]).expect_err("that one has none");

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use settle_auth::{Grants, Key, Names, Pattern, Policy, PolicyError, Secret};
 use settle_base::ErrorCode;
 
@@ -15,9 +15,9 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 /// A policy that cannot be put in force.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyFileError {
-    #[error("cannot read the policy {path}")]
+    #[error("cannot read {path}")]
     Read { path: String, source: std::io::Error },
-    #[error("{path} is no policy: {reason}")]
+    #[error("{path} does not read: {reason}")]
     Syntax { path: String, reason: String },
     #[error("{path} contradicts itself: {error}")]
     Policy { path: String, error: PolicyError },
@@ -33,24 +33,97 @@ impl PolicyFileError {
     }
 }
 
-/// A file with a policy, and what stood in it the last time, which has secrets in it.
-pub struct PolicyFile {
+/// A file whose content is taken when two looks in a row have found the same: one that is being written is half there.
+/// There are secrets in it.
+pub(super) struct WatchedFile {
     path: PathBuf,
-    seen: Vec<u8>,
+    /// What was put in force, or told of as bad.
+    taken: Vec<u8>,
+    /// What stood in it at the last look, if that was something else.
+    looked: Option<Vec<u8>>,
 }
 
-impl fmt::Debug for PolicyFile {
+impl fmt::Debug for WatchedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PolicyFile")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_tuple("WatchedFile").field(&self.path).finish()
     }
 }
+
+impl WatchedFile {
+    /// The file, and what stands in it now.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn open(path: &Path) -> Result<WatchedFile, PolicyFileError> {
+        let mut file = WatchedFile {
+            path: path.to_owned(),
+            taken: Vec::new(),
+            looked: None,
+        };
+        file.taken = file.read()?;
+        Ok(file)
+    }
+
+    /// Whether there is another content to take than the last.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn has_changed(&mut self) -> Result<bool, PolicyFileError> {
+        let content = self.read()?;
+        if content == self.taken {
+            self.looked = None;
+            return Ok(false);
+        }
+        if self.looked.as_ref() != Some(&content) {
+            self.looked = Some(content);
+            return Ok(false);
+        }
+        self.looked = None;
+        self.taken = content;
+        Ok(true)
+    }
+
+    fn read(&self) -> Result<Vec<u8>, PolicyFileError> {
+        let path = self.path.display().to_string();
+        let read = |source| PolicyFileError::Read {
+            path: path.clone(),
+            source,
+        };
+        let bytes = std::fs::metadata(&self.path).map_err(read)?.len();
+        if bytes > FILE_BYTES_MAX {
+            let reason = format!("it has {bytes} bytes, and at most {FILE_BYTES_MAX} are read");
+            return Err(PolicyFileError::Syntax { path, reason });
+        }
+        std::fs::read(&self.path).map_err(read)
+    }
+
+    /// What was taken, read as TOML and made what it is.
+    ///
+    /// # Errors
+    /// When it does not read, or contradicts itself.
+    pub(super) fn parse<F: DeserializeOwned, T>(
+        &self,
+        make: impl FnOnce(F) -> Result<T, PolicyError>,
+    ) -> Result<T, PolicyFileError> {
+        let path = self.path.display().to_string();
+        let syntax = |reason: String| PolicyFileError::Syntax {
+            path: path.clone(),
+            reason,
+        };
+        let text = str::from_utf8(&self.taken).map_err(|error| syntax(error.to_string()))?;
+        let file: F = toml::from_str(text).map_err(|error| syntax(place_of(&error, text)))?;
+        make(file).map_err(|error| PolicyFileError::Policy { path, error })
+    }
+}
+
+/// The file of the policy.
+#[derive(Debug)]
+pub struct PolicyFile(WatchedFile);
 
 /// Where a text is wrong, without a word of it: what is quoted may be a secret.
 fn place_of(error: &toml::de::Error, text: &str) -> String {
     let Some(span) = error.span() else {
-        return "it does not read as TOML of a policy".to_owned();
+        return "it does not read as TOML of what it should be".to_owned();
     };
     let before = text.get(..span.start).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
@@ -70,44 +143,20 @@ impl PolicyFile {
     /// # Errors
     /// When the file cannot be read, or is no policy.
     pub fn open(path: &Path) -> Result<(PolicyFile, Policy), PolicyFileError> {
-        let mut file = PolicyFile {
-            path: path.to_owned(),
-            seen: Vec::new(),
-        };
-        let policy = file.changed()?;
-        // An empty file looks like no change, and grants nobody anything.
-        Ok((file, policy.unwrap_or_default()))
+        let file = WatchedFile::open(path)?;
+        let policy = file.parse(File::policy)?;
+        Ok((PolicyFile(file), policy))
     }
 
-    /// The policy, if the file has another content than the last time; a bad content is told of once.
+    /// The policy, if it is to be another than the last time; a bad content is told of once.
     ///
     /// # Errors
     /// As [`PolicyFile::open`].
     pub fn changed(&mut self) -> Result<Option<Policy>, PolicyFileError> {
-        let path = self.path.display().to_string();
-        let read = |source| PolicyFileError::Read {
-            path: path.clone(),
-            source,
-        };
-        let bytes = std::fs::metadata(&self.path).map_err(read)?.len();
-        let syntax = |reason: String| PolicyFileError::Syntax {
-            path: path.clone(),
-            reason,
-        };
-        if bytes > FILE_BYTES_MAX {
-            return Err(syntax(format!(
-                "it has {bytes} bytes, and at most {FILE_BYTES_MAX} are read"
-            )));
+        match self.0.has_changed()? {
+            true => self.0.parse(File::policy).map(Some),
+            false => Ok(None),
         }
-        let content = std::fs::read(&self.path).map_err(read)?;
-        if content == self.seen {
-            return Ok(None);
-        }
-        self.seen = content;
-        let text = str::from_utf8(&self.seen).map_err(|error| syntax(error.to_string()))?;
-        let file: File = toml::from_str(text).map_err(|error| syntax(place_of(&error, text)))?;
-        let policy = file.policy().map_err(|error| PolicyFileError::Policy { path, error })?;
-        Ok(Some(policy))
     }
 }
 
@@ -230,6 +279,7 @@ mod tests {
         assert_eq!(policy.counts(), (1, 1, 1));
         assert!(file.changed().expect("as it was").is_none());
         for (text, code) in [
+            ("", "AU0012"),
             ("[[key]]\naccess = \"k\"", "CF0008"),
             ("[[application]]\nid = \"a\"\nresource = []", "CF0008"),
             ("not toml", "CF0008"),
@@ -240,11 +290,38 @@ mod tests {
             ),
         ] {
             std::fs::write(&path, text).expect("written");
+            assert!(file.changed().expect("it may be half there").is_none());
             assert_eq!(file.changed().expect_err(text).code().to_string(), code, "{text}");
             assert!(file.changed().expect("told of once").is_none());
         }
         std::fs::write(&path, GOOD).expect("written");
+        assert!(file.changed().expect("it may be half there").is_none());
         assert!(file.changed().expect("good again").is_some());
+    }
+
+    #[test]
+    fn a_policy_that_is_being_written_is_not_taken_for_a_smaller_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("policy.toml");
+        std::fs::write(&path, GOOD).expect("written");
+        let (mut file, _) = PolicyFile::open(&path).expect("a good policy");
+        let longer = format!("{GOOD}\n[[application]]\nid = \"stock\"\n[[application]]\nid = \"points\"\n");
+        // Each of these reads as a policy of fewer applications.
+        for end in [
+            0,
+            GOOD.find("[[key]]").expect("there"),
+            longer.rfind("[[").expect("there"),
+            longer.len(),
+        ] {
+            std::fs::write(&path, &longer[..end]).expect("written");
+            assert!(file.changed().expect("not told of").is_none(), "{end} bytes");
+        }
+        let policy = file.changed().expect("good").expect("two looks agree");
+        assert_eq!(policy.counts().0, 3);
+        std::fs::write(&path, "").expect("written");
+        assert!(file.changed().expect("it may be half there").is_none());
+        assert_eq!(file.changed().expect_err("it stays empty").code().to_string(), "AU0012");
+        assert_eq!(PolicyFile::open(&path).expect_err("empty").code().to_string(), "AU0012");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::{ConfigError, Values};
 pub struct TlsSettings {
     pub tx: TxTls,
     pub peer: bool,
+    pub http: bool,
     pub certificate: PathBuf,
     pub key: PathBuf,
     pub client_authorities: PathBuf,
@@ -29,6 +30,7 @@ pub enum TxTls {
 pub struct AuthSettings {
     pub policy: PathBuf,
     pub signature_age: Duration,
+    pub signature_ahead: Duration,
     pub unsigned_beside: bool,
     pub register_within: Duration,
     pub max_registration_bytes: usize,
@@ -43,12 +45,13 @@ pub(super) fn tls(values: &Values) -> Result<TlsSettings, ConfigError> {
             _ => TxTls::Off,
         },
         peer: values.choice("tls.peer")? == "mutual",
+        http: values.choice("tls.http")? == "on",
         certificate: path("tls.certificate")?,
         key: path("tls.key")?,
         client_authorities: path("tls.client-authorities")?,
         peer_authorities: path("tls.peer-authorities")?,
     };
-    let is_any = settings.tx != TxTls::Off || settings.peer;
+    let is_any = settings.tx != TxTls::Off || settings.peer || settings.http;
     for (name, path, is_needed, why) in [
         ("tls.certificate", &settings.certificate, is_any, "TLS is on"),
         ("tls.key", &settings.key, is_any, "TLS is on"),
@@ -81,6 +84,7 @@ pub(super) fn auth(values: &Values) -> Result<Option<AuthSettings>, ConfigError>
     let settings = AuthSettings {
         policy: values.text("auth.policy")?.into(),
         signature_age: values.duration("auth.signature-age", Duration::from_secs(1), minutes(1_440))?,
+        signature_ahead: values.duration("auth.signature-ahead", Duration::ZERO, minutes(60))?,
         unsigned_beside: values.choice("auth.unsigned-resource-managers")? != "refuse",
         register_within: values.duration("auth.register-within", Duration::from_millis(100), minutes(10))?,
         max_registration_bytes: values.size("auth.max-registration", ByteSize::kib(1), ByteSize::mib(8))? as usize,

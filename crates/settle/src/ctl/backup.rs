@@ -11,17 +11,14 @@ use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::table::utc;
-use crate::{
-    backup::{BackupHead, BackupReader},
-    http_client,
-};
+use super::{Server, table::utc};
+use crate::backup::{BackupHead, BackupReader};
 
 /// How long a part is asked for again while the group has no leader.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Gets the backup of a group, reads it back, and only then gives it its name.
-pub(super) fn write(base: &str, is_json: bool, group: u8, out: &Path) -> anyhow::Result<()> {
+pub(super) fn write(server: &Server, is_json: bool, group: u8, out: &Path) -> anyhow::Result<()> {
     ensure!(
         !out.exists(),
         "{} is there already: a backup is never written over",
@@ -31,7 +28,9 @@ pub(super) fn write(base: &str, is_json: bool, group: u8, out: &Path) -> anyhow:
     part.push(".part");
     let part = Path::new(&part);
     let cannot = || format!("cannot write {}", part.display());
-    let mut body = http_client::get_stream(&format!("{base}/v1/group/{group}/backup"))?;
+    let mut body = server
+        .client
+        .get_stream(&format!("{}/v1/group/{group}/backup", server.base))?;
     let mut file = File::create(part).with_context(cannot)?;
     let bytes = std::io::copy(&mut body, &mut file).with_context(cannot)?;
     file.sync_all().with_context(cannot)?;
@@ -71,9 +70,9 @@ struct Restored {
 }
 
 /// Reads the whole backup first: a damaged one changes nothing.
-pub(super) fn restore(base: &str, is_json: bool, path: &Path) -> anyhow::Result<()> {
+pub(super) fn restore(server: &Server, is_json: bool, path: &Path) -> anyhow::Result<()> {
     let (head, parts) = check(path)?;
-    let url = format!("{base}/v1/group/{}/restore", head.group);
+    let url = format!("{}/v1/group/{}/restore", server.base, head.group);
     let is_shown = std::io::stderr().is_terminal();
     let mut reader = open(path)?;
     let mut told = Restored { parts: 0, done: false };
@@ -81,7 +80,7 @@ pub(super) fn restore(base: &str, is_json: bool, path: &Path) -> anyhow::Result<
     while let Some(part) = reader.next()? {
         // What the group has already is not sent again.
         if number >= told.parts {
-            let answer = http_client::post_bytes(&url, &part, PATIENCE)?;
+            let answer = server.client.post_bytes(&url, &part, PATIENCE)?;
             told = serde_json::from_str(&answer).context("the server's answer is no JSON")?;
         }
         number += 1;

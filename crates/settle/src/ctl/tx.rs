@@ -11,8 +11,11 @@ use serde_json::{Value, json};
 use settle_telemetry::Clock;
 use settle_tx::GlobalStatus;
 
-use super::table::{duration, print_table, rows, short, text, utc};
-use crate::{config::parse_duration, http_client};
+use super::{
+    Server,
+    table::{duration, print_table, rows, short, text, utc},
+};
+use crate::config::parse_duration;
 
 /// Rows of one request.
 const PAGE: usize = 1_000;
@@ -183,7 +186,7 @@ pub(super) struct Claim {
     i_know_the_branch_is_settled: bool,
 }
 
-pub(super) fn run(base: &str, json: bool, command: &TxCommand) -> anyhow::Result<()> {
+pub(super) fn run(server: &Server, json: bool, command: &TxCommand) -> anyhow::Result<()> {
     let show = |value: &Value, print: &dyn Fn(&Value)| {
         if json {
             println!("{value:#}");
@@ -202,13 +205,13 @@ pub(super) fn run(base: &str, json: bool, command: &TxCommand) -> anyhow::Result
             let mut query = filter.query();
             query.extend(status.map(|status| ("status", status.to_string())));
             query.extend(application.clone().map(|name| ("application", name)));
-            let answer = pages(&format!("{base}/v1/tx"), &query, "transactions", *limit, after.clone())?;
+            let answer = pages(server, "/v1/tx", &query, "transactions", *limit, after.clone())?;
             show(&answer, &print_list);
         }
         TxCommand::Show { xid, after } => {
             let query: Vec<_> = after.clone().map(|after| ("after", after)).into_iter().collect();
-            let url = format!("{base}/v1/tx/{}", escaped(xid));
-            show(&get(&with_query(&url, &query))?, &print_tx);
+            let url = format!("/v1/tx/{}", escaped(xid));
+            show(&get(server, &with_query(&url, &query))?, &print_tx);
         }
         TxCommand::Locks {
             filter,
@@ -220,33 +223,33 @@ pub(super) fn run(base: &str, json: bool, command: &TxCommand) -> anyhow::Result
             let mut query = filter.query();
             query.extend(row.clone().map(|row| ("row", row)));
             query.extend(holder.as_ref().map(|xid| ("holder", number_of(xid))));
-            let answer = pages(&format!("{base}/v1/tx/locks"), &query, "locks", *limit, after.clone())?;
+            let answer = pages(server, "/v1/tx/locks", &query, "locks", *limit, after.clone())?;
             show(&answer, &print_locks);
         }
         TxCommand::History { search, limit, before } => {
-            let url = format!("{base}/v1/tx/history");
-            let answer = pages(&url, &search.query()?, "transactions", *limit, before.clone())?;
+            let url = "/v1/tx/history";
+            let answer = pages(server, url, &search.query()?, "transactions", *limit, before.clone())?;
             show(&answer, &print_history);
         }
         #[cfg(feature = "import-check")]
         TxCommand::ImportCheck(args) => super::import_check::run(args, json)?,
-        TxCommand::Export { search, out } => export(base, search, out.as_deref())?,
+        TxCommand::Export { search, out } => export(server, search, out.as_deref())?,
         TxCommand::Audit { group, limit, before } => {
             let mut query = vec![("limit", limit.to_string())];
             query.extend(group.map(|group| ("group", group.to_string())));
             query.extend(before.map(|before| ("before", before.to_string())));
-            let answer = get(&with_query(&format!("{base}/v1/tx/audit"), &query))?;
+            let answer = get(server, &with_query("/v1/tx/audit", &query))?;
             show(&answer, &|answer: &Value| {
                 print_acts(rows(&answer["acts"]), "No operator has acted yet.")
             });
         }
-        TxCommand::Commit(act) => act.post(base, "commit", json!({}), &show)?,
-        TxCommand::Rollback(act) => act.post(base, "rollback", json!({}), &show)?,
-        TxCommand::StopRetry(act) => act.post(base, "stop-retry", json!({}), &show)?,
-        TxCommand::ResumeRetry(act) => act.post(base, "resume-retry", json!({}), &show)?,
+        TxCommand::Commit(act) => act.post(server, "commit", json!({}), &show)?,
+        TxCommand::Rollback(act) => act.post(server, "rollback", json!({}), &show)?,
+        TxCommand::StopRetry(act) => act.post(server, "stop-retry", json!({}), &show)?,
+        TxCommand::ResumeRetry(act) => act.post(server, "resume-retry", json!({}), &show)?,
         TxCommand::Forget { act, claim } => {
             let body = json!({ "branch_is_settled": claim.i_know_the_branch_is_settled });
-            act.post(base, "forget", body, &show)?;
+            act.post(server, "forget", body, &show)?;
         }
         TxCommand::ReleaseLock {
             act,
@@ -256,7 +259,7 @@ pub(super) fn run(base: &str, json: bool, command: &TxCommand) -> anyhow::Result
         } => {
             let settled = claim.i_know_the_branch_is_settled;
             let body = json!({ "branch_is_settled": settled, "branch": branch, "rows": rows });
-            act.post(base, "release-lock", body, &show)?;
+            act.post(server, "release-lock", body, &show)?;
         }
     }
     Ok(())
@@ -294,11 +297,11 @@ impl Search {
 }
 
 impl Act {
-    fn post(&self, base: &str, act: &str, mut body: Value, show: &Show<'_>) -> anyhow::Result<()> {
+    fn post(&self, server: &Server, act: &str, mut body: Value, show: &Show<'_>) -> anyhow::Result<()> {
         body["operator"] = json!(self.operator);
         body["reason"] = json!(self.why);
-        let url = format!("{base}/v1/tx/{}/{act}", escaped(&self.xid));
-        let answer = parsed(&http_client::post(&url, &body)?)?;
+        let url = format!("/v1/tx/{}/{act}", escaped(&self.xid));
+        let answer = parsed(&server.post(&url, &body)?)?;
         show(&answer, &|answer: &Value| match &answer["acted"] {
             Value::Bool(true) => println!("Done: {} is {} now.", self.xid, text(&answer["status"])),
             _ => println!("Nothing was left to do: {} is {}.", self.xid, text(&answer["status"])),
@@ -326,7 +329,7 @@ fn number_of(xid: &str) -> String {
 }
 
 /// Writes all that is found, page by page.
-fn export(base: &str, search: &Search, out: Option<&Path>) -> anyhow::Result<()> {
+fn export(server: &Server, search: &Search, out: Option<&Path>) -> anyhow::Result<()> {
     let mut writer: Box<dyn Write> = match out {
         None => Box::new(std::io::stdout().lock()),
         Some(path) => {
@@ -334,10 +337,10 @@ fn export(base: &str, search: &Search, out: Option<&Path>) -> anyhow::Result<()>
             Box::new(BufWriter::new(file))
         }
     };
-    let (url, query) = (format!("{base}/v1/tx/history"), search.query()?);
+    let (url, query) = ("/v1/tx/history", search.query()?);
     let (mut before, mut count) = (None, 0);
     let gaps = loop {
-        let page = pages(&url, &query, "transactions", PAGE, before)?;
+        let page = pages(server, url, &query, "transactions", PAGE, before)?;
         for ended in rows(&page["transactions"]) {
             writeln!(writer, "{ended}").context("cannot write")?;
             count += 1;
@@ -357,8 +360,8 @@ fn export(base: &str, search: &Search, out: Option<&Path>) -> anyhow::Result<()>
     Ok(())
 }
 
-fn get(url: &str) -> anyhow::Result<Value> {
-    parsed(&http_client::get(url)?)
+fn get(server: &Server, url: &str) -> anyhow::Result<Value> {
+    parsed(&server.get(url)?)
 }
 
 fn parsed(answer: &str) -> anyhow::Result<Value> {
@@ -367,6 +370,7 @@ fn parsed(answer: &str) -> anyhow::Result<Value> {
 
 /// Asks until `limit` rows are there or the list has ended.
 fn pages(
+    server: &Server,
     url: &str,
     query: &[(&'static str, String)],
     key: &str,
@@ -380,7 +384,7 @@ fn pages(
         // A list goes on behind its last row, a search before it.
         let cursor = if url.ends_with("/history") { "before" } else { "after" };
         query.extend(after.take().map(|after| (cursor, after)));
-        let mut answer = get(&with_query(url, &query))?;
+        let mut answer = get(server, &with_query(url, &query))?;
         if let Value::Array(rows) = answer[key].take() {
             found.extend(rows);
         }

@@ -14,6 +14,7 @@ use utoipa::{
 
 use super::{
     Api, ApiError,
+    access::Asker,
     extract::{Body, PathOf},
 };
 
@@ -79,10 +80,11 @@ fn only_true() -> Object {
     request_body = SignedJson, responses((status = 200, body = OperatedJson), ApiError))]
 pub(super) async fn commit(
     state: State<Arc<Api>>,
+    asker: Asker,
     PathOf(id): PathOf<String>,
     Body(signed): Body<SignedJson>,
 ) -> Result<Json<OperatedJson>, ApiError> {
-    plain(state, id, OperatorAct::Commit, signed).await
+    plain(state, id, OperatorAct::Commit, asker, signed).await
 }
 
 /// Rolls back a transaction that nobody has decided.
@@ -90,10 +92,11 @@ pub(super) async fn commit(
     request_body = SignedJson, responses((status = 200, body = OperatedJson), ApiError))]
 pub(super) async fn rollback(
     state: State<Arc<Api>>,
+    asker: Asker,
     PathOf(id): PathOf<String>,
     Body(signed): Body<SignedJson>,
 ) -> Result<Json<OperatedJson>, ApiError> {
-    plain(state, id, OperatorAct::Rollback, signed).await
+    plain(state, id, OperatorAct::Rollback, asker, signed).await
 }
 
 /// Stops calling the branches of a decided transaction.
@@ -101,10 +104,11 @@ pub(super) async fn rollback(
     request_body = SignedJson, responses((status = 200, body = OperatedJson), ApiError))]
 pub(super) async fn stop_retry(
     state: State<Arc<Api>>,
+    asker: Asker,
     PathOf(id): PathOf<String>,
     Body(signed): Body<SignedJson>,
 ) -> Result<Json<OperatedJson>, ApiError> {
-    plain(state, id, OperatorAct::StopRetry, signed).await
+    plain(state, id, OperatorAct::StopRetry, asker, signed).await
 }
 
 /// Calls the branches of a decided transaction again, those that had failed for good too.
@@ -112,10 +116,11 @@ pub(super) async fn stop_retry(
     request_body = SignedJson, responses((status = 200, body = OperatedJson), ApiError))]
 pub(super) async fn resume_retry(
     state: State<Arc<Api>>,
+    asker: Asker,
     PathOf(id): PathOf<String>,
     Body(signed): Body<SignedJson>,
 ) -> Result<Json<OperatedJson>, ApiError> {
-    plain(state, id, OperatorAct::ResumeRetry, signed).await
+    plain(state, id, OperatorAct::ResumeRetry, asker, signed).await
 }
 
 /// Ends a decided transaction as it was decided, whatever its branches said.
@@ -123,6 +128,7 @@ pub(super) async fn resume_retry(
     request_body = ForgetJson, responses((status = 200, body = OperatedJson), ApiError))]
 pub(super) async fn forget(
     State(api): State<Arc<Api>>,
+    asker: Asker,
     PathOf(id): PathOf<String>,
     Body(body): Body<ForgetJson>,
 ) -> Result<Json<OperatedJson>, ApiError> {
@@ -132,7 +138,7 @@ pub(super) async fn forget(
         branch_is_settled,
     } = body;
     let signed = SignedJson { operator, reason };
-    operate(&api, id, OperatorAct::Forget, signed, branch_is_settled).await
+    operate(&api, id, OperatorAct::Forget, asker, signed, branch_is_settled).await
 }
 
 /// Frees rows that a branch of a transaction which rolls back still keeps locked.
@@ -140,6 +146,7 @@ pub(super) async fn forget(
     request_body = ReleaseLockJson, responses((status = 200, body = OperatedJson), ApiError))]
 pub(super) async fn release_lock(
     State(api): State<Arc<Api>>,
+    asker: Asker,
     PathOf(id): PathOf<String>,
     Body(body): Body<ReleaseLockJson>,
 ) -> Result<Json<OperatedJson>, ApiError> {
@@ -153,22 +160,24 @@ pub(super) async fn release_lock(
         operator: body.operator,
         reason: body.reason,
     };
-    operate(&api, id, act, signed, body.branch_is_settled).await
+    operate(&api, id, act, asker, signed, body.branch_is_settled).await
 }
 
 async fn plain(
     State(api): State<Arc<Api>>,
     id: String,
     act: OperatorAct<String>,
+    asker: Asker,
     signed: SignedJson,
 ) -> Result<Json<OperatedJson>, ApiError> {
-    operate(&api, id, act, signed, false).await
+    operate(&api, id, act, asker, signed, false).await
 }
 
 async fn operate(
     api: &Api,
     id: String,
     act: OperatorAct<String>,
+    Asker(asker): Asker,
     signed: SignedJson,
     claims_settled: bool,
 ) -> Result<Json<OperatedJson>, ApiError> {
@@ -176,7 +185,8 @@ async fn operate(
         id,
         act,
         signed: Signed {
-            operator: signed.operator,
+            // Who has shown who he is signs with that, and not with what he says.
+            operator: asker.unwrap_or(signed.operator),
             reason: signed.reason,
             at_ms: Clock::wall().as_millis() as u64,
         },

@@ -18,6 +18,7 @@ mod sdk_grpc;
 mod start;
 mod tls;
 mod who_may_connect;
+mod who_operates;
 mod wiped_node;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

@@ -9,8 +9,9 @@ use settle_sdk::{
     connection::{Connection, Role, obedient},
 };
 use settle_seata_wire::{
-    BranchRegister, BranchType, Frame, FrameDecoder, GlobalBegin, GlobalEnd, Identity, MAX_FRAME_BYTES_DEFAULT,
-    Message, MsgType, Outcome, ProtocolVersion, RegisterRm, TxResult, frame, signature::sign,
+    BranchRegister, BranchReport, BranchStatus, BranchType, Frame, FrameDecoder, GlobalBegin, GlobalEnd, GlobalStatus,
+    Identity, MAX_FRAME_BYTES_DEFAULT, Message, MsgType, Outcome, ProtocolVersion, RegisterRm, TxResult, frame,
+    signature::sign,
 };
 use settle_telemetry::Clock;
 use settle_testkit::{Cluster, ClusterSpec, Scratch, until, within};
@@ -140,9 +141,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 }
 
 fn identity(extra_data: &str) -> Identity {
+    identity_of("bank", extra_data)
+}
+
+fn identity_of(application: &str, extra_data: &str) -> Identity {
     Identity {
         version: "2.7.0".to_owned(),
-        application_id: "bank".to_owned(),
+        application_id: application.to_owned(),
         transaction_service_group: GROUP.to_owned(),
         extra_data: extra_data.to_owned(),
     }
@@ -154,9 +159,13 @@ fn signed(secret: &str) -> String {
 
 fn policy(access: &str) -> String {
     format!(
-        "[[application]]\nid = \"bank\"\nservice-groups = [\"{GROUP}\"]\nresources = [\"{RESOURCE}\"]\n\
-         [[key]]\naccess = \"{access}\"\nsecret = \"{SECRET}\"\napplications = [\"bank\"]\n"
+        "[[application]]\nid = \"bank\"\nservice-groups = [\"{GROUP}\"]\nresources = [\"{RESOURCE}\"]\n{}",
+        one_key(access)
     )
+}
+
+fn one_key(access: &str) -> String {
+    format!("[[key]]\naccess = \"{access}\"\nsecret = \"{SECRET}\"\napplications = [\"bank\"]\n")
 }
 
 fn guarded(policy: &Path) -> ClusterSpec {
@@ -184,15 +193,20 @@ async fn who_signs_is_served_and_may_use_what_it_is_granted_and_others_are_refus
     let cluster = Cluster::start(guarded(&path)).await?;
     let address = cluster.tx(1);
 
-    for (extra_data, code) in [
-        (String::new(), "AU0001"),
-        (signed(SECRET).replace("ak=key", "ak=another"), "AU0002"),
-        (signed("another secret of the bank"), "AU0003"),
-        (sign("key", SECRET, GROUP, "127.0.0.1", 1_700_000_000_000), "AU0004"),
+    for (extra_data, told, code) in [
+        (String::new(), "AU0001", "AU0001"),
+        // Whoever guesses is told the same of a key that is there and of one that is not.
+        (signed(SECRET).replace("ak=key", "ak=another"), "AU0003", "AU0002"),
+        (signed("another secret of the bank"), "AU0003", "AU0003"),
+        (
+            sign("key", SECRET, GROUP, "127.0.0.1", 1_700_000_000_000),
+            "AU0004",
+            "AU0004",
+        ),
     ] {
         let mut stranger = Client::connect(address).await?;
         let refused = stranger.tm(&extra_data).await?.expect_err(code);
-        assert!(refused.contains(code), "{refused}");
+        assert!(refused.contains(told), "{refused}");
         stranger.is_closed().await?;
         logged(&cluster, code).await?;
     }
@@ -231,8 +245,8 @@ async fn who_signs_is_served_and_may_use_what_it_is_granted_and_others_are_refus
 }
 
 #[tokio::test]
-async fn a_changed_policy_holds_without_a_restart_and_closes_no_connection_and_a_bad_one_changes_nothing() -> Result<()>
-{
+async fn a_changed_policy_holds_without_a_restart_and_ends_who_was_let_in_by_what_is_gone_and_a_bad_one_changes_nothing()
+-> Result<()> {
     let _turn = turn().await;
     let scratch = Scratch::new()?;
     let path = scratch.path().join("policy.toml");
@@ -241,6 +255,8 @@ async fn a_changed_policy_holds_without_a_restart_and_closes_no_connection_and_a
     let address = cluster.tx(1);
     let mut before = Client::connect(address).await?;
     before.tm(&signed(SECRET)).await?.expect("signed");
+    let mut beside = Client::connect(address).await?;
+    beside.rm("").await?.expect("beside");
 
     std::fs::write(&path, "[[application]]\nname = \"bank\"\n")?;
     logged(&cluster, "CF0008").await?;
@@ -250,15 +266,22 @@ async fn a_changed_policy_holds_without_a_restart_and_closes_no_connection_and_a
         .await?
         .expect("the policy before is in force");
 
-    std::fs::write(&path, policy("another"))?;
+    // One key more changes nothing for who came by the other.
+    let more = policy("another").replacen("[[key]]", &format!("{}[[key]]", one_key("key")), 1);
+    std::fs::write(&path, more)?;
     logged(&cluster, "policy reloaded").await?;
+    before.is_served().await.context("who was in is put out")?;
+
+    std::fs::write(&path, policy("another"))?;
+    before.is_closed().await?;
+    beside.is_closed().await?;
+    logged(&cluster, "AU0013").await?;
     let refused = Client::connect(address)
         .await?
         .tm(&signed(SECRET))
         .await?
         .expect_err("the key is gone");
-    assert!(refused.contains("AU0002"), "{refused}");
-    before.is_served().await.context("who was in is put out")?;
+    assert!(refused.contains("AU0003"), "{refused}");
     cluster.finish();
     scratch.finish();
     Ok(())
@@ -296,5 +319,107 @@ async fn who_does_not_register_is_closed_and_one_address_has_only_so_many_connec
     }
     cluster.finish();
     scratch.finish();
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_application_has_no_say_in_the_transactions_of_another() -> Result<()> {
+    let _turn = turn().await;
+    let scratch = Scratch::new()?;
+    let path = scratch.path().join("policy.toml");
+    let thief = format!(
+        "[[application]]\nid = \"thief\"\nservice-groups = [\"{GROUP}\"]\nresources = [\"{RESOURCE}\"]\n{}",
+        one_key("own").replace("[\"bank\"]", "[\"thief\"]")
+    );
+    std::fs::write(&path, format!("{}{thief}", policy("key")))?;
+    let cluster = Cluster::start(guarded(&path)).await?;
+    let address = cluster.tx(1);
+    let mut bank = Client::connect(address).await?;
+    bank.tm(&signed(SECRET)).await?.expect("signed");
+    bank.rm("").await?.expect("it is known");
+    let xid = bank.begin().await?;
+    let register = BranchRegister {
+        xid: xid.clone(),
+        branch_type: BranchType::Tcc,
+        resource_id: RESOURCE.to_owned(),
+        lock_key: String::new(),
+        application_data: String::new(),
+    };
+    let branch_id = match bank.ask(Message::BranchRegister(register)).await? {
+        Some(Message::BranchRegisterResponse(response)) if response.result.is_success() => response.branch_id,
+        other => bail!("no branch: {other:?}"),
+    };
+
+    let mut thief = Client::connect(address).await?;
+    let signed = sign("own", SECRET, GROUP, "127.0.0.1", Clock::wall().as_millis() as u64);
+    let identity = identity_of("thief", &signed);
+    thief
+        .register(Message::RegisterTmRequest(identity))
+        .await?
+        .expect("signed");
+    let report = BranchReport {
+        xid: xid.clone(),
+        branch_id,
+        branch_type: BranchType::Tcc,
+        resource_id: RESOURCE.to_owned(),
+        status: BranchStatus::PhaseOneFailed,
+        application_data: "{}".to_owned(),
+    };
+    match thief.ask(Message::BranchReport(report)).await? {
+        Some(Message::BranchReportResponse(result)) => match result.outcome {
+            Outcome::Failed { message } => assert!(message.contains("TX0021"), "{message}"),
+            Outcome::Success => bail!("it is believed"),
+        },
+        other => bail!("no answer to a report: {other:?}"),
+    }
+    let end = |xid: &str| GlobalEnd {
+        xid: xid.to_owned(),
+        extra_data: String::new(),
+    };
+    for ask in [Message::GlobalRollback, Message::GlobalCommit] {
+        let (Some(Message::GlobalRollbackResponse(response)) | Some(Message::GlobalCommitResponse(response))) =
+            thief.ask(ask(end(&xid))).await?
+        else {
+            bail!("no answer")
+        };
+        assert_eq!(
+            response.status,
+            GlobalStatus::TimeoutRollbacked,
+            "as of a transaction of nobody"
+        );
+    }
+    match thief.ask(Message::GlobalStatus(end(&xid))).await? {
+        Some(Message::GlobalStatusResponse(response)) => assert_eq!(response.status, GlobalStatus::Unknown),
+        other => bail!("no answer: {other:?}"),
+    }
+    logged(&cluster, "TX0021").await?;
+    match bank.ask(Message::GlobalStatus(end(&xid))).await? {
+        Some(Message::GlobalStatusResponse(response)) => assert_eq!(response.status, GlobalStatus::Begin),
+        other => bail!("no answer: {other:?}"),
+    }
+    cluster.finish();
+    scratch.finish();
+    Ok(())
+}
+
+#[tokio::test]
+async fn strangers_take_no_places_from_those_who_say_who_they_are() -> Result<()> {
+    let _turn = turn().await;
+    let cluster = Cluster::start(spec(1).set("listen.max-strangers-per-address", "2")).await?;
+    let address = cluster.tx(1);
+    let mut known = Vec::new();
+    for _ in 0..4 {
+        let mut client = Client::connect(address).await?;
+        client.tm("").await?.expect("registered");
+        known.push(client);
+    }
+    let strangers = [Client::connect(address).await?, Client::connect(address).await?];
+    Client::connect(address).await?.is_closed().await?;
+    logged(&cluster, "NT0009").await?;
+    for client in &mut known {
+        client.is_served().await?;
+    }
+    drop(strangers);
+    cluster.finish();
     Ok(())
 }

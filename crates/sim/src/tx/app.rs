@@ -52,6 +52,8 @@ pub(super) struct Incoming {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ask {
     Registration,
+    /// What is not its business. Nobody waits for the answer.
+    Theft,
     Begin,
     /// `SELECT … FOR UPDATE` asks whether rows are free.
     Lock {

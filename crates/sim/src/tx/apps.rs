@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -51,6 +52,8 @@ pub(crate) struct Apps {
     pub(super) never_begun: BTreeSet<String>,
     pub(super) counts: Counts,
     pub(super) operators: Operators,
+    /// What the doors say that every application is granted, in a world where they know who asks.
+    pub(super) granted: Option<Arc<[String]>>,
 }
 
 #[derive(Default)]
@@ -59,6 +62,7 @@ pub(super) struct Counts {
     pub(super) given_up: u64,
     pub(super) late_answers: u64,
     pub(super) refused: u64,
+    pub(super) thefts_refused: u64,
     pub(super) registered_again: u64,
     pub(super) branch_reports: u64,
     pub(super) lock_queries: u64,
@@ -202,6 +206,7 @@ impl Apps {
             never_begun: BTreeSet::new(),
             counts: Counts::default(),
             operators: Operators::default(),
+            granted: prng.percent(70).then(|| Arc::from(["tx-group-*".to_owned()])),
         }
     }
 
@@ -286,8 +291,18 @@ impl Apps {
             frame,
         };
         self.questions.insert((node, conn, key), question);
+        let granted = self.granted.clone();
         // In the order in which they were sent, and before the connection is closed.
-        io.requests.push((1_000, node, GateRequest::Call { conn, key, body }));
+        io.requests.push((
+            1_000,
+            node,
+            GateRequest::Call {
+                conn,
+                key,
+                granted,
+                body,
+            },
+        ));
     }
 
     pub(super) fn connect(&mut self, i: usize, node: usize, role: Role, io: &mut Io<GateRequest>) {
@@ -377,6 +392,10 @@ impl Apps {
             let what = format!("{key:?} of {conn} at node {} is answered again: {answer:?}", node + 1);
             return Err(Broken::new("a question is answered once", what));
         };
+        if question.ask == Ask::Theft {
+            self.thief_hears(&answer);
+            return Ok(());
+        }
         self.judge(&question, &answer)?;
         let i = question.app;
         let Some(channel) = self.apps[i].channel(node, conn).filter(|c| !c.is_dead) else {
@@ -481,7 +500,10 @@ impl Workload for Apps {
                 }
             }
             Timer::Back { app } => self.come_back(app, io),
-            Timer::Operators => self.operators_look(io),
+            Timer::Operators => {
+                self.operators_look(io);
+                self.thieves_look(io);
+            }
         }
         Ok(())
     }
@@ -605,6 +627,7 @@ impl Workload for Apps {
         coverage.tx_answered_twice += counts.answered_twice;
         coverage.tx_acts += self.operators.acts;
         coverage.tx_acts_refused += self.operators.refused;
+        coverage.tx_thefts_refused += counts.thefts_refused;
         coverage.tx_groups += counts.groups_used;
     }
 

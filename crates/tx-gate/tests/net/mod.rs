@@ -3,17 +3,23 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod requests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
+pub use requests::*;
 use settle_base::{GroupId, GroupTime, Mono, NodeId, PeerId, Prng, Term};
 use settle_machine::{
     Action, Context, EntryMeta, Event, GroupLog, GroupRole, GroupView, LogEntry, LogMarks, Service, StateMachine,
 };
-use settle_tx::{BranchStatus, BranchType, CallKind, Direction, MachineConfig, Tid, TxMachine};
+use settle_tx::{BranchStatus, CallKind, Direction, GlobalStatus, MachineConfig, Tid, TxMachine};
 use settle_tx_gate::{
-    AdminAnswer, AdminRequest, BranchCall, BranchRegistration, CallId, ClientAnswer, ClientRequest, ConnId, DropReason,
-    GateConfig, GateError, GateNote, GateRequest, GateResponse, Ident, RefusalError, RequestKey, RmAnswer, TxGate,
+    AdminAnswer, AdminRequest, BranchCall, CallId, ClientAnswer, ClientRequest, ConnId, DropReason, GateConfig,
+    GateError, GateNote, GateRequest, GateResponse, Ident, RefusalError, RequestKey, RmAnswer, TxGate,
 };
 
 pub const GROUP: GroupId = GroupId(1);
@@ -118,6 +124,9 @@ pub struct Net {
     pub open: BTreeSet<Conn>,
     /// What each xid was begun as.
     pub begun: BTreeSet<String>,
+    /// What the doors say that every application is granted; nothing: they take clients for what they say.
+    pub granted: Option<Arc<[String]>>,
+    applications: BTreeMap<Conn, String>,
     parcels: BTreeMap<(u64, u64), Parcel>,
     /// The connections, by who made it and to whom. What a node sends goes over the one that it made.
     links: BTreeMap<(usize, usize), u64>,
@@ -165,6 +174,8 @@ impl Net {
             notes: Vec::new(),
             open: BTreeSet::new(),
             begun: BTreeSet::new(),
+            granted: None,
+            applications: BTreeMap::new(),
             parcels: BTreeMap::new(),
             links: BTreeMap::new(),
             count: 0,
@@ -306,12 +317,16 @@ impl Net {
     pub fn ask(&mut self, conn: Conn, body: ClientRequest) -> RequestKey {
         self.count += 1;
         let key = RequestKey(self.count);
+        if let ClientRequest::RegisterTm { ident } | ClientRequest::RegisterRm { ident, .. } = &body {
+            self.applications.insert(conn, ident.application.clone());
+        }
         self.requests.insert(key, (conn, body.clone()));
         self.request(
             conn.node,
             GateRequest::Call {
                 conn: conn.id,
                 key,
+                granted: self.granted.clone(),
                 body,
             },
         );
@@ -693,7 +708,20 @@ impl Net {
     }
 
     fn check(&mut self, key: RequestKey, answer: &ClientAnswer) {
-        let (_, request) = &self.requests[&key];
+        let (conn, request) = &self.requests[&key];
+        if let (ClientRequest::Commit { xid } | ClientRequest::Rollback { xid }, true) =
+            (request, self.granted.is_some())
+            && let Some(global) = Tid::from_xid(xid).and_then(|tid| self.oracle.global(tid))
+            && !global.is_begun_by(&self.applications[conn])
+        {
+            let status = GlobalStatus::TimeoutRollbacked;
+            assert_eq!(
+                answer,
+                &ClientAnswer::Ended { status },
+                "{xid} is another application's"
+            );
+            return;
+        }
         match (request, answer) {
             (ClientRequest::Begin { .. }, ClientAnswer::Begun { xid }) => {
                 let tid = Tid::from_xid(xid).expect("a begun xid has an id");
@@ -753,41 +781,4 @@ pub fn ident(application: &str) -> Ident {
         service_group: "default_tx_group".to_owned(),
         version: "2.0.0".to_owned(),
     }
-}
-
-pub fn begin(timeout_ms: i32) -> ClientRequest {
-    ClientRequest::Begin {
-        timeout_ms,
-        name: "transfer".to_owned(),
-    }
-}
-
-pub fn commit(xid: &str) -> ClientRequest {
-    ClientRequest::Commit { xid: xid.to_owned() }
-}
-
-pub fn rollback(xid: &str) -> ClientRequest {
-    ClientRequest::Rollback { xid: xid.to_owned() }
-}
-
-pub fn status(xid: &str) -> ClientRequest {
-    ClientRequest::Status { xid: xid.to_owned() }
-}
-
-pub fn at(xid: &str, resource: &str, lock_keys: &str) -> ClientRequest {
-    registration(xid, BranchType::At, resource, lock_keys)
-}
-
-pub fn tcc(xid: &str, resource: &str) -> ClientRequest {
-    registration(xid, BranchType::Tcc, resource, "")
-}
-
-pub fn registration(xid: &str, branch_type: BranchType, resource: &str, lock_keys: &str) -> ClientRequest {
-    ClientRequest::RegisterBranch(BranchRegistration {
-        xid: xid.to_owned(),
-        branch_type,
-        resource: resource.to_owned(),
-        lock_keys: lock_keys.to_owned(),
-        application_data: "{}".to_owned(),
-    })
 }

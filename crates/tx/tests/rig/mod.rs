@@ -116,6 +116,7 @@ pub fn register(tid: Tid, branch_type: BranchType, lock_keys: &str, application_
         client: "stock:10.0.0.2:5060".into(),
         lock_keys: lock_keys.into(),
         application_data: application_data.into(),
+        joins: None,
     }
 }
 
@@ -124,6 +125,7 @@ pub fn decide(tid: Tid, decision: Decision) -> OwnedCommandBody {
         tid,
         decision,
         expect: Expect::Begin,
+        by: None,
     }
 }
 
