@@ -139,15 +139,14 @@ impl Bank {
         Self::spawn(command, dir)
     }
 
-    /// Starts a bank under seata-go with nothing configured but where its servers are, and the one form of undo logs that it
-    /// has: its default is one that it has not.
+    /// Starts a bank under seata-go with nothing configured but where its servers are.
     pub fn start_go(program: &Path, dir: &Path, servers: &[String], db: &MariaDb) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
         let config = dir.join("seatago.yml");
         std::fs::write(
             &config,
             format!(
-                "seata:\n  client:\n    undo:\n      log-serialization: json\n  service:\n    vgroup-mapping:\n      default_tx_group: default\n    grouplist:\n      default: {}\n",
+                "seata:\n  service:\n    vgroup-mapping:\n      default_tx_group: default\n    grouplist:\n      default: {}\n",
                 servers.join(",")
             ),
         )?;

@@ -296,7 +296,7 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
     ensure!(!rows.is_empty() || kept.is_some(), "no run fits the filters");
 
     if let Some(kept) = &kept {
-        println!("\nThe matrix, of passed and played runs:");
+        println!("\nThe matrix, runs that passed of all that there are:");
         report::matrix(&kept.all()?, &pins.client)
             .iter()
             .for_each(|line| println!("  {line}"));

@@ -316,6 +316,11 @@ impl Stage<'_> {
             let registered = self.bank.wait("both branches are registered", CALL_WITHIN, |event| {
                 event.text("id") == id && (event.text("at") == "registered" || event.name() == "done")
             })?;
+            // On a busy machine its time may be over before both are.
+            let is_overtaken = timeout.is_some_and(|timeout| event.at.elapsed() >= timeout);
+            if registered.name() == "done" && is_overtaken {
+                continue;
+            }
             if registered.name() == "done" {
                 bail!(
                     "phase one failed: {} {}",
@@ -377,15 +382,16 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Kills the leader; gives the moment at which it was gone.
+    /// Kills the leader; gives the moment just before: to see that it is gone takes a busy machine as long as an election.
     fn kill_leader(&mut self, plan: Plan, open: &Open) -> Result<Instant> {
         ensure!(
             self.is_placed(plan.place, &open.xid)?,
             "the leader moved before it could be killed"
         );
         let leader = self.cluster.leader()?;
+        let killed = Instant::now();
         self.cluster.kill(leader)?;
-        Ok(Instant::now())
+        Ok(killed)
     }
 
     fn done(&mut self, id: &str) -> Result<Event> {
