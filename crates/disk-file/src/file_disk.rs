@@ -160,6 +160,11 @@ impl FileDisk {
         self.gathered.get_or_insert_default();
     }
 
+    /// Whether [`FileDisk::dispatch`] has something to do.
+    pub fn has_gathered(&self) -> bool {
+        self.gathered.as_ref().is_some_and(|gathered| !gathered.is_empty())
+    }
+
     /// Lets what was gathered be done. With `by_caller` it is done here and now if it is little, the log's thread has
     /// nothing to do and the disk is quick: two threads' wake-ups cost more than a fast disk's sync. Bulk files go to
     /// their thread in any case. True when it was done here, so that completions are there; `notify` is not called for

@@ -5,7 +5,7 @@ use std::{future::IntoFuture, path::PathBuf, process::ExitCode, sync::Arc, time:
 use settle_base::{ErrorCode, GroupId, Mono, PeerId};
 use settle_disk_file::{FileDisk, FileDiskOptions, OpenDirError};
 use settle_host::{ClusterId, HostConfig};
-use settle_net::{BindError, Listener, StopHandle, TlsClient, bind};
+use settle_net::{BindError, Listener, Stop, StopHandle, TlsClient, bind};
 use settle_node::{NodeConfig, PeerAddress, StartError};
 use settle_telemetry::{LogFormat, LogsError, init_logs};
 use settle_tx::{DriverConfig, MachineConfig, TxMachine};
@@ -14,7 +14,7 @@ use settle_tx_server::{
     Auth, AuthConfig, Door, DoorConfig, HistoryConfig, HistoryHandle, HistoryMetrics, HistoryThread, Responder,
     StartHistoryError, start_history,
 };
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, sync::oneshot};
 
 use crate::{
     config::{Certificates, Config, ConfigError, OperatorsFile, PolicyFile},
@@ -160,7 +160,9 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
     let history = open_history(&config, &metrics.history)?;
     let handle = history.as_ref().map(|(handle, _)| handle.clone()).unwrap_or_default();
     let responder = Responder::new(metrics.door.clone(), handle.clone());
-    let (node, mut running) = start_node(&config, peer_listener, peer_client, responder.clone(), &metrics)?;
+    let (open_door, opened) = oneshot::channel();
+    let peer = (peer_listener, peer_client);
+    let (node, mut running) = start_node(&config, peer, responder.clone(), opened, &metrics)?;
     // Nobody would be told the truth of the transactions in it.
     let last = node.inspect(|host| {
         host.group_statuses(None, usize::MAX, Mono::ZERO)
@@ -197,10 +199,13 @@ async fn serve(args: ServerArgs) -> Result<(), ServerError> {
 
     let (stop, stopped) = StopHandle::new();
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn({
-        let stopped = stopped.clone();
-        async move { door.serve(tx_listener, stopped).await }
-    });
+    tasks.spawn(serve_door(
+        door,
+        tx_listener,
+        certificates.tx().is_none(),
+        open_door,
+        stopped.clone(),
+    ));
     if let Some((auth, mut file)) = auth {
         let look =
             move || -> Result<bool, ConfigError> { Ok(file.changed()?.map(|policy| auth.replace(policy)).is_some()) };
@@ -298,11 +303,57 @@ fn open_history(
     Ok(Some(start_history(disk, bounds, metrics.clone())?))
 }
 
+/// The clients' door on its way to the loop's thread.
+struct OpenDoor {
+    door: Arc<Door>,
+    listener: Listener,
+    stopped: Stop,
+    /// Dropped when the last connection has ended.
+    ended: oneshot::Sender<()>,
+}
+
+/// Serves Seata clients until told to stop: on the loop's own thread, where a request wakes no other on its way to the
+/// log and back; but handshakes would keep the loop from its peers.
+async fn serve_door(
+    door: Arc<Door>,
+    listener: Listener,
+    beside_loop: bool,
+    open: oneshot::Sender<OpenDoor>,
+    stopped: Stop,
+) {
+    if !beside_loop || std::env::var("X_DOOR").is_ok() {
+        return door.serve(listener, stopped).await;
+    }
+    let (ended, end) = oneshot::channel();
+    let door = OpenDoor {
+        door,
+        listener,
+        stopped,
+        ended,
+    };
+    if open.send(door).is_ok() {
+        // Only ever dropped.
+        let _ = end.await;
+    }
+}
+
+/// The loop's side of [`serve_door`].
+async fn serve_beside(opened: oneshot::Receiver<OpenDoor>, mut loop_ends: Stop) {
+    // It never comes when handshakes keep it elsewhere.
+    let Ok(open) = opened.await else { return };
+    tokio::select! {
+        biased;
+        () = loop_ends.stopped() => {}
+        () = open.door.serve(open.listener, open.stopped) => {}
+    }
+    drop(open.ended);
+}
+
 fn start_node(
     config: &Config,
-    peer_listener: Listener,
-    peer_tls: Option<TlsClient>,
+    (peer_listener, peer_tls): (Listener, Option<TlsClient>),
     responder: Responder,
+    opened: oneshot::Receiver<OpenDoor>,
     metrics: &ServerMetrics,
 ) -> Result<(settle_node::NodeHandle<TxGate>, settle_node::RunningNode), ServerError> {
     let mut entropy = [0; 24];
@@ -367,13 +418,14 @@ fn start_node(
     };
     let respond = move |response| responder.respond(response);
     let loop_metrics = (metrics.node_loop.clone(), metrics.peers.clone());
-    Ok(settle_node::start(
+    Ok(settle_node::start_beside(
         node_config,
         peer_listener,
         gate,
         make_machine,
         respond,
         loop_metrics,
+        move |_, loop_ends| serve_beside(opened, loop_ends),
     )?)
 }
 

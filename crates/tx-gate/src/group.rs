@@ -196,6 +196,8 @@ impl TxGroup {
         if is_restored {
             self.on_reloaded(door, cx);
         }
+        // What has waited for these to be applied must not wait for whatever happens next.
+        self.propose(door, cx);
     }
 
     /// A snapshot took the place of effects: what they would have told is asked of the new state.
@@ -462,8 +464,19 @@ impl TxGroup {
 
     /// Proposes and asks what was gathered.
     pub fn flush(&mut self, door: &mut Door, cx: &mut Cx<'_>) {
+        self.propose(door, cx);
+        let has_leader = cx.group(self.id).is_some_and(|view| view.role.leader.is_some());
+        if let Some(token) = has_leader.then(|| self.reads.ask(cx.now)).flatten() {
+            let group = self.id;
+            cx.act(Action::Read { group, token });
+        }
+    }
+
+    /// Proposes what was gathered, unless more had better come first. A node that does not lead hands on what it has: the
+    /// leader cannot gather for it.
+    fn propose(&mut self, door: &mut Door, cx: &mut Cx<'_>) {
         let Some(view) = cx.group(self.id) else { return };
-        if view.role.leader.is_none() {
+        if view.role.leader.is_none() || (self.leading.is_some() && self.pending.awaits_company(cx.now)) {
             return;
         }
         let group = self.id;
@@ -481,9 +494,6 @@ impl TxGroup {
                     expected_term: leading.filter(|_| is_leaders),
                 });
             });
-        if let Some(token) = self.reads.ask(cx.now) {
-            cx.act(Action::Read { group, token });
-        }
     }
 
     /// What the driver wants done now; nothing on a node that does not lead.

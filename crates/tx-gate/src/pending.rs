@@ -13,6 +13,11 @@ const ENTRY_BYTES_MAX: u64 = 1 << 20;
 /// Sequences between the oldest unsettled command and the next one. The machine keeps 65,536 results per origin; below
 /// that a repetition always finds its result.
 pub(crate) const WINDOW: u64 = 60_000;
+/// With so many under way, the leader's next ones wait for each other: one entry and one sync of the disk for all that
+/// come until those are applied.
+const COMPANY_FROM: usize = 8;
+/// But no longer than this: what was given may have been lost.
+const COMPANY_WITHIN: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 struct Entry<P> {
@@ -34,6 +39,9 @@ pub(crate) struct Pending<P> {
     entries: BTreeMap<u64, Entry<P>>,
     /// To be proposed at the next flush.
     queue: Vec<u64>,
+    /// Entries that are queued.
+    queued: usize,
+    proposed_at: Mono,
     bytes: u64,
     re_proposed: u64,
 }
@@ -45,6 +53,8 @@ impl<P> Pending<P> {
             next_seq: 1,
             entries: BTreeMap::new(),
             queue: Vec::new(),
+            queued: 0,
+            proposed_at: Mono::ZERO,
             bytes: 0,
             re_proposed: 0,
         }
@@ -79,6 +89,7 @@ impl<P> Pending<P> {
             },
         );
         self.queue.push(seq);
+        self.queued += 1;
     }
 
     pub fn len(&self) -> usize {
@@ -118,6 +129,7 @@ impl<P> Pending<P> {
         }
         let entry = self.entries.remove(&req.seq)?;
         self.bytes -= entry.bytes;
+        self.queued -= usize::from(entry.is_queued);
         Some(entry.purpose)
     }
 
@@ -142,6 +154,7 @@ impl<P> Pending<P> {
         for seq in over {
             let entry = self.entries.remove(&seq).expect("it was just seen");
             self.bytes -= entry.bytes;
+            self.queued -= usize::from(entry.is_queued);
             was_queued |= entry.is_queued;
             forgotten(entry.purpose);
         }
@@ -160,6 +173,7 @@ impl<P> Pending<P> {
             if !entry.is_queued && now >= entry.propose_again_at {
                 entry.is_queued = true;
                 self.queue.push(*seq);
+                self.queued += 1;
                 self.re_proposed += 1;
             }
         }
@@ -171,9 +185,16 @@ impl<P> Pending<P> {
             if !entry.is_queued {
                 entry.is_queued = true;
                 self.queue.push(*seq);
+                self.queued += 1;
                 self.re_proposed += 1;
             }
         }
+    }
+
+    /// Whether those that are queued had better wait for more, at the leader: enough are under way, and are waited for.
+    pub fn awaits_company(&self, now: Mono) -> bool {
+        let under_way = self.entries.len() - self.queued;
+        under_way >= COMPANY_FROM && now.since(self.proposed_at) < COMPANY_WITHIN
     }
 
     /// The queued commands as log entries, as few as possible, oldest first. Those that only the leader who gave them may
@@ -188,6 +209,7 @@ impl<P> Pending<P> {
         if self.queue.is_empty() {
             return;
         }
+        self.proposed_at = now;
         let mut queue = std::mem::take(&mut self.queue);
         queue.sort_unstable();
         let is_of_leader = |seq: &u64| self.entries.get(seq).is_some_and(|entry| is_leaders(&entry.purpose));
@@ -215,7 +237,7 @@ impl<P> Pending<P> {
             let mut command = entry.command.take().expect("a command is at home outside of encoding");
             command.settled_below = settled_below;
             bytes += entry.bytes;
-            entry.is_queued = false;
+            self.queued -= usize::from(std::mem::take(&mut entry.is_queued));
             entry.propose_again_at = now + entry.pause;
             entry.pause = (entry.pause * 2).min(longest);
             batch.push(command);
@@ -359,6 +381,23 @@ mod tests {
         assert_eq!(at(500), [[(2, 2), (3, 2)]]);
         assert!(at(1_499).is_empty());
         assert_eq!(at(1_500), [[(2, 2), (3, 2)]]);
+    }
+
+    #[test]
+    fn the_next_wait_for_many_that_are_under_way_but_not_for_what_may_be_lost() {
+        let mut pending = Pending::new(7);
+        for n in 1..=8 {
+            pending.submit(decide(n), n, Mono::ZERO, PAUSE);
+        }
+        assert!(!pending.awaits_company(Mono::ZERO), "nothing is under way");
+        proposed(&mut pending, 100);
+        assert!(pending.awaits_company(Mono::from_millis(109)));
+        assert!(!pending.awaits_company(Mono::from_millis(110)));
+        pending.queue_all();
+        assert!(!pending.awaits_company(Mono::from_millis(100)), "all are queued again");
+        proposed(&mut pending, 100);
+        pending.applied(ReqId { origin: 7, seq: 1 });
+        assert!(!pending.awaits_company(Mono::from_millis(100)));
     }
 
     #[test]

@@ -50,6 +50,30 @@ fn an_at_commit_is_answered_committed_at_once_and_its_branches_follow() {
 }
 
 #[test]
+fn with_many_under_way_the_leaders_next_commands_share_an_entry_that_is_given_when_those_are_applied() {
+    let mut net = Net::new(1, 5);
+    let tm = net.tm(0);
+    let ask = |net: &mut Net, count| {
+        for _ in 0..count {
+            net.ask(tm, begin(60_000));
+        }
+        net.feed(0, Event::Flush);
+    };
+    net.begin(tm);
+    let before = net.log.len();
+    ask(&mut net, 7);
+    ask(&mut net, 1);
+    assert_eq!(net.proposals(), 2, "with few under way nothing waits");
+    ask(&mut net, 1);
+    ask(&mut net, 1);
+    assert_eq!(net.proposals(), 2);
+    net.deliver_and_apply();
+    assert_eq!((net.log.len() - before, net.proposals()), (2, 1));
+    net.deliver_and_apply();
+    assert_eq!((net.log.len() - before, net.begun.len()), (3, 11));
+}
+
+#[test]
 fn a_tcc_commit_calls_its_branches_in_order_and_waits_for_them() {
     let mut net = Net::new(1, 2);
     let (tm, rm) = (net.tm(0), net.rm(0, "stock", "10.0.0.1", 50_000, "action"));

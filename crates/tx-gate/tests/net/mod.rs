@@ -432,8 +432,14 @@ impl Net {
         panic!("two minutes passed without {what}");
     }
 
-    pub fn step(&mut self) {
-        self.now_ms += STEP_MS;
+    /// Commands that are neither lost nor in the log yet, a batch of them counted once.
+    pub fn proposals(&self) -> usize {
+        let is_proposal = |parcel: &&Parcel| matches!(parcel, Parcel::Proposal { .. });
+        self.parcels.values().filter(is_proposal).count()
+    }
+
+    /// What is due now gets where it was sent to.
+    pub fn deliver_and_apply(&mut self) {
         while let Some(entry) = self.parcels.first_entry()
             && entry.key().0 <= self.now_ms
         {
@@ -443,6 +449,11 @@ impl Net {
         for node in 0..self.nodes.len() {
             self.apply(node);
         }
+    }
+
+    pub fn step(&mut self) {
+        self.now_ms += STEP_MS;
+        self.deliver_and_apply();
         if let Some(leader) = self.leader
             && self.nodes[leader].role.leader == Some(id_of(leader))
             && !self.nodes[leader].role.is_ready_leader
