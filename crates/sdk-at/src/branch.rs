@@ -258,11 +258,10 @@ impl AtTransaction {
         };
         // From here on the branch may be registered, and its changes may stand or not: whoever drops this future never
         // learns it.
-        let current = Current::joined(xid.as_str());
-        current.unsure();
+        let unsure = Current::joined(xid.as_str()).unsure()?;
         let done = commit_branch(&at, &xid, tx, changes, self.is_whole_retried).await;
         if !matches!(done, Err(AtError::CommitUnknown { .. })) {
-            current.sure();
+            unsure.sure();
         }
         done
     }

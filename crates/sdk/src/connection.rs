@@ -282,7 +282,8 @@ impl Connection {
         })
     }
 
-    async fn register(&self, role: &Role, options: &Options) -> Result<(), ConnectionError> {
+    /// Says what this connection is; a second time when there is more to serve.
+    pub(crate) async fn register(&self, role: &Role, options: &Options) -> Result<(), ConnectionError> {
         let identity = self.identity(options);
         let body = match role {
             Role::TransactionManager => Message::RegisterTmRequest(identity),

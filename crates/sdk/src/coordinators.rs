@@ -24,6 +24,7 @@ use crate::{
     Error, Options,
     connection::{Connection, ConnectionError, Pending, PhaseTwo, Role},
     error::Act,
+    marks,
 };
 
 /// Before a coordinator that answered without deciding is asked again.
@@ -50,6 +51,8 @@ pub(crate) struct Coordinators {
 
 struct Shared {
     links: Vec<Link>,
+    /// As what each connection registers, and how often that has changed.
+    role: watch::Sender<(u64, Role)>,
     options: Options,
     /// Where the next request starts to look.
     next: AtomicU64,
@@ -65,6 +68,8 @@ struct Link {
 #[derive(Default)]
 struct State {
     connection: Option<Arc<Connection>>,
+    /// Which of the roles it is registered as.
+    role: u64,
     error: Option<String>,
 }
 
@@ -123,19 +128,21 @@ impl Coordinators {
     /// [`Error::Options`].
     pub fn start(role: &Role, calls: &Arc<dyn PhaseTwo>, options: Options) -> Result<Coordinators, Error> {
         options.check()?;
+        marks::allow(&options);
         let link = |address: &String| Link {
             address: address.clone(),
             state: Mutex::default(),
         };
         let shared = Arc::new(Shared {
             links: options.addresses.iter().map(link).collect(),
+            role: watch::Sender::new((0, role.clone())),
             options,
             next: AtomicU64::new(0),
             changed: watch::Sender::new(0),
         });
         let mut tasks = JoinSet::new();
         for n in 0..shared.links.len() {
-            tasks.spawn(keep_up(shared.clone(), n, role.clone(), calls.clone()));
+            tasks.spawn(keep_up(shared.clone(), n, calls.clone()));
         }
         Ok(Coordinators { shared, _tasks: tasks })
     }
@@ -162,10 +169,28 @@ impl Coordinators {
     /// # Errors
     /// [`Error::Unreachable`] with each one's reason.
     pub async fn wait_for_one(&self, act: Act) -> Result<(), Error> {
+        self.wait_for_one_as(act, 0).await
+    }
+
+    /// Has every connection registered as `role`, and waits until one is, for `connect_within`.
+    ///
+    /// # Errors
+    /// As [`wait_for_one`](Coordinators::wait_for_one). The others go on to be told.
+    pub async fn register_as(&self, act: Act, role: impl FnOnce() -> Role) -> Result<(), Error> {
+        let mut number = 0;
+        self.shared.role.send_modify(|known| {
+            number = known.0 + 1;
+            *known = (number, role());
+        });
+        self.wait_for_one_as(act, number).await
+    }
+
+    async fn wait_for_one_as(&self, act: Act, role: u64) -> Result<(), Error> {
         let within = self.options().connect_within;
         let mut changed = self.shared.changed.subscribe();
+        let is_one = |link: &Link| link.up().is_some() && link.state().role >= role;
         let one = async {
-            while self.shared.links.iter().all(|link| link.up().is_none()) {
+            while !self.shared.links.iter().any(is_one) {
                 // The sender lives as long as `self`.
                 let _ = changed.changed().await;
             }
@@ -357,29 +382,31 @@ async fn first(out: &mut [Attempt]) -> (usize, Option<Message>) {
 }
 
 /// Connects, registers, waits for the end, and again.
-async fn keep_up(shared: Arc<Shared>, n: usize, role: Role, calls: Arc<dyn PhaseTwo>) {
+async fn keep_up(shared: Arc<Shared>, n: usize, calls: Arc<dyn PhaseTwo>) {
     let (link, options) = (&shared.links[n], &shared.options);
     // So that the clients of a restarted coordinator do not all come back at once.
     let who = format!("{}/{}/{}", options.application, std::process::id(), link.address);
     let mut jitter = Prng::new(fingerprint(who.as_bytes()));
     let mut pause = options.reconnect_min;
+    let mut roles = shared.role.subscribe();
     loop {
+        let (number, role) = roles.borrow_and_update().clone();
         match Connection::open(&link.address, &role, calls.clone(), options).await {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 {
                     let mut state = link.state();
-                    state.connection = Some(connection.clone());
+                    (state.connection, state.role) = (Some(connection.clone()), number);
                     state.error = None;
                 }
                 shared.tell();
                 tracing::info!(address = %link.address, ?role, "registered");
                 let since = Instant::now();
-                connection.closed().await;
+                let why = until_over(&shared, link, &connection, &mut roles).await;
                 {
                     let mut state = link.state();
                     state.connection = None;
-                    state.error = Some("the connection is gone".to_owned());
+                    state.error = Some(why);
                 }
                 shared.tell();
                 tracing::warn!(address = %link.address, ?role, "the connection is gone");
@@ -397,6 +424,31 @@ async fn keep_up(shared: Arc<Shared>, n: usize, role: Role, calls: Arc<dyn Phase
         let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX).max(1);
         sleep(pause / 2 + Duration::from_millis(jitter.below(millis)) / 2).await;
         pause = (pause * 2).min(options.reconnect_max.max(options.reconnect_min));
+    }
+}
+
+/// Waits for the end of a connection, and registers it again when the role changes. One that cannot be is given up, and
+/// why.
+async fn until_over(
+    shared: &Shared,
+    link: &Link,
+    connection: &Connection,
+    roles: &mut watch::Receiver<(u64, Role)>,
+) -> String {
+    loop {
+        tokio::select! {
+            biased; // What is gone registers no more.
+            () = connection.closed() => return "the connection is gone".to_owned(),
+            // The sender is in `shared`.
+            _ = roles.changed() => {}
+        }
+        let (number, role) = roles.borrow_and_update().clone();
+        if let Err(error) = connection.register(&role, &shared.options).await {
+            return reason(&error);
+        }
+        link.state().role = number;
+        shared.tell();
+        tracing::info!(address = %link.address, ?role, "registered again");
     }
 }
 

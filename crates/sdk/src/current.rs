@@ -1,96 +1,76 @@
 //! The transaction that a task is in.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+use std::sync::Arc;
+
+pub use crate::marks::Unsure;
+use crate::{
+    Error,
+    marks::{Closing, Mark},
 };
 
 tokio::task_local! {
     static CURRENT: Option<Current>;
 }
 
-/// A transaction that work is done in, by whoever began it. All of one transaction in this process are marked together.
+/// A transaction that work is done in, by whoever began it. All of one transaction in this process are marked together,
+/// and what marks it as to be rolled back only is remembered when nobody is in it any more, within the bounds of
+/// [`Options::max_marks`](crate::Options::max_marks) and [`Options::marks_kept_for`](crate::Options::marks_kept_for).
 #[derive(Clone, Debug)]
 pub struct Current {
     mark: Arc<Mark>,
 }
 
-/// What this process knows of a transaction while anybody here is in it.
-#[derive(Debug)]
-struct Mark {
-    xid: Arc<str>,
-    is_rollback_only: AtomicBool,
-    /// Registrations of branches that are not known to be done or not: under way, or given up.
-    unsure: AtomicUsize,
-}
-
-/// Every transaction that anybody here is in: who registers a branch may know no more than the id.
-static MARKS: Mutex<BTreeMap<Arc<str>, Weak<Mark>>> = Mutex::new(BTreeMap::new());
-
-fn marks() -> MutexGuard<'static, BTreeMap<Arc<str>, Weak<Mark>>> {
-    MARKS.lock().expect("no holder of this lock panics")
-}
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        let mut marks = marks();
-        // Another of the same id may have been made meanwhile.
-        if marks.get(&self.xid).is_some_and(|mark| mark.strong_count() == 0) {
-            marks.remove(&self.xid);
-        }
-    }
-}
-
 impl Current {
     /// A transaction that a caller told about.
     pub fn joined(xid: impl Into<Arc<str>>) -> Current {
-        let xid = xid.into();
-        let mut marks = marks();
-        if let Some(mark) = marks.get(&xid).and_then(Weak::upgrade) {
-            drop(marks);
-            return Current { mark };
+        Current {
+            mark: Mark::of(xid.into()),
         }
-        let mark = Arc::new(Mark {
-            xid: xid.clone(),
-            is_rollback_only: AtomicBool::new(false),
-            unsure: AtomicUsize::new(0),
-        });
-        marks.insert(xid, Arc::downgrade(&mark));
-        Current { mark }
+    }
+
+    /// A transaction that was begun just now.
+    pub(crate) fn begun(xid: Arc<str>) -> Current {
+        Current { mark: Mark::begun(xid) }
     }
 
     pub fn xid(&self) -> &str {
-        &self.mark.xid
+        self.mark.xid()
     }
 
     pub(crate) fn shared_xid(&self) -> Arc<str> {
-        self.mark.xid.clone()
+        self.mark.xid().clone()
     }
 
-    /// Its commit will not be asked for: a rollback will. Counts in this process, which must be the one that began it;
-    /// elsewhere, give the caller an error.
-    pub fn set_rollback_only(&self) {
-        self.mark.is_rollback_only.store(true, Ordering::SeqCst);
+    /// From now on this process asks for no commit of it, only for a rollback, and registers no branch of it. It counts in
+    /// this process: where the transaction was only joined, give the caller an error as well.
+    ///
+    /// False when its commit was asked for before: then this comes too late.
+    pub fn set_rollback_only(&self) -> bool {
+        self.mark.doom()
     }
 
     /// Whether it was marked so, or a branch of it may be registered that nobody knows of.
     pub fn is_rollback_only(&self) -> bool {
-        self.mark.is_rollback_only.load(Ordering::SeqCst) || self.mark.unsure.load(Ordering::SeqCst) > 0
+        self.mark.is_rollback_only()
     }
 
-    /// A branch is about to be registered: until that is known to be done or not, the transaction may not commit. Whoever
-    /// gives up asking never says [`sure`](Current::sure).
-    pub fn unsure(&self) {
-        self.mark.unsure.fetch_add(1, Ordering::SeqCst);
+    /// A branch is about to be registered, or a step to be done: until that is known to be done or not
+    /// ([`Unsure::sure`]), this process does not commit the transaction; given up, it never does.
+    ///
+    /// # Errors
+    /// [`Error::RollbackOnly`], and [`Error::Ending`] when its commit was asked for: nothing more can belong to it.
+    pub fn unsure(&self) -> Result<Unsure, Error> {
+        self.mark.unsure()
     }
 
-    /// A registration that [`unsure`](Current::unsure) told of is known to be done or not.
-    pub fn sure(&self) {
-        let before = self.mark.unsure.fetch_sub(1, Ordering::SeqCst);
-        assert!(before > 0, "a registration ended that was not begun");
+    /// Its commit is about to be asked for. None when it may not commit.
+    pub(crate) fn close(&self) -> Option<Closing> {
+        self.mark.close()
+    }
+
+    /// A coordinator told how it is decided.
+    pub(crate) fn settle(&self) {
+        self.mark.settle();
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::{
 use crate::{
     BranchCall, TccError, TccFuture, TccResource,
     connection::{Answer, Phase, PhaseTwo},
+    saga::StepKind,
 };
 
 /// Answers that wait for one branch: each coordinator may have asked, some twice. The oldest is dropped.
@@ -23,7 +24,7 @@ const ANSWERS_MAX: usize = 8;
 
 /// Calls the resources. One for all connections of a resource manager: the same branch may be called through several.
 pub(crate) struct Dispatch {
-    resources: BTreeMap<String, Arc<dyn TccResource>>,
+    resources: Mutex<BTreeMap<String, Arc<dyn TccResource>>>,
     permits: Arc<Semaphore>,
     max_calls: usize,
     running: Mutex<Running>,
@@ -51,7 +52,7 @@ impl Dispatch {
             .into_iter()
             .map(|resource| (resource.name().to_owned(), resource));
         Arc::new_cyclic(|myself| Dispatch {
-            resources: named.collect(),
+            resources: Mutex::new(named.collect()),
             permits: Arc::new(Semaphore::new(max_running)),
             max_calls,
             running: Mutex::default(),
@@ -60,13 +61,33 @@ impl Dispatch {
         })
     }
 
+    fn resources(&self) -> MutexGuard<'_, BTreeMap<String, Arc<dyn TccResource>>> {
+        self.resources.lock().expect("no holder of this lock panics")
+    }
+
     pub fn names(&self) -> String {
-        let names: Vec<&str> = self.resources.keys().map(String::as_str).collect();
+        let names: Vec<String> = self.resources().keys().cloned().collect();
         names.join(",")
     }
 
     pub fn has(&self, resource: &str) -> bool {
-        self.resources.contains_key(resource)
+        self.resources().contains_key(resource)
+    }
+
+    /// As which kind of step a resource is served, if it is.
+    pub fn step(&self, resource: &str) -> Option<Option<StepKind>> {
+        let resource = self.resources().get(resource).cloned();
+        resource.map(|resource| resource.step())
+    }
+
+    /// False when another of this name is served.
+    pub fn add(&self, name: &str, resource: Arc<dyn TccResource>) -> bool {
+        let mut resources = self.resources();
+        if resources.contains_key(name) {
+            return false;
+        }
+        resources.insert(name.to_owned(), resource);
+        true
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
@@ -124,7 +145,8 @@ impl PhaseTwo for Dispatch {
             Phase::Commit => BranchStatus::PhaseTwoCommitFailedRetryable,
             Phase::Rollback => BranchStatus::PhaseTwoRollbackFailedRetryable,
         };
-        let Some(resource) = self.resources.get(&call.resource_id) else {
+        let resource = self.resources().get(&call.resource_id).cloned();
+        let Some(resource) = resource else {
             tracing::warn!(resource = %call.resource_id, xid = %call.xid, "called for a resource that is not served here");
             return answer.send(later);
         };
@@ -156,7 +178,7 @@ impl PhaseTwo for Dispatch {
             resource: call.resource_id,
             application_data: call.application_data,
         };
-        let (myself, resource) = (self.myself.clone(), resource.clone());
+        let myself = self.myself.clone();
         running.tasks.spawn(async move {
             // Without it, nobody waits for the answer any more.
             if let Some(dispatch) = myself.upgrade() {

@@ -70,9 +70,13 @@ pub enum Error {
     /// The coordinator does not know the transaction (any more).
     #[error("the coordinator does not know how `{xid}` ended")]
     Forgotten { xid: String },
-    /// The application had said that this transaction must not commit; it was rolled back instead.
-    #[error("`{xid}` was to be rolled back only, so its commit was not asked for")]
+    /// This process knows that the transaction must not commit: asked to, it asked for a rollback instead. A branch was
+    /// not registered.
+    #[error("`{xid}` is to be rolled back only: no commit of it is asked for, and no branch is registered")]
     RollbackOnly { xid: String },
+    /// The commit was asked for in this process, so that nothing more can belong to the transaction; nothing was sent.
+    #[error("the commit of `{xid}` was asked for before: no branch is registered any more")]
+    Ending { xid: String },
     /// A message that the wire cannot carry; nothing was sent.
     #[error("the {act} cannot be sent: {problem}")]
     Unsendable { act: Act, problem: String },
@@ -103,6 +107,7 @@ impl Error {
             Error::RollbackOnly { .. } => 9,
             Error::Unsendable { .. } => 10,
             Error::Unexpected { .. } => 11,
+            Error::Ending { .. } => 15,
         };
         ErrorCode::new("SD", number)
     }
@@ -120,6 +125,7 @@ impl Error {
             | Error::RolledBack { .. }
             | Error::Committed { .. }
             | Error::RollbackOnly { .. }
+            | Error::Ending { .. }
             | Error::Unsendable { .. } => Retryable::No,
             Error::Unanswered { .. } | Error::Forgotten { .. } | Error::Unexpected { .. } => Retryable::Unknown,
         }

@@ -109,6 +109,7 @@ mod error;
 pub mod fence;
 #[cfg(feature = "http")]
 pub mod http;
+mod marks;
 mod options;
 mod outcome;
 mod rm;
@@ -122,7 +123,7 @@ mod tokens;
 mod transaction;
 
 pub use coordinators::Health;
-pub use current::{Current, Within, current, within, within_sync};
+pub use current::{Current, Unsure, Within, current, within, within_sync};
 pub use error::{Act, Error};
 pub use options::{AccessKey, Options};
 pub use outcome::{Decision, Outcome, Progress, Standing};

@@ -32,7 +32,8 @@ pub struct Options {
     pub service_group: String,
     /// What registrations are signed with, in Seata's way; none signs nothing.
     pub access_key: Option<AccessKey>,
-    /// Connections are by TLS; none are plain.
+    /// Connections are by TLS; none are plain. [`Tls::replace`](crate::Tls::replace) renews certificates under a client
+    /// that runs.
     #[cfg(feature = "tls")]
     pub tls: Option<crate::Tls>,
 
@@ -70,6 +71,11 @@ pub struct Options {
     pub max_calls: usize,
     /// Transactions that were dropped open and wait for their rollback. One more is left to its timeout.
     pub max_dropped: usize,
+    /// Transactions of which this process remembers that they must not commit, or that their commit was asked for, when
+    /// nobody is in them any more; the oldest is forgotten first. The most of all clients in the process counts.
+    pub max_marks: usize,
+    /// How long it remembers them at most. The longest of all clients in the process counts.
+    pub marks_kept_for: Duration,
     /// The longest frame that is read.
     pub max_frame_bytes: usize,
 }
@@ -94,12 +100,14 @@ impl Options {
             register_timeout: Duration::from_secs(15),
             end_timeout: Duration::from_secs(60),
             finish_within: Duration::from_secs(10),
-            ask_again_after: Duration::from_millis(1_500),
+            ask_again_after: Duration::from_secs(1),
             attempt_timeout: Duration::from_secs(20),
             max_in_flight: 4_096,
             max_calls_running: 64,
             max_calls: 1_024,
             max_dropped: 1_024,
+            max_marks: 16_384,
+            marks_kept_for: Duration::from_secs(600),
             max_frame_bytes: MAX_FRAME_BYTES_DEFAULT,
         }
     }

@@ -15,6 +15,7 @@ use crate::{
     coordinators::{Coordinators, Health, Repeat, Request, Said},
     dispatch::Dispatch,
     error::Act,
+    saga::StepKind,
     tcc::ApplicationData,
     tm::{refused, unexpected},
     tokens,
@@ -31,6 +32,17 @@ pub struct Rm {
 struct Inner {
     coordinators: Coordinators,
     dispatch: Arc<Dispatch>,
+}
+
+const SAME_NAME: &str = "two resources have the same name";
+
+/// Names travel in a list.
+fn check_name(name: &str) -> Result<(), Error> {
+    if name.trim().is_empty() || name.trim() != name || name.contains(',') {
+        let problem = "a resource's name is empty, has a comma, or begins or ends with a space";
+        return Err(Error::Options { problem });
+    }
+    Ok(())
 }
 
 impl Drop for Inner {
@@ -61,14 +73,9 @@ impl Rm {
     pub fn start(options: Options, resources: Vec<Arc<dyn TccResource>>) -> Result<Rm, Error> {
         let mut names: Vec<&str> = resources.iter().map(|resource| resource.name()).collect();
         names.sort_unstable();
-        let is_bad = |name: &&str| name.trim().is_empty() || name.trim() != *name || name.contains(',');
-        if names.iter().any(is_bad) {
-            let problem = "a resource's name is empty, has a comma, or begins or ends with a space";
-            return Err(Error::Options { problem });
-        }
+        names.iter().try_for_each(|name| check_name(name))?;
         if names.windows(2).any(|pair| pair[0] == pair[1]) {
-            let problem = "two resources have the same name";
-            return Err(Error::Options { problem });
+            return Err(Error::Options { problem: SAME_NAME });
         }
         let dispatch = Dispatch::new(resources, options.max_calls_running, options.max_calls);
         let role = Role::ResourceManager {
@@ -79,6 +86,24 @@ impl Rm {
         Ok(Rm {
             inner: Arc::new(Inner { coordinators, dispatch }),
         })
+    }
+
+    /// Serves one resource more, and waits until a coordinator has registered it. The others are told as well.
+    ///
+    /// # Errors
+    /// [`Error::Options`] as of [`connect`](Rm::connect): nothing has changed. [`Error::Unreachable`] after `connect_within`:
+    /// it is served, and registered when a coordinator is there.
+    pub async fn serve(&self, resource: Arc<dyn TccResource>) -> Result<(), Error> {
+        let dispatch = &self.inner.dispatch;
+        let name = resource.name().to_owned();
+        check_name(&name)?;
+        if !dispatch.add(&name, resource) {
+            return Err(Error::Options { problem: SAME_NAME });
+        }
+        let role = || Role::ResourceManager {
+            resources: dispatch.names(),
+        };
+        self.inner.coordinators.register_as(Act::RegisterBranch, role).await
     }
 
     pub(crate) fn coordinators(&self) -> &Coordinators {
@@ -109,17 +134,36 @@ impl Rm {
     ///
     /// # Errors
     /// After any error phase one must not run, and the transaction must be rolled back: the branch may be registered
-    /// ([`Error::Unanswered`]), and a second phase would come for it. A transaction that was begun in this process does not
-    /// commit then, and neither while the registration is under way or after this future was dropped:
-    /// [`Error::RollbackOnly`].
+    /// ([`Error::Unanswered`]), and a second phase would come for it. This process does not commit the transaction then,
+    /// and neither while the registration is under way or after this future was dropped: whoever asks it to, and whoever
+    /// registers another branch, gets [`Error::RollbackOnly`]. A process that only joined the transaction has to give its
+    /// caller an error, for who began it knows nothing of this.
+    /// [`Error::Ending`] when the commit was asked for here: nothing was sent.
     pub async fn register(&self, xid: &str, resource: &str, context: &impl Serialize) -> Result<i64, Error> {
         let data = ApplicationData {
             action_context: context,
+            step: None,
         };
         let application_data = serde_json::to_string(&data).map_err(|problem| Error::Unsendable {
             act: Act::RegisterBranch,
             problem: problem.to_string(),
         })?;
+        self.register_data(xid, resource, None, application_data).await
+    }
+
+    /// Registers a branch of a TCC resource, or of a step, if it is served here as such.
+    pub(crate) async fn register_data(
+        &self,
+        xid: &str,
+        resource: &str,
+        step: Option<StepKind>,
+        application_data: String,
+    ) -> Result<i64, Error> {
+        if self.inner.dispatch.step(resource).is_some_and(|served| served != step) {
+            let problem = "a branch of a resource that is served here as something else: \
+                           a resource, a compensable step or a retriable step";
+            return Err(Error::Options { problem });
+        }
         self.register_as(xid, BranchType::Tcc, resource, "", application_data)
             .await
     }
@@ -142,8 +186,7 @@ impl Rm {
             None => (Repeat::Never, application_data),
         };
         // Whatever becomes of this future: a second phase may come for a branch that nobody knows of.
-        let current = Current::joined(xid);
-        current.unsure();
+        let unsure = Current::joined(xid).unsure()?;
         let sent = AtomicU32::new(0);
         let request = Request {
             act: Act::RegisterBranch,
@@ -175,7 +218,7 @@ impl Rm {
             Err(error) => !error.is_outcome_unknown(),
         };
         if is_known {
-            current.sure();
+            unsure.sure();
         }
         registered
     }

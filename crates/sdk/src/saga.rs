@@ -4,6 +4,9 @@
 //! - A [`Compensable`] step is done at once ([`Rm::do_step`]). Its compensation waits with the coordinator.
 //! - A [`Retriable`] step is only promised ([`Rm::promise_step`]), and done after the commit, as often as it takes.
 //!
+//! A step is called with what its input reads back as from JSON, now and later alike, and an input that reads back as
+//! another is refused.
+//!
 //! The function runs in a transaction ([`Tm::run`](crate::Tm::run)). When it ends well, the transaction commits: no step is
 //! compensated any more, and the promised ones are done, each in its turn, in the order of their promises (one that
 //! fails does not hold up the next). Any error, a panic, a lost process or the end of its time rolls back: the steps that were
@@ -54,15 +57,26 @@
 
 use std::sync::Arc;
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use settle_base::ErrorCode;
 
-use crate::{BranchCall, Current, Error, Rm, TccError, TccFuture, TccResource, current, fence::FenceKey};
+use crate::{
+    BranchCall, Current, Error, Rm, TccError, TccFuture, TccResource, current, fence::FenceKey, tcc::ApplicationData,
+};
+
+/// Which kind of step a resource is served as, and a branch was registered for. Told apart by this as well as by the name:
+/// a type may be both.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepKind {
+    Compensable,
+    Retriable,
+}
 
 /// A step that is done at once, and compensated when its saga fails.
 pub trait Compensable: Send + Sync + 'static {
-    /// What it is called with, now and for its compensation. Travels as JSON.
-    type Input: Serialize + DeserializeOwned + Send + Sync;
+    /// What it is called with, now and for its compensation. Travels as JSON, and has to read back as it was.
+    type Input: Serialize + DeserializeOwned + PartialEq + Send + Sync;
     /// What it gives to the saga's function. Not kept.
     type Output: Send;
 
@@ -89,8 +103,8 @@ pub trait Compensable: Send + Sync + 'static {
 
 /// A step that is done after the saga's commit.
 pub trait Retriable: Send + Sync + 'static {
-    /// What it is called with. Travels as JSON.
-    type Input: Serialize + DeserializeOwned + Send + Sync;
+    /// What it is called with. Travels as JSON, and has to read back as it was.
+    type Input: Serialize + DeserializeOwned + PartialEq + Send + Sync;
 
     /// The same in every process of the application, and no other step's. Without a comma.
     fn name(&self) -> &str;
@@ -109,11 +123,13 @@ pub fn retriable<S: Retriable>(step: Arc<S>) -> Arc<dyn TccResource> {
     Arc::new(Promised(step))
 }
 
-/// Why a step was not done or promised. The saga does not commit any more.
+/// Why a step was not done or promised. This process does not commit the saga any more.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     #[error("step `{step}` was called outside of a saga")]
     Outside { step: String },
+    #[error("the input of step `{step}` cannot be kept: {problem}")]
+    Input { step: String, problem: String },
     #[error("step `{step}` was not registered: {error}")]
     Register {
         step: String,
@@ -135,6 +151,7 @@ impl StepError {
             StepError::Outside { .. } => ErrorCode::new("SD", 13),
             StepError::Register { error, .. } => error.code(),
             StepError::Failed { .. } => ErrorCode::new("SD", 14),
+            StepError::Input { .. } => ErrorCode::new("SD", 16),
         }
     }
 }
@@ -143,43 +160,94 @@ impl Rm {
     /// Does a step of the saga that this task is in.
     ///
     /// # Errors
-    /// After any error, and when this future is dropped, the saga does not commit.
+    /// After any error, and when this future is dropped, this process does not commit the saga, and does no more steps of
+    /// it. A process that only joined it has to give its caller an error: who began it knows nothing of this.
     pub async fn do_step<S: Compensable>(&self, step: &S, input: &S::Input) -> Result<S::Output, StepError> {
         let current = saga_of(step.name())?;
         // Dropped or failed, it may be half done, and a commit would leave it so.
-        current.unsure();
-        let branch_id = self.register_step(&current, step.name(), input).await?;
+        let unsure = current.unsure().map_err(|error| not_registered(step.name(), error))?;
+        let registered = self.register_step(&current, step.name(), StepKind::Compensable, input);
+        let (branch_id, input) = registered.await?;
         let key = FenceKey {
             xid: current.xid(),
             branch_id,
             action: step.name(),
         };
-        let done = step.run(key, input).await.map_err(|error| StepError::Failed {
+        let done = step.run(key, &input).await.map_err(|error| StepError::Failed {
             step: step.name().to_owned(),
             error,
         })?;
-        current.sure();
+        unsure.sure();
         Ok(done)
     }
 
     /// Promises a step of the saga that this task is in: it is done when the saga has committed.
     ///
     /// # Errors
-    /// After any error, and when this future is dropped, the saga does not commit.
+    /// As of [`do_step`](Rm::do_step).
     pub async fn promise_step<S: Retriable>(&self, step: &S, input: &S::Input) -> Result<(), StepError> {
         let current = saga_of(step.name())?;
-        current.unsure();
-        self.register_step(&current, step.name(), input).await?;
-        current.sure();
+        let unsure = current.unsure().map_err(|error| not_registered(step.name(), error))?;
+        let registered = self.register_step(&current, step.name(), StepKind::Retriable, input);
+        registered.await?;
+        unsure.sure();
         Ok(())
     }
 
-    async fn register_step(&self, current: &Current, step: &str, input: &impl Serialize) -> Result<i64, StepError> {
-        let registered = self.register(current.xid(), step, input).await;
-        registered.map_err(|error| StepError::Register {
+    /// The branch, and the input as it is kept.
+    async fn register_step<I: Serialize + DeserializeOwned + PartialEq>(
+        &self,
+        current: &Current,
+        step: &str,
+        kind: StepKind,
+        input: &I,
+    ) -> Result<(i64, I), StepError> {
+        let (data, kept) = keep(input, kind).map_err(|problem| StepError::Input {
             step: step.to_owned(),
-            error,
-        })
+            problem,
+        })?;
+        let registered = self.register_data(current.xid(), step, Some(kind), data).await;
+        let branch_id = registered.map_err(|error| not_registered(step, error))?;
+        Ok((branch_id, kept))
+    }
+}
+
+fn not_registered(step: &str, error: Error) -> StepError {
+    StepError::Register {
+        step: step.to_owned(),
+        error,
+    }
+}
+
+/// The application data of a step's branch, and the input that they read back as: what it is called with later.
+fn keep<I: Serialize + DeserializeOwned + PartialEq>(input: &I, kind: StepKind) -> Result<(String, I), String> {
+    let data = ApplicationData {
+        action_context: input,
+        step: Some(kind),
+    };
+    let data = serde_json::to_string(&data).map_err(|error| error.to_string())?;
+    let read = serde_json::from_str::<ApplicationData<I>>(&data);
+    let kept = read
+        .map_err(|error| format!("its JSON does not read back: {error}"))?
+        .action_context;
+    if kept != *input {
+        return Err("its JSON reads back as another".to_owned());
+    }
+    Ok((data, kept))
+}
+
+/// The input that a branch was registered with.
+///
+/// # Errors
+/// Retryable when it was registered as a step of another kind: another process may serve that.
+fn kept<I: DeserializeOwned>(call: &BranchCall, kind: StepKind) -> Result<I, TccError> {
+    let data: ApplicationData<I> = serde_json::from_str(&call.application_data).map_err(TccError::unretryable)?;
+    match data.step {
+        Some(step) if step == kind => Ok(data.action_context),
+        other => Err(TccError::retryable(format!(
+            "`{}` is served as a {kind:?} step, and the branch is one of another kind ({other:?})",
+            call.resource
+        ))),
     }
 }
 
@@ -194,16 +262,20 @@ impl<S: Compensable> TccResource for Done<S> {
         self.0.name()
     }
 
+    fn step(&self) -> Option<StepKind> {
+        Some(StepKind::Compensable)
+    }
+
     fn commit<'a>(&'a self, call: &'a BranchCall) -> TccFuture<'a> {
         Box::pin(async move {
-            let input = call.context().map_err(TccError::unretryable)?;
+            let input = kept(call, StepKind::Compensable)?;
             self.0.confirm(call.into(), &input).await
         })
     }
 
     fn rollback<'a>(&'a self, call: &'a BranchCall) -> TccFuture<'a> {
         Box::pin(async move {
-            let input = call.context().map_err(TccError::unretryable)?;
+            let input = kept(call, StepKind::Compensable)?;
             self.0.compensate(call.into(), &input).await
         })
     }
@@ -216,15 +288,23 @@ impl<S: Retriable> TccResource for Promised<S> {
         self.0.name()
     }
 
+    fn step(&self) -> Option<StepKind> {
+        Some(StepKind::Retriable)
+    }
+
     fn commit<'a>(&'a self, call: &'a BranchCall) -> TccFuture<'a> {
         Box::pin(async move {
-            let input = call.context().map_err(TccError::unretryable)?;
+            let input = kept(call, StepKind::Retriable)?;
             self.0.run(call.into(), &input).await
         })
     }
 
     /// A promise is forgotten.
-    fn rollback<'a>(&'a self, _call: &'a BranchCall) -> TccFuture<'a> {
-        Box::pin(async { Ok(()) })
+    fn rollback<'a>(&'a self, call: &'a BranchCall) -> TccFuture<'a> {
+        Box::pin(async {
+            // What is not read may be anything, but no step that has to be compensated.
+            let _: serde::de::IgnoredAny = kept(call, StepKind::Retriable)?;
+            Ok(())
+        })
     }
 }

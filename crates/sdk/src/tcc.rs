@@ -4,6 +4,8 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::saga::StepKind;
+
 /// What [`TccResource`]'s calls give back.
 pub type TccFuture<'a> = Pin<Box<dyn Future<Output = Result<(), TccError>> + Send + 'a>>;
 
@@ -15,6 +17,12 @@ pub type TccFuture<'a> = Pin<Box<dyn Future<Output = Result<(), TccError>> + Sen
 pub trait TccResource: Send + Sync + 'static {
     /// The resource's name, the same in every instance of the application. Without a comma.
     fn name(&self) -> &str;
+
+    /// Which kind of step of a saga it is: what [`saga`](crate::saga) serves says so. Others are none.
+    #[doc(hidden)]
+    fn step(&self) -> Option<StepKind> {
+        None
+    }
 
     /// The transaction is committed: make it final. Until this says so, the coordinator calls again.
     fn commit<'a>(&'a self, call: &'a BranchCall) -> TccFuture<'a>;
@@ -49,6 +57,9 @@ impl BranchCall {
 pub(crate) struct ApplicationData<T> {
     #[serde(rename = "actionContext")]
     pub action_context: T,
+    /// Of a saga's step, which kind it is.
+    #[serde(rename = "settleStep", default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepKind>,
 }
 
 /// Why a branch did not do what it was called for.

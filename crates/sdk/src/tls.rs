@@ -1,6 +1,9 @@
 //! TLS to the coordinators, by `rustls`.
 
-use std::{fmt, io, sync::Arc};
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -12,16 +15,30 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::Error;
 
 /// Whom a client trusts, and the certificate that it shows. The name that a coordinator's certificate has to be of is the
-/// host in its address.
+/// host in its address. Clones are the same: what one of them [replaces](Tls::replace) is replaced for every client that
+/// was given one.
 #[derive(Clone)]
 pub struct Tls {
-    config: Arc<ClientConfig>,
+    config: Arc<Mutex<Arc<ClientConfig>>>,
 }
 
 impl Tls {
     /// As the application says.
     pub fn new(config: Arc<ClientConfig>) -> Tls {
-        Tls { config }
+        Tls {
+            config: Arc::new(Mutex::new(config)),
+        }
+    }
+
+    /// From now on connections are made with what `other` has, as when certificates are renewed. Those that stand go on as
+    /// they are.
+    pub fn replace(&self, other: &Tls) {
+        let config = other.config().clone();
+        *self.config() = config;
+    }
+
+    fn config(&self) -> MutexGuard<'_, Arc<ClientConfig>> {
+        self.config.lock().expect("no holder of this lock panics")
     }
 
     /// Trusts coordinators whose certificates `authorities` have signed, and shows the certificate `own` with its key if
@@ -61,7 +78,8 @@ impl Tls {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host).map_err(io::Error::other)?;
-        TlsConnector::from(self.config.clone()).connect(name, stream).await
+        let config = self.config().clone();
+        TlsConnector::from(config).connect(name, stream).await
     }
 }
 

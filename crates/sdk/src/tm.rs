@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    Decision, Error, Options, Outcome, Standing, Transaction,
+    Current, Decision, Error, Options, Outcome, Standing, Transaction,
     connection::{Role, global_end, obedient},
     coordinators::{Coordinators, Health, Repeat, Request, Said},
     error::Act,
@@ -129,10 +129,10 @@ impl Tm {
     /// the same outcome, for as long as the coordinator keeps it.
     ///
     /// # Errors
-    /// [`Error::RolledBack`] when it was decided otherwise; [`Error::Unanswered`] and [`Error::Forgotten`] when the
-    /// outcome is not known.
+    /// [`Error::RolledBack`] when it was decided otherwise; [`Error::RollbackOnly`] when this process knows that it must
+    /// not commit, as [`Transaction::commit`]; [`Error::Unanswered`] and [`Error::Forgotten`] when the outcome is not known.
     pub async fn commit(&self, xid: &str) -> Result<Outcome, Error> {
-        self.inner.coordinators.end(Act::Commit, xid, None).await
+        self.commit_in(&Current::joined(xid)).await
     }
 
     /// Rolls a transaction back by its id, as [`Transaction::rollback`] does. Asked again, it tells the same outcome.
@@ -141,12 +141,26 @@ impl Tm {
     /// [`Error::Committed`] when it was decided otherwise; [`Error::Unanswered`] and [`Error::Forgotten`] when the outcome
     /// is not known.
     pub async fn rollback(&self, xid: &str) -> Result<Outcome, Error> {
-        self.inner.coordinators.end(Act::Rollback, xid, None).await
+        self.rollback_in(&Current::joined(xid)).await
     }
 
-    /// As [`commit`](Tm::commit), and `sent` counts how often it was sent.
-    pub(crate) async fn commit_telling(&self, xid: &str, sent: &AtomicU32) -> Result<Outcome, Error> {
-        self.inner.coordinators.end(Act::Commit, xid, Some(sent)).await
+    pub(crate) async fn commit_in(&self, current: &Current) -> Result<Outcome, Error> {
+        let coordinators = &self.inner.coordinators;
+        match current.close() {
+            Some(closing) => coordinators.end(Act::Commit, current, Some(closing.sent())).await,
+            // Whether the rollback is told or not, nobody here has asked for a commit, or will.
+            None => match coordinators.end(Act::Rollback, current, None).await {
+                Err(committed @ Error::Committed { .. }) => Err(committed),
+                _ => Err(Error::RollbackOnly {
+                    xid: current.xid().to_owned(),
+                }),
+            },
+        }
+    }
+
+    pub(crate) async fn rollback_in(&self, current: &Current) -> Result<Outcome, Error> {
+        current.set_rollback_only();
+        self.inner.coordinators.end(Act::Rollback, current, None).await
     }
 
     /// How a transaction stands.
@@ -204,18 +218,29 @@ impl Coordinators {
         }
     }
 
-    async fn end(&self, act: Act, xid: &str, sent: Option<&AtomicU32>) -> Result<Outcome, Error> {
+    async fn end(&self, act: Act, current: &Current, sent: Option<&AtomicU32>) -> Result<Outcome, Error> {
+        let xid = current.xid();
         let request = Request {
             sent,
             ..self.about(act, xid)
         };
-        self.ask(request, |answer| match answer {
+        let told = self.ask(request, |answer| match answer {
             Message::GlobalCommitResponse(response) | Message::GlobalRollbackResponse(response) => {
                 said(act, xid, response)
             }
             other => Said::Done(Err(unexpected(act, &other))),
-        })
-        .await
+        });
+        let told = told.await;
+        let is_over = |error: &Error| {
+            matches!(
+                error,
+                Error::RolledBack { .. } | Error::Committed { .. } | Error::Forgotten { .. }
+            )
+        };
+        if told.as_ref().map_or_else(is_over, |_| true) {
+            current.settle();
+        }
+        told
     }
 }
 
@@ -297,7 +322,10 @@ async fn roll_back_dropped(
 }
 
 async fn roll_back(coordinators: Arc<Coordinators>, xid: Arc<str>) {
-    match coordinators.end(Act::Rollback, &xid, None).await {
+    match coordinators
+        .end(Act::Rollback, &Current::joined(xid.clone()), None)
+        .await
+    {
         Ok(_) => tracing::debug!(%xid, "dropped open and rolled back"),
         Err(error) => tracing::warn!(code = %error.code(), %error, "dropped open, and left to its timeout"),
     }

@@ -1,9 +1,6 @@
 //! One open global transaction, owned by who began it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
-};
+use std::sync::Arc;
 
 use crate::{Current, Error, Outcome, Tm};
 
@@ -15,17 +12,14 @@ pub struct Transaction {
     tm: Tm,
     current: Current,
     is_open: bool,
-    /// How often its commit was sent: then the decision is the coordinator's.
-    commits_sent: AtomicU32,
 }
 
 impl Transaction {
     pub(crate) fn new(tm: Tm, xid: Arc<str>) -> Transaction {
         Transaction {
             tm,
-            current: Current::joined(xid),
+            current: Current::begun(xid),
             is_open: true,
-            commits_sent: AtomicU32::new(0),
         }
     }
 
@@ -40,33 +34,32 @@ impl Transaction {
     }
 
     /// Commits: `Ok` means decided for good, whatever fails from now on; [`Outcome::progress`] tells how far the branches
-    /// are.
+    /// are. From its start on, no branch is registered in this process.
     ///
     /// # Errors
     /// [`Error::RolledBack`] when it was decided otherwise (its time was over, somebody rolled it back).
     /// [`Error::RollbackOnly`] when it was marked so here, or a branch of it may be registered that nobody knows of: it is
-    /// being rolled back.
+    /// rolled back, at the latest when its time is over. ([`Error::Committed`] instead when a process where it is not
+    /// marked has committed it.)
     /// [`Error::Unreachable`] and [`Error::Busy`] when the commit could not be sent for `end_timeout`: it is being rolled
     /// back.
     /// [`Error::Unanswered`] when no coordinator answered: it may be committed. Ask [`Tm::commit`] again, which is safe,
     /// or [`Tm::status`]. The same holds when this future is dropped before its end; dropped before it could be sent, it is
     /// rolled back.
-    pub async fn commit(self) -> Result<Outcome, Error> {
-        if self.current.is_rollback_only() {
-            let xid = self.xid().to_owned();
-            let rolled_back = self.rollback().await;
-            return rolled_back.and(Err(Error::RollbackOnly { xid }));
-        }
-        self.tm.commit_telling(self.current.xid(), &self.commits_sent).await
+    pub async fn commit(mut self) -> Result<Outcome, Error> {
+        let told = self.tm.commit_in(&self.current).await;
+        // Its rollback was asked for already.
+        self.is_open = !matches!(told, Err(Error::RollbackOnly { .. }));
+        told
     }
 
-    /// Rolls back.
+    /// Rolls back. Whatever comes, this process does not commit it any more.
     ///
     /// # Errors
     /// [`Error::Unanswered`] when no coordinator answered: it is not committed, and will be rolled back when its time is
     /// over.
     pub async fn rollback(mut self) -> Result<Outcome, Error> {
-        let outcome = self.tm.rollback(self.current.xid()).await;
+        let outcome = self.tm.rollback_in(&self.current).await;
         self.is_open = false;
         outcome
     }
@@ -80,7 +73,8 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if self.is_open && self.commits_sent.load(Ordering::SeqCst) == 0 {
+        // Once its commit was sent, the decision is the coordinator's.
+        if self.is_open && self.current.set_rollback_only() {
             self.tm.drop_open(self.current.shared_xid());
         }
     }
@@ -91,7 +85,6 @@ impl std::fmt::Debug for Transaction {
         f.debug_struct("Transaction")
             .field("xid", &self.current.xid())
             .field("is_open", &self.is_open)
-            .field("commits_sent", &self.commits_sent)
             .finish_non_exhaustive()
     }
 }

@@ -217,8 +217,13 @@ impl Bank {
 
     /// As [`Bank::end`], without waiting for the answer.
     pub async fn call(&self, branch_id: i64, is_commit: bool) -> Result<oneshot::Receiver<Message>> {
+        self.call_in(XID, branch_id, is_commit).await
+    }
+
+    /// As [`Bank::call`], for a branch of another transaction.
+    pub async fn call_in(&self, xid: &str, branch_id: i64, is_commit: bool) -> Result<oneshot::Receiver<Message>> {
         let call = BranchEnd {
-            xid: XID.to_owned(),
+            xid: xid.to_owned(),
             branch_id,
             branch_type: BranchType::At,
             resource_id: RESOURCE.to_owned(),

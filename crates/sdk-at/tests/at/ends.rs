@@ -222,10 +222,11 @@ async fn a_failed_local_commit_is_reported_only_when_it_cannot_have_been_done() 
     assert_eq!(bank.dump(&["account"]).await?, dump);
     assert!(!Current::joined(XID).is_rollback_only());
 
-    // It ends with the commit on its way, which is done and never answered.
+    // It ends with the commit on its way, which is done and never answered. This process remembers that of the transaction.
+    const DOOMED: &str = "127.0.0.1:8091:8";
     let cut = CutAtCommit::before(&bank).await?;
-    let current = Current::joined(XID);
-    let mut local = cut.at.begin(XID).await?;
+    let current = Current::joined(DOOMED);
+    let mut local = cut.at.begin(DOOMED).await?;
     local.execute(TAKE, &[]).await?;
     cut.armed.store(true, Ordering::SeqCst);
     let error = local.commit().await.expect_err("nobody answered");
@@ -247,7 +248,8 @@ async fn a_failed_local_commit_is_reported_only_when_it_cannot_have_been_done() 
     })
     .await?;
     cut.armed.store(false, Ordering::SeqCst);
-    assert_eq!(bank.end(2, false).await?, BranchStatus::PhaseTwoRollbacked);
+    let rolled_back = fake::status(bank.call_in(DOOMED, 2, false).await?).await?;
+    assert_eq!(rolled_back, BranchStatus::PhaseTwoRollbacked);
     assert_eq!(bank.dump(&["account"]).await?, dump);
     bank.close().await;
     Ok(())

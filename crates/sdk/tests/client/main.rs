@@ -4,5 +4,7 @@ mod calls;
 mod carried;
 mod ends;
 mod fake;
+mod marks;
 mod registrations;
 mod scopes;
+mod steps;

@@ -28,7 +28,10 @@ fn is_branch(message: &Message) -> bool {
 
 #[tokio::test]
 async fn a_registration_that_was_not_answered_is_not_sent_again_and_its_transaction_may_not_commit() -> Result<()> {
-    for reaction in [|| Reaction::Cut, || Reaction::Silence] {
+    for (xid, reaction) in [
+        ("127.0.0.1:8091:6", (|| Reaction::Cut) as fn() -> Reaction),
+        ("127.0.0.1:8091:7", || Reaction::Silence),
+    ] {
         let (one, other) = (
             Fake::start(move |_| reaction()).await?,
             Fake::start(move |_| reaction()).await?,
@@ -37,7 +40,7 @@ async fn a_registration_that_was_not_answered_is_not_sent_again_and_its_transact
         options.register_timeout = Duration::from_millis(100);
         options.ask_again_after = Duration::from_millis(10);
         let rm = Rm::connect(options, vec![Arc::new(Accounts)]).await?;
-        let current = Current::joined("127.0.0.1:8091:7");
+        let current = Current::joined(xid);
         let registered = within(Some(current.clone()), rm.register(current.xid(), "accounts", &1)).await;
         let error = registered.expect_err("nobody answered");
         assert!(matches!(error, Error::Unanswered { .. }), "{error:?}");
@@ -89,15 +92,15 @@ async fn a_refusal_of_one_copy_says_nothing_of_the_other() -> Result<()> {
     let mut options = options([&stuck, &refusing]);
     options.ask_again_after = Duration::from_millis(20);
     let rm = Rm::connect(options, vec![Arc::new(Accounts)]).await?;
-    let mut was_alone = false;
+    let mut alone = 0;
     while stuck.branches().is_empty() {
-        was_alone = true;
-        let current = Current::joined("127.0.0.1:8091:18");
+        alone += 1;
+        let current = Current::joined(format!("127.0.0.1:8091:18{alone:03}"));
         let refused = rm.register(current.xid(), "accounts", &1).await;
         assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
         assert_eq!(current.is_rollback_only(), !stuck.branches().is_empty());
     }
-    assert!(was_alone);
+    assert!(alone > 0);
     Ok(())
 }
 
@@ -145,11 +148,43 @@ async fn a_refused_registration_was_not_done() -> Result<()> {
     let fake = fake.await?;
     let rm = Rm::connect(options([&fake]), vec![Arc::new(Accounts)]).await?;
     let error = rm
-        .register("127.0.0.1:8091:7", "accounts", &1)
+        .register("127.0.0.1:8091:8", "accounts", &1)
         .await
         .expect_err("it was refused");
     assert_eq!(error.retryable(), Retryable::No);
     assert!(error.to_string().contains("it is over"), "{error}");
+    Ok(())
+}
+
+/// Both at the connections that stand and at those that come.
+#[tokio::test]
+async fn a_resource_that_is_added_is_registered_everywhere_beside_the_others() -> Result<()> {
+    struct Named(&'static str);
+    impl TccResource for Named {
+        fn name(&self) -> &str {
+            self.0
+        }
+        fn commit<'a>(&'a self, _call: &'a BranchCall) -> TccFuture<'a> {
+            Box::pin(async { Ok(()) })
+        }
+        fn rollback<'a>(&'a self, _call: &'a BranchCall) -> TccFuture<'a> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+    let (one, other) = (Fake::obliging().await?, Fake::obliging().await?);
+    let rm = Rm::connect(options([&one, &other]), vec![Arc::new(Accounts)]).await?;
+    rm.serve(Arc::new(Named("stock"))).await?;
+    let is_of_both =
+        |message: &Message| matches!(message, Message::RegisterRmRequest(rm) if rm.resource_ids == "accounts,stock");
+    one.wait_for(1, is_of_both).await?;
+    other.wait_for(1, is_of_both).await?;
+    one.cut_rm().await?;
+    one.wait_for(2, is_of_both).await?;
+    rm.register("127.0.0.1:8091:9", "stock", &1).await?;
+    for name in ["stock", "with,comma"] {
+        let refused = rm.serve(Arc::new(Named(name))).await;
+        assert!(matches!(refused, Err(Error::Options { .. })), "{refused:?}");
+    }
     Ok(())
 }
 

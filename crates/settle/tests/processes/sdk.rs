@@ -121,7 +121,7 @@ async fn worker(
             match timed(&longest, rm.register(&xid, "journal", &turn)).await {
                 Ok(branch) => branches.push(branch),
                 // It may be registered: the transaction may not commit.
-                Err(Error::Unanswered { .. }) => wanted = Decision::Rollback,
+                Err(Error::Unanswered { .. } | Error::RollbackOnly { .. }) => wanted = Decision::Rollback,
                 Err(error) => return Err(error).with_context(|| format!("register a branch of {xid}")),
             }
         }

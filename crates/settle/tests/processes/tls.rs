@@ -179,6 +179,13 @@ async fn certificates_are_replaced_without_a_restart_and_no_connection_ends() ->
     let address = cluster.tx(1);
     let mut standing = connect(address, &before, Some((&clients, "bank.internal"))).await?;
     standing.tm("").await?.expect("taken");
+    let (certificate, key) = clients.certificate("bank.internal")?;
+    let trusting =
+        |servers: &Authority| Tls::from_pem(servers.pem.as_bytes(), Some((certificate.as_bytes(), key.as_bytes())));
+    let tls = trusting(&before)?;
+    let mut options = Options::new([address.to_string()], "bank");
+    (options.tls, options.connect_within) = (Some(tls.clone()), Duration::from_secs(2));
+    let tm = Tm::connect(options.clone()).await?;
 
     // Half of a replacement, as when it is seen between two files.
     std::fs::write(scratch.path().join("tls.key"), after.certificate("127.0.0.1")?.1)?;
@@ -200,6 +207,19 @@ async fn certificates_are_replaced_without_a_restart_and_no_connection_ends() ->
             .is_err()
     );
     standing.is_served().await.context("a standing connection was harmed")?;
+    // The SDK's are replaced by the application, for new connections of every client that has them.
+    ensure!(
+        Tm::connect(options.clone()).await.is_err(),
+        "it trusts another authority"
+    );
+    tls.replace(&trusting(&after)?);
+    Tm::connect(options)
+        .await?
+        .begin("by new certificates", SOON)
+        .await?
+        .commit()
+        .await?;
+    tm.begin("by a standing connection", SOON).await?.commit().await?;
     cluster.finish();
     scratch.finish();
     Ok(())
