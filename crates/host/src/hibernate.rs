@@ -9,7 +9,7 @@
 //! missed. So a node that is down for a day keeps no group awake.
 
 use settle_base::{GroupId, Mono, NodeId, PeerId};
-use settle_machine::Service;
+use settle_machine::{Event, Service};
 use settle_storage::{Disk, DiskRead};
 
 use crate::{Host, HostAction, Leads, PeerMessage, group::Group, host::send, members};
@@ -24,12 +24,15 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let patience = self.config.election_ticks;
         let fell_silent = self
             .peers
-            .values()
-            .filter(|p| p.is_linked && p.silent_ticks == patience);
-        let fell_silent: Vec<PeerId> = fell_silent.map(|peer| peer.hello.incarnation).collect();
-        for peer in fell_silent {
+            .iter()
+            .filter(|(_, p)| p.is_linked && p.silent_ticks == patience);
+        let fell_silent: Vec<(NodeId, PeerId)> = fell_silent
+            .map(|(node, peer)| (*node, peer.hello.incarnation))
+            .collect();
+        for (node, peer) in fell_silent {
             self.counters.peers_fell_silent += 1;
             self.wake_all_with(peer);
+            self.serve(Event::PeerSilent { node }, now, out);
         }
         self.leave_lost_leaders();
     }

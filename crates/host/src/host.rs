@@ -359,6 +359,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         let (incarnation, is_linked) = (peer.hello.incarnation, peer.is_linked);
         if was_silent && is_linked {
             self.wake_all_led_with(incarnation);
+            self.serve(Event::PeerHeard { node: from }, now, out);
         }
         if let PeerMessage::Join(join) = message {
             return self.on_join(from, join, now, out);

@@ -73,6 +73,23 @@ fn the_leader_of_a_resting_group_whose_node_falls_silent_is_replaced() {
     assert!(another_leads(&cluster, silent), "{:?}", cluster.notes);
 }
 
+#[test]
+fn the_service_hears_once_that_a_node_is_silent_and_once_that_it_speaks_again() {
+    let mut cluster = Cluster::founded(3);
+    let told = |cluster: &Cluster, what: &Told| cluster.told.iter().filter(|told| **told == (1, what.clone())).count();
+    let (silent, heard) = (Told::Silent(NodeId(3)), Told::Heard(NodeId(3)));
+    cluster.ticks(ELECTION_TICKS * 2);
+    assert_eq!(told(&cluster, &silent), 0);
+    cluster.muted.insert((3, 1));
+    cluster.ticks(ELECTION_TICKS - 1);
+    assert_eq!(told(&cluster, &silent), 0);
+    cluster.ticks(ELECTION_TICKS * 2);
+    assert_eq!((told(&cluster, &silent), told(&cluster, &heard)), (1, 0));
+    cluster.muted.clear();
+    cluster.ticks(2);
+    assert_eq!((told(&cluster, &silent), told(&cluster, &heard)), (1, 1));
+}
+
 /// It hears nobody, so it cannot serve, though everybody hears its pulses.
 #[test]
 fn the_leader_of_a_resting_group_that_hears_nobody_is_replaced() {

@@ -75,6 +75,15 @@ pub enum Event<'a, E, R> {
     PeerDown {
         node: NodeId,
     },
+    /// Nothing has come from that node for an election timeout, and its connection stands: it may be asleep. What waits
+    /// for it is better had elsewhere.
+    PeerSilent {
+        node: NodeId,
+    },
+    /// The node that was silent has spoken again.
+    PeerHeard {
+        node: NodeId,
+    },
     /// Another node's service sent this with [`Action::Peer`]. In order and at most once per
     /// connection; one may be lost while the connection stays up, so what must arrive is told again.
     Peer {

@@ -87,9 +87,19 @@ pub(crate) struct Directory {
     by_client: FixedMap<u64, SessionKey>,
     by_resource: FixedMap<String, BTreeSet<SessionKey>>,
     holders: BTreeMap<NodeId, Holder>,
+    /// Nodes that a connection is up with and nothing comes from: a call through one of them may wait for long.
+    silent: BTreeSet<NodeId>,
 }
 
 impl Directory {
+    pub fn fell_silent(&mut self, node: NodeId) {
+        self.silent.insert(node);
+    }
+
+    pub fn speaks_again(&mut self, node: NodeId) {
+        self.silent.remove(&node);
+    }
+
     /// The node's gate is of this run: what is known of another one is over.
     pub fn see_run(&mut self, node: NodeId, run: u64) {
         if self.run_of(node) != Some(run) {
@@ -169,6 +179,7 @@ impl Directory {
     }
 
     pub fn remove_node(&mut self, node: NodeId) {
+        self.silent.remove(&node);
         let keys: Vec<SessionKey> = self.keys_of(node).collect();
         for key in keys {
             self.remove(key);
@@ -196,7 +207,7 @@ impl Directory {
     /// its application anywhere, and, for AT alone, whoever else serves the resource, since undo logs are the
     /// database's; among equals, those of `here` first. (Seata: `ChannelManager.getChannel`.) The first attempt takes
     /// the first, and each further one the next, around and around: an attempt follows a failure, and the same session
-    /// may fail for ever.
+    /// may fail for ever. Those of nodes that are silent are chosen only when there are no others.
     pub fn choose(&self, wanted: Wanted<'_>, here: NodeId, attempt: u32) -> Option<SessionKey> {
         let serving = self.by_resource.get(wanted.resource)?;
         if attempt <= 1
@@ -204,21 +215,26 @@ impl Directory {
                 .by_client
                 .get(&client_hash(wanted.application, wanted.ip, wanted.port))
             && serving.contains(key)
+            && !self.silent.contains(&key.node)
             && fit(&self.entries[key], wanted) == Some(Fit::SameClient)
         {
             return Some(*key);
         }
         let fitting = serving.iter().filter_map(|key| {
             let fit = fit(&self.entries[key], wanted)?;
-            Some((fit, key.node != here, *key))
+            Some((self.silent.contains(&key.node), fit, key.node != here, *key))
         });
         if attempt <= 1 {
-            return fitting.min().map(|(_, _, key)| key);
+            return fitting.min().map(|(.., key)| key);
         }
         let mut row: Vec<_> = fitting.collect();
         row.sort_unstable();
+        let heard = row.partition_point(|(is_silent, ..)| !is_silent);
+        if heard > 0 {
+            row.truncate(heard);
+        }
         let turn = (attempt - 1) as usize % row.len().max(1);
-        row.get(turn).map(|(_, _, key)| *key)
+        row.get(turn).map(|(.., key)| *key)
     }
 
     fn keys_of(&self, node: NodeId) -> impl Iterator<Item = SessionKey> {

@@ -94,7 +94,15 @@ impl TxGate {
         self.door.peers.remove(&node);
         self.door.directory.remove_node(node);
         for group in self.groups.values_mut() {
-            group.on_peer_down(node, cx);
+            group.on_peer_lost(node, cx);
+        }
+    }
+
+    /// Who waits for a call that went there would wait until the connection is given up.
+    fn on_peer_silent(&mut self, node: NodeId, cx: &mut Cx<'_>) {
+        self.door.directory.fell_silent(node);
+        for group in self.groups.values_mut() {
+            group.on_peer_lost(node, cx);
         }
     }
 }
@@ -137,6 +145,8 @@ impl Service for TxGate {
             }
             Event::PeerUp { node } => self.on_peer_up(node, context),
             Event::PeerDown { node } => self.on_peer_down(node, context),
+            Event::PeerSilent { node } => self.on_peer_silent(node, context),
+            Event::PeerHeard { node } => self.door.directory.speaks_again(node),
             Event::Peer { from, body } => self.on_peer_message(from, &body, context),
             // Its groups are founded with the cluster and stay.
             Event::Created { .. } | Event::Destroyed { .. } | Event::ApplyPaused { .. } => {}

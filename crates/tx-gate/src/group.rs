@@ -513,8 +513,9 @@ impl TxGroup {
         self.driver_actions = actions;
     }
 
-    /// A node is gone, and with it the calls that were sent there: they are made through another one at once.
-    pub fn on_peer_down(&mut self, node: NodeId, cx: &Cx<'_>) {
+    /// A node is gone or silent, and with it the calls that were sent there: they are made again, through another one, and
+    /// who waits for them hears that it takes longer.
+    pub fn on_peer_lost(&mut self, node: NodeId, cx: &Cx<'_>) {
         let Some(term) = self.leading else { return };
         let lost = self.sent.extract_if(.., |_, (to, _)| *to == node);
         for ((tid, branch), (_, attempt)) in lost.collect::<Vec<_>>() {

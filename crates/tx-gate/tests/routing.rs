@@ -100,6 +100,42 @@ fn a_session_that_fails_every_call_gives_way_to_the_next_that_may_be_called() {
     net.until("the end", |net| net.oracle.open_count() == 0);
 }
 
+/// A node that hangs closes nothing: whoever waits for a call that went there would wait until it is given up.
+#[test]
+fn calls_go_around_a_node_that_falls_silent_and_who_waits_for_one_is_told_at_once() {
+    let mut net = Net::new(3, 39);
+    let (tm, rm) = (net.tm(0), net.rm(1, "stock", "10.0.0.1", 50_000, "action"));
+    let other = net.rm(2, "stock", "10.0.0.1", 50_001, "action");
+    let ask_to_commit = |net: &mut Net| {
+        let xid = net.begin(tm);
+        net.branch(rm, tcc(&xid, "action"));
+        net.ask(tm, commit(&xid))
+    };
+    let key = ask_to_commit(&mut net);
+    let asleep = net.next_call();
+    assert_eq!(asleep.conn, rm, "the one that registered it comes first");
+    net.feed(0, Event::PeerSilent { node: id_of(1) });
+    let before = net.now_ms;
+    let status = settle_tx::GlobalStatus::CommitRetrying;
+    assert_eq!(net.answer(key), ClientAnswer::Ended { status });
+    assert!(net.now_ms - before <= 100, "after {} ms", net.now_ms - before);
+    net.until("another call", |net| net.unanswered().count() == 2);
+    let again = net.unanswered().last().expect("there are two").clone();
+    assert_eq!(again.conn, other);
+    net.rm_says(&again, BranchStatus::PhaseTwoCommitted);
+    net.until("the end", |net| net.oracle.open_count() == 0);
+    // It wakes, and so does the call.
+    net.rm_says(&asleep, BranchStatus::PhaseTwoCommitted);
+
+    let key = ask_to_commit(&mut net);
+    assert_eq!(net.do_next_call().conn, other, "nothing is sent to the silent one");
+    assert_eq!(net.answer(key), committed());
+    net.feed(0, Event::PeerHeard { node: id_of(1) });
+    let key = ask_to_commit(&mut net);
+    assert_eq!(net.do_next_call().conn, rm);
+    assert_eq!(net.answer(key), committed());
+}
+
 #[test]
 fn a_call_for_an_earlier_run_or_for_a_resource_not_served_is_never_made() {
     let mut net = Net::new(2, 37);

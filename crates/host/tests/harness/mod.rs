@@ -132,6 +132,8 @@ pub enum Told {
     Created(GroupId, CreateOutcome),
     Destroyed(GroupId),
     Paused(u64, Bytes),
+    Silent(NodeId),
+    Heard(NodeId),
 }
 
 #[derive(Default)]
@@ -166,6 +168,8 @@ impl Service for Front {
             Event::Created { group, outcome } => context.act(Action::Respond(Told::Created(group, outcome))),
             Event::Destroyed { group } => context.act(Action::Respond(Told::Destroyed(group))),
             Event::ApplyPaused { index, needs, .. } => context.act(Action::Respond(Told::Paused(index, needs))),
+            Event::PeerSilent { node } => context.act(Action::Respond(Told::Silent(node))),
+            Event::PeerHeard { node } => context.act(Action::Respond(Told::Heard(node))),
             _ => {}
         }
     }
