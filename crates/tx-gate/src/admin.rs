@@ -402,7 +402,7 @@ fn lock_row(global: &Global, branch: &Branch, row: LockRow<'_>, now: GroupTime) 
         table: row.table.to_owned(),
         pk: row.pk.to_owned(),
         tid: global.tid,
-        xid: String::from(&*global.xid),
+        xid: global.xid.to_string(),
         branch: branch.id,
         status: global.status,
         age: now.since(global.begun_at),
@@ -486,7 +486,7 @@ pub(crate) fn sessions(directory: &Directory) -> AdminAnswer {
 fn row(global: &Global, now: GroupTime) -> TxRow {
     TxRow {
         tid: global.tid,
-        xid: String::from(&*global.xid),
+        xid: global.xid.to_string(),
         status: global.status,
         application: String::from(&*global.application),
         service_group: String::from(&*global.service_group),

@@ -451,7 +451,7 @@ impl TxGate {
         }
         let known = cx.group(tid.group()).and_then(|view| view.machine.global(tid));
         match known {
-            Some(global) if *global.xid != *xid => Err(unknown()),
+            Some(global) if global.xid != *xid => Err(unknown()),
             _ => Ok(tid),
         }
     }

@@ -281,7 +281,7 @@ impl World {
 
     fn check_branch_counts(&self) {
         for global in self.net.oracle.globals() {
-            let asked = self.asked_branches.get(&*global.xid).copied().unwrap_or(0);
+            let asked = self.asked_branches.get(&global.xid.to_string()).copied().unwrap_or(0);
             assert!(
                 global.branches().len() <= asked,
                 "{}: a request registered two branches",

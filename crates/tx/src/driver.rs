@@ -102,7 +102,9 @@ pub struct Driver {
     seed: u64,
     prng: Prng,
     term: Option<Term>,
-    timers: BTreeSet<(GroupTime, Timer)>,
+    /// Apart from the branches', whose entries are larger and few: a million open transactions have a million of these.
+    deadline_timers: BTreeSet<(GroupTime, Tid)>,
+    branch_timers: BTreeSet<(GroupTime, (Tid, BranchId))>,
     /// When each undecided transaction's timeout is decided (or proposed again), and when a decided one that has Saga
     /// branches beside others counts as stuck: nothing but a report ends those.
     deadlines: FixedMap<Tid, GroupTime>,
@@ -177,7 +179,8 @@ impl Driver {
             seed,
             prng: Prng::new(seed),
             term: None,
-            timers: BTreeSet::new(),
+            deadline_timers: BTreeSet::new(),
+            branch_timers: BTreeSet::new(),
             deadlines: FixedMap::default(),
             timing_out: FixedSet::default(),
             overdue: VecDeque::new(),
@@ -286,7 +289,7 @@ impl Driver {
         if self.term.is_none() {
             return;
         }
-        while let Some(&(_, timer)) = self.timers.first().filter(|(at, _)| *at <= now) {
+        while let Some((_, timer)) = self.next_timer().filter(|(at, _)| *at <= now) {
             self.on_timer(machine, timer, now, out);
         }
         while self.timing_out.len() < self.config.max_timeouts_in_flight
@@ -314,7 +317,18 @@ impl Driver {
         if has_call || has_timeout || !self.pending.is_empty() {
             return Some(GroupTime::ZERO);
         }
-        self.timers.first().map(|(at, _)| *at)
+        self.next_timer().map(|(at, _)| at)
+    }
+
+    /// The earliest; of those at one time the deadlines come first.
+    fn next_timer(&self) -> Option<(GroupTime, Timer)> {
+        let deadline = self
+            .deadline_timers
+            .first()
+            .map(|&(at, tid)| (at, Timer::Deadline(tid)));
+        let branch = self.branch_timers.first();
+        let branch = branch.map(|&(at, (tid, branch))| (at, Timer::Branch(tid, branch)));
+        deadline.into_iter().chain(branch).min()
     }
 
     /// Branches that have been retried for too long, in order.
@@ -633,10 +647,10 @@ impl Driver {
             CallState::InFlight { until } => {
                 self.in_flight += 1;
                 self.lanes.entry(lane).or_default().in_flight += 1;
-                self.timers.insert((until, Timer::Branch(tid, id)));
+                self.branch_timers.insert((until, (tid, id)));
             }
             CallState::BackingOff { until } => {
-                self.timers.insert((until, Timer::Branch(tid, id)));
+                self.branch_timers.insert((until, (tid, id)));
             }
         }
     }
@@ -671,7 +685,7 @@ impl Driver {
             CallState::BackingOff { until } => until,
         };
         assert!(
-            self.timers.remove(&(until, Timer::Branch(tid, id))),
+            self.branch_timers.remove(&(until, (tid, id))),
             "a call in flight or waiting has a timer"
         );
     }
@@ -679,7 +693,7 @@ impl Driver {
     fn set_deadline(&mut self, tid: Tid, at: GroupTime) {
         self.unset_deadline(tid);
         self.deadlines.insert(tid, at);
-        self.timers.insert((at, Timer::Deadline(tid)));
+        self.deadline_timers.insert((at, tid));
     }
 
     /// The transaction is decided, or gone.
@@ -690,10 +704,7 @@ impl Driver {
 
     fn unset_deadline(&mut self, tid: Tid) {
         if let Some(at) = self.deadlines.remove(&tid) {
-            assert!(
-                self.timers.remove(&(at, Timer::Deadline(tid))),
-                "a deadline has a timer"
-            );
+            assert!(self.deadline_timers.remove(&(at, tid)), "a deadline has a timer");
         }
     }
 }

@@ -67,7 +67,7 @@ impl Ended {
         out.push(FORMAT);
         put_tid(out, global.tid);
         out.push(self.status.as_u8());
-        put_str(out, &global.xid);
+        put_str(out, &global.xid.to_string());
         put_str(out, &global.application);
         put_str(out, &global.service_group);
         put_str(out, &global.name);

@@ -2,17 +2,17 @@ use std::sync::Arc;
 
 use settle_base::GroupTime;
 
-use crate::{BranchId, BranchStatus, BranchType, GlobalStatus, Tid, names::LocalNumber};
+use crate::{BranchId, BranchStatus, BranchType, GlobalStatus, Tid, Xid, names::LocalNumber};
 
 /// A global transaction that has not ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Global {
     pub tid: Tid,
     /// `host:port:tid`, as the client knows it; phase-two calls carry it.
-    pub xid: Arc<str>,
+    pub xid: Xid,
     pub application: Arc<str>,
     pub service_group: Arc<str>,
-    pub name: Box<str>,
+    pub name: Arc<str>,
     pub timeout_ms: u32,
     pub begun_at: GroupTime,
     pub status: GlobalStatus,
@@ -61,6 +61,15 @@ impl Global {
     /// When the server may decide a rollback by timeout.
     pub fn deadline(&self) -> GroupTime {
         GroupTime(self.begun_at.0.saturating_add(u64::from(self.timeout_ms)))
+    }
+
+    /// Takes in the newest branch. Most have one: room for four, which a list takes at once, is memory that a million open
+    /// transactions do not use.
+    pub(crate) fn push_branch(&mut self, branch: Branch) {
+        if self.branches.is_empty() {
+            self.branches.reserve_exact(1);
+        }
+        self.branches.push(branch);
     }
 
     /// For what is kept of a branch's times.

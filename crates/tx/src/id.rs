@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use settle_base::GroupId;
 
@@ -120,6 +120,56 @@ impl Tid {
     }
 }
 
+/// What clients call a transaction: `host:port:id`. The first two are shared by all that were begun through one server, so
+/// that each costs no text of its own.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Xid {
+    prefix: Arc<str>,
+    tid: Tid,
+}
+
+impl Xid {
+    pub(crate) fn new(prefix: Arc<str>, tid: Tid) -> Xid {
+        Xid { prefix, tid }
+    }
+
+    /// `None` when that is no text of an xid.
+    pub(crate) fn parse(text: &str) -> Option<Xid> {
+        let (prefix, _) = text.rsplit_once(':')?;
+        let xid = Xid::new(prefix.into(), Tid::from_xid(text)?);
+        (xid == *text).then_some(xid)
+    }
+
+    /// `host:port`.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(crate) fn tid(&self) -> Tid {
+        self.tid
+    }
+}
+
+impl PartialEq<str> for Xid {
+    fn eq(&self, text: &str) -> bool {
+        let id = text.strip_prefix(&*self.prefix).and_then(|rest| rest.strip_prefix(':'));
+        // A number may be written in several ways, and an xid in one.
+        id.is_some_and(|id| !id.starts_with(['0', '+']) && id.parse() == Ok(self.tid.0))
+    }
+}
+
+impl fmt::Display for Xid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.prefix, self.tid)
+    }
+}
+
+impl fmt::Debug for Xid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
 /// The identity of one client request, for answering a repetition with the first answer.
 ///
 /// `origin` is the random run id of the gate that proposes, `seq` that gate's counter.
@@ -177,6 +227,27 @@ mod tests {
         for bad in ["", "1", "a:b:c", "h:1:-5", "h:1:99999999999999999999", "h:1:"] {
             assert_eq!(Tid::from_xid(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn an_xid_is_one_text_and_no_other() {
+        let xid = Xid::new("10.0.0.1:8091".into(), Tid::new(1, 7));
+        let text = xid.to_string();
+        assert_eq!(text, format!("10.0.0.1:8091:{}", xid.tid()));
+        assert_eq!(Xid::parse(&text), Some(xid.clone()));
+        let (prefix, id) = text.rsplit_once(':').expect("it has colons");
+        for other in [
+            format!("{prefix}:0{id}"),
+            format!("{prefix}:+{id}"),
+            format!("{prefix}:{id}0"),
+            format!("10.0.0.2:8091:{id}"),
+            format!("x{text}"),
+            id.to_owned(),
+            format!("{prefix}{id}"),
+        ] {
+            assert!(xid != *other, "{other}");
+        }
+        assert_eq!(Xid::parse(&format!("{prefix}:+{id}")), None);
     }
 
     #[test]

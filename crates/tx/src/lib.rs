@@ -52,7 +52,7 @@ pub use encoding::DecodeError;
 pub use ended::{Ended, EndedBranch, EndedRecord};
 pub use error::{Refusal, TxError};
 pub use global::{Branch, Global};
-pub use id::{BranchId, ClientId, ReqId, Tid};
+pub use id::{BranchId, ClientId, ReqId, Tid, Xid};
 pub use lock_key::{LockKeyError, LockRow, lock_rows};
 pub use machine::{BRANCH_BYTES_MAX, BRANCHES_MAX, LOCK_BYTES_MAX, MachineConfig, SESSIONS_MAX, Stats, TxMachine};
 pub use operator::{ActKind, OperatorAct, ROWS_CHARS_MAX, Signed};

@@ -10,7 +10,7 @@ use settle_base::{GroupTime, fingerprint};
 use settle_machine::{LoadError, SnapshotChunks};
 
 use crate::{
-    Branch, BranchStatus, DecodeError, Direction, Global, GlobalStatus, MachineConfig, Tid, TxMachine,
+    Branch, BranchStatus, DecodeError, Direction, Global, GlobalStatus, MachineConfig, Tid, TxMachine, Xid,
     audit::{get_record, put_record},
     command::{get_branch, get_code, get_tid, put_branch, put_tid},
     dedup::{ORIGINS_MAX, Origin, RESULTS_MAX},
@@ -328,7 +328,7 @@ fn put_global(out: &mut Vec<u8>, global: &Global) {
 /// All but its branches.
 pub(crate) fn put_global_fields(out: &mut Vec<u8>, global: &Global) {
     put_tid(out, global.tid);
-    put_str(out, &global.xid);
+    put_str(out, &global.xid.to_string());
     put_str(out, &global.application);
     put_str(out, &global.service_group);
     put_str(out, &global.name);
@@ -361,7 +361,7 @@ fn get_global(reader: &mut Reader<'_>, is_partial: bool) -> Result<Global, Decod
     for _ in 0..reader.u64()? {
         let branch = get_branch_fields(reader, &global)?;
         global.open_branches += u32::from(branch.is_open);
-        global.branches.push(branch);
+        global.push_branch(branch);
     }
     match check_global(&global, is_partial) {
         true => Ok(global),
@@ -375,12 +375,14 @@ pub(crate) fn check_global(global: &Global, is_partial: bool) -> bool {
 }
 
 pub(crate) fn get_global_fields(reader: &mut Reader<'_>) -> Result<Global, DecodeError> {
+    let tid = get_tid(reader)?;
+    let xid = Xid::parse(reader.str()?).filter(|xid| xid.tid() == tid);
     let global = Global {
-        tid: get_tid(reader)?,
-        xid: Arc::from(reader.str()?),
+        tid,
+        xid: xid.ok_or_else(|| reader.error("an xid of another transaction"))?,
         application: Arc::from(reader.str()?),
         service_group: Arc::from(reader.str()?),
-        name: reader.str()?.into(),
+        name: Arc::from(reader.str()?),
         timeout_ms: reader.u32()?,
         begun_at: GroupTime(reader.u64()?),
         status: get_code(reader)?,
@@ -463,6 +465,8 @@ pub(crate) fn add_global(machine: &mut TxMachine, mut global: Global) -> Result<
     global.open_branches = 0;
     global.application = machine.names.take(&global.application);
     global.service_group = machine.names.take(&global.service_group);
+    global.name = machine.names.take(&global.name);
+    global.xid = Xid::new(machine.names.take(global.xid.prefix()), tid);
     machine.open_digest.add(&mut global);
     machine.globals.insert(tid, Arc::new(global));
     for branch in branches {
@@ -502,7 +506,7 @@ pub(crate) fn add_branch(machine: &mut TxMachine, tid: Tid, mut branch: Branch) 
     let global = Arc::make_mut(global);
     global.open_branches += u32::from(branch.is_open);
     machine.open_digest.count_branch(tid, &mut branch);
-    global.branches.push(branch);
+    global.push_branch(branch);
     Ok(())
 }
 

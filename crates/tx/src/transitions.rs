@@ -6,7 +6,7 @@ use settle_base::GroupTime;
 
 use crate::{
     Branch, BranchId, BranchStatus, BranchType, CommandBody, Decision, Direction, Ended, Expect, Global, GlobalStatus,
-    Outcome, Reply, Tid, TxEffect, TxError, TxMachine,
+    Outcome, Reply, Tid, TxEffect, TxError, TxMachine, Xid,
     locks::{LockRefusal, LockTable, auto_commit},
     names::LocalNumber,
 };
@@ -92,13 +92,14 @@ impl TxMachine {
         }
         let tid = Tid::new(self.config.group, self.next_tid);
         self.next_tid += 1;
-        let xid: Arc<str> = format!("{xid_prefix}:{tid}").into();
+        let xid = Xid::new(self.names.take(xid_prefix), tid);
+        let told = xid.to_string().into();
         let mut global = Global {
             tid,
-            xid: Arc::clone(&xid),
+            xid,
             application: self.names.take(application),
             service_group: self.names.take(service_group),
-            name: name.into(),
+            name: self.names.take(name),
             timeout_ms,
             begun_at: self.time,
             status: GlobalStatus::Begin,
@@ -112,7 +113,7 @@ impl TxMachine {
         let earlier = self.globals.insert(tid, Arc::new(global));
         assert!(earlier.is_none(), "transaction id {tid} was given twice");
         effects.push(TxEffect::Begun { tid });
-        Ok(Reply::Begun { tid, xid })
+        Ok(Reply::Begun { tid, xid: told })
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
@@ -196,7 +197,7 @@ impl TxMachine {
             counted: 0,
         };
         self.open_digest.count_branch(tid, &mut branch);
-        global.branches.push(branch);
+        global.push_branch(branch);
         global.open_branches += 1;
         self.open_branches += 1;
         self.branch_bytes += branch_bytes;
@@ -401,6 +402,8 @@ impl TxMachine {
         }
         self.names.release(&global.application);
         self.names.release(&global.service_group);
+        self.names.release(&global.name);
+        self.names.release(global.xid.prefix());
         self.outcomes.record(tid.seq(), status, self.time);
         let details = Ended {
             global: shared,
@@ -437,7 +440,7 @@ impl TxMachine {
                 TxError::LockConflict {
                     row: cut(&format!("{resource}^^^{}^^^{}", row.table, row.pk)).into(),
                     holder,
-                    holder_xid: Arc::clone(&global.xid),
+                    holder_xid: global.xid.to_string().into(),
                     fail_fast: is_rolling_back && !auto_commit(application_data),
                 }
             }
