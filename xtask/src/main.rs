@@ -46,6 +46,8 @@ enum Command {
     SnapshotUnderLoad(load::Args),
     /// Ten thousand groups on three servers: memory and CPU at rest, and how soon those of a killed leader serve.
     ManyGroups(load::Args),
+    /// A million open transactions on three servers: memory, throughput during a snapshot, a restart.
+    OpenTransactions(load::Args),
     /// The same as `sim --mutants`: one deliberate bug at a time, and how soon the simulator catches it.
     Mutants(mutants::Args),
     /// Writes a large log of many groups and measures how long a start takes until all serve.
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => load::compare(&args),
         Command::SnapshotUnderLoad(args) => load::run("snapshot", &args),
         Command::ManyGroups(args) => load::run("groups", &args),
+        Command::OpenTransactions(args) => load::run("open", &args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Restart(args) => restart::run(&args),
         Command::Sim(args) => sim::run(&args),

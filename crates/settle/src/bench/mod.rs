@@ -6,6 +6,7 @@ mod disk;
 mod etcd;
 mod figures;
 mod groups;
+mod open;
 mod process;
 mod raft;
 mod report;
@@ -17,6 +18,9 @@ pub(crate) use report::grouped;
 pub enum BenchCommand {
     /// Global transactions over the Seata wire, with its own resource manager.
     Tx(tx::TxArgs),
+    /// A million transactions that are never ended, on three servers of its own: their memory, a snapshot of them under
+    /// load, a restart with them.
+    Open(open::OpenArgs),
     /// Replication alone: three servers of its own, small entries, a log that is synced.
     Raft(raft::RaftArgs),
     /// Kills that cluster's leader under load, again and again, or watches it under load in peace.
@@ -40,6 +44,7 @@ pub enum BenchCommand {
 pub async fn run(command: BenchCommand) -> anyhow::Result<()> {
     match command {
         BenchCommand::Tx(args) => tx::run(args).await,
+        BenchCommand::Open(args) => open::run(args).await,
         BenchCommand::Raft(args) => raft::run(args).await,
         BenchCommand::Failover(args) => raft::run_failover(args).await,
         BenchCommand::Snapshot(args) => raft::run_snapshot(args).await,

@@ -102,13 +102,56 @@ struct Report {
     disk_sync: Option<Latency>,
 }
 
-struct Load {
+/// A client of the servers, with a transaction manager's connections and, for branches, a resource manager's.
+pub(super) struct Load {
     pairs: Vec<(Connection, Option<Connection>)>,
     row: AtomicU64,
 }
 
 impl Load {
-    async fn one(&self, client: u32) -> anyhow::Result<()> {
+    /// So many pairs of connections, spread over the servers.
+    pub async fn connect(targets: &[String], pairs: usize, has_branches: bool) -> anyhow::Result<Load> {
+        let mut options = Options::new(targets.iter().map(String::as_str), APPLICATION);
+        options.attempt_timeout = REQUEST_TIMEOUT;
+        options.max_in_flight = 65_536;
+        let (tm_role, rm_role) = (
+            Role::TransactionManager,
+            Role::ResourceManager {
+                resources: RESOURCE.to_owned(),
+            },
+        );
+        let mut opened = Vec::new();
+        for i in 0..pairs {
+            let address = &targets[i % targets.len()];
+            let open = async |role| {
+                let opened = Connection::open(address, role, obedient(), &options).await;
+                opened.with_context(|| format!("cannot connect to {address}"))
+            };
+            let tm = open(&tm_role).await?;
+            let rm = match has_branches {
+                false => None,
+                true => Some(open(&rm_role).await?),
+            };
+            opened.push((tm, rm));
+        }
+        Ok(Load {
+            pairs: opened,
+            // Rows of an earlier run may still be locked for the moment until its last commits are through.
+            row: AtomicU64::new(u64::from(std::process::id()) << 32),
+        })
+    }
+
+    /// Begins the `n`-th transaction and gives it a branch, and never ends it.
+    pub async fn open(&self, n: u64) -> anyhow::Result<()> {
+        let (tm, rm) = &self.pairs[n as usize % self.pairs.len()];
+        let xid = tm.begin("bench", i32::MAX).await?;
+        let rm = rm.as_ref().context("a load with branches")?;
+        rm.register_branch(&xid, BranchType::At, RESOURCE, &format!("open:{n}"))
+            .await?;
+        Ok(())
+    }
+
+    pub async fn one(&self, client: u32) -> anyhow::Result<()> {
         let (tm, rm) = &self.pairs[client as usize % self.pairs.len()];
         let xid = tm.begin("bench", 60_000).await?;
         if let Some(rm) = rm {
@@ -129,38 +172,13 @@ struct Counts {
 }
 
 pub async fn run(args: TxArgs) -> anyhow::Result<()> {
-    let mut options = Options::new(args.target.iter().map(String::as_str), APPLICATION);
-    options.attempt_timeout = REQUEST_TIMEOUT;
-    options.max_in_flight = 65_536;
-    let (tm_role, rm_role) = (
-        Role::TransactionManager,
-        Role::ResourceManager {
-            resources: RESOURCE.to_owned(),
-        },
-    );
     let disk_sync = match &args.disk {
         Some(dir) => Some(Latency::of_times(&disk::sync_times(dir, Duration::from_secs(1))?)),
         None => None,
     };
-    let mut pairs = Vec::new();
-    for i in 0..args.connections.min(args.clients) as usize {
-        let address = &args.target[i % args.target.len()];
-        let open = async |role| {
-            let opened = Connection::open(address, role, obedient(), &options).await;
-            opened.with_context(|| format!("--target {address}"))
-        };
-        let tm = open(&tm_role).await?;
-        let rm = match args.mode {
-            Mode::Empty => None,
-            Mode::Branch1 => Some(open(&rm_role).await?),
-        };
-        pairs.push((tm, rm));
-    }
-    // Rows of an earlier run may still be locked for the moment until its last commits are through.
-    let load = Arc::new(Load {
-        pairs,
-        row: AtomicU64::new(u64::from(std::process::id()) << 32),
-    });
+    let pairs = args.connections.min(args.clients) as usize;
+    let load = Load::connect(&args.target, pairs, args.mode == Mode::Branch1).await;
+    let load = Arc::new(load.context("--target")?);
 
     drive(&load, &args, args.warm_up).await.context("the warm-up failed")?;
     let before = Measured::take(&args)?;

@@ -57,6 +57,11 @@ impl ChildProcess {
         self.running.is_some()
     }
 
+    /// The system's number of the running process.
+    pub fn pid(&self) -> Option<u32> {
+        self.running.as_ref()?.child.id()
+    }
+
     /// # Errors
     /// When the log cannot be written, or the process not started.
     pub fn start(&mut self) -> anyhow::Result<()> {
