@@ -57,7 +57,7 @@ impl Mark {
     pub fn of(xid: Arc<str>) -> Arc<Mark> {
         let mut table = table();
         // Let go only without the lock.
-        let forgotten = table.forget_old(Instant::now());
+        let forgotten = table.forget_old(Instant::now(), Bounds::now());
         let mark = match table.find(&xid) {
             Some(mark) => mark,
             None => {
@@ -152,7 +152,7 @@ impl Mark {
     }
 
     fn keep(self: &Arc<Mark>) {
-        let forgotten = table().keep(self, Instant::now(), KEPT_MAX.load(Ordering::Relaxed));
+        let forgotten = table().keep(self, Instant::now(), Bounds::now());
         drop(forgotten);
     }
 }
@@ -238,6 +238,22 @@ pub(crate) fn allow(options: &Options) {
     KEPT_FOR_MILLIS.fetch_max(millis, Ordering::Relaxed);
 }
 
+/// What is remembered of transactions that nobody is in any more.
+#[derive(Clone, Copy)]
+struct Bounds {
+    marks_max: usize,
+    kept_for: Duration,
+}
+
+impl Bounds {
+    fn now() -> Bounds {
+        Bounds {
+            marks_max: KEPT_MAX.load(Ordering::Relaxed),
+            kept_for: Duration::from_millis(KEPT_FOR_MILLIS.load(Ordering::Relaxed)),
+        }
+    }
+}
+
 fn table() -> MutexGuard<'static, Table> {
     TABLE.lock().expect("no holder of this lock panics")
 }
@@ -276,7 +292,7 @@ impl Table {
         }
     }
 
-    fn keep(&mut self, mark: &Arc<Mark>, now: Instant, max: usize) -> Vec<Arc<Mark>> {
+    fn keep(&mut self, mark: &Arc<Mark>, now: Instant, bounds: Bounds) -> Vec<Arc<Mark>> {
         let Some(entry) = self.by_xid.get_mut(&mark.xid) else {
             return Vec::new();
         };
@@ -287,20 +303,19 @@ impl Table {
         entry.kept = Some(self.next);
         self.kept.insert(self.next, (now, mark.clone()));
         self.next += 1;
-        let mut forgotten = self.forget_old(now);
-        while self.kept.len() > max {
+        let mut forgotten = self.forget_old(now, bounds);
+        while self.kept.len() > bounds.marks_max {
             forgotten.extend(self.pop_oldest());
         }
         forgotten
     }
 
-    fn forget_old(&mut self, now: Instant) -> Vec<Arc<Mark>> {
-        let kept_for = Duration::from_millis(KEPT_FOR_MILLIS.load(Ordering::Relaxed));
+    fn forget_old(&mut self, now: Instant, bounds: Bounds) -> Vec<Arc<Mark>> {
         let mut forgotten = Vec::new();
         while self
             .kept
             .first_key_value()
-            .is_some_and(|(_, (since, _))| now.duration_since(*since) > kept_for)
+            .is_some_and(|(_, (since, _))| now.duration_since(*since) > bounds.kept_for)
         {
             forgotten.extend(self.pop_oldest());
         }
@@ -332,6 +347,11 @@ impl Table {
 mod tests {
     use super::*;
 
+    const BOUNDS: Bounds = Bounds {
+        marks_max: 2,
+        kept_for: Duration::from_secs(60),
+    };
+
     fn table() -> Table {
         Table {
             by_xid: BTreeMap::new(),
@@ -341,12 +361,12 @@ mod tests {
     }
 
     #[test]
-    fn so_many_marks_are_kept_and_the_oldest_go_first() {
+    fn so_many_marks_are_kept_for_so_long_and_the_oldest_go_first() {
         let mut table = table();
         let marks = ["a", "b", "c"].map(|xid| Mark::new(xid.into()));
         for mark in &marks {
             table.insert(mark);
-            let forgotten = table.keep(mark, Instant::now(), 2);
+            let forgotten = table.keep(mark, Instant::now(), BOUNDS);
             let is_over = Arc::ptr_eq(mark, &marks[2]);
             assert_eq!(forgotten.len(), usize::from(is_over));
             assert!(forgotten.iter().all(|forgotten| Arc::ptr_eq(forgotten, &marks[0])));
@@ -356,7 +376,7 @@ mod tests {
         drop(table.unkeep("b"));
         assert_eq!(table.kept.len(), 1);
         assert!(
-            table.keep(&marks[0], Instant::now(), 2).is_empty(),
+            table.keep(&marks[0], Instant::now(), BOUNDS).is_empty(),
             "there is room again"
         );
     }
@@ -368,7 +388,7 @@ mod tests {
         table.insert(&old);
         drop(table.let_go("a"));
         table.insert(&new);
-        drop(table.keep(&old, Instant::now(), 2));
+        drop(table.keep(&old, Instant::now(), BOUNDS));
         assert!(table.kept.is_empty());
         assert!(table.find("a").is_some_and(|found| Arc::ptr_eq(&found, &new)));
     }
