@@ -2,7 +2,8 @@
 //!
 //! Nothing is decided here. The loop feeds [`settle_host::Host`] with what happened, in bursts, and carries out its
 //! actions; the simulator drives the very same object with another loop. The connections between servers are tasks on the
-//! loop's own thread; everything else that waits is elsewhere and sends into a bounded queue.
+//! loop's own thread, and so is what [`start_beside`] puts there; everything else that waits is elsewhere and sends into a
+//! bounded queue.
 
 mod embedded;
 pub mod metrics;

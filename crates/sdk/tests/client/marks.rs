@@ -3,30 +3,16 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use settle_sdk::{BranchCall, Current, Error, GlobalStatus, Retryable, Rm, TccFuture, TccResource, Tm};
+use settle_sdk::{Current, Error, GlobalStatus, Retryable, Rm, Tm};
 use settle_seata_wire::{GlobalBeginResponse, Message, TxResult};
 
-use crate::fake::{Fake, Reaction, SOON, ended, oblige, options};
+use crate::{
+    fake::{Fake, Reaction, SOON, ended, oblige, options},
+    registrations::{Accounts, is_branch},
+};
 
 const TIME: Duration = Duration::from_secs(60);
 
-struct Accounts;
-
-impl TccResource for Accounts {
-    fn name(&self) -> &str {
-        "accounts"
-    }
-    fn commit<'a>(&'a self, _call: &'a BranchCall) -> TccFuture<'a> {
-        Box::pin(async { Ok(()) })
-    }
-    fn rollback<'a>(&'a self, _call: &'a BranchCall) -> TccFuture<'a> {
-        Box::pin(async { Ok(()) })
-    }
-}
-
-fn is_branch(message: &Message) -> bool {
-    matches!(message, Message::BranchRegister(_))
-}
 fn is_commit(message: &Message) -> bool {
     matches!(message, Message::GlobalCommit(_))
 }

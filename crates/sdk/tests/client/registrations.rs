@@ -8,7 +8,7 @@ use settle_seata_wire::{BranchRegisterResponse, Message, TxResult};
 
 use crate::fake::{Fake, Reaction, oblige, options};
 
-struct Accounts;
+pub struct Accounts;
 
 impl TccResource for Accounts {
     fn name(&self) -> &str {
@@ -22,7 +22,7 @@ impl TccResource for Accounts {
     }
 }
 
-fn is_branch(message: &Message) -> bool {
+pub fn is_branch(message: &Message) -> bool {
     matches!(message, Message::BranchRegister(_))
 }
 
