@@ -36,8 +36,8 @@ CREATE TABLE tcc_fence_log (
   KEY idx_status (status)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
-INSERT INTO account (id, balance) SELECT seq, 1000 FROM seq_1_to_1000;
-INSERT INTO tcc_account (id, balance) SELECT seq, 1000 FROM seq_1_to_1000;
+INSERT INTO account (id, balance) SELECT seq, 1000 FROM seq_1_to_10000;
+INSERT INTO tcc_account (id, balance) SELECT seq, 1000 FROM seq_1_to_10000;
 
 -- For tellers of two kinds on the same rows: a composite key, whose columns the clients order by themselves, and what they
 -- keep in forms of their own. Whole seconds, since the Java client puts back no others.

@@ -268,9 +268,9 @@ impl Bank {
         self.send(&json!({"cmd": "release"}))
     }
 
-    /// The business answers its next `n` TCC phase-two calls with `false`.
-    pub fn fail_next(&mut self, n: u32) -> Result<()> {
-        self.send(&json!({"cmd": "fail-next", "n": n}))
+    /// The business answers the next `n` TCC phase-two calls of that transaction with `false`.
+    pub fn fail_next(&mut self, xid: &str, n: u32) -> Result<()> {
+        self.send(&json!({"cmd": "fail-next", "xid": xid, "n": n}))
     }
 
     fn send(&mut self, line: &Value) -> Result<()> {

@@ -29,9 +29,9 @@ const CHANGES: [&str; 5] = [
 /// One row that both want.
 const SHARED: &str = "UPDATE order_line SET amount = amount + 1 WHERE order_id = 2 AND product = 'tea'";
 
-pub fn play(stage: &mut Stage<'_>) -> Result<Finding> {
+pub fn play(stage: &mut Stage<'_>, account: u32) -> Result<Finding> {
     let from = Instant::now();
-    let (record, account) = (stage.record, stage.account);
+    let record = stage.record;
     let mut rust = (stage.rust_bank)(&*stage.cluster)?;
     let id = |step: &str| format!("beside-{account}-{step}");
     let before = rows(stage.db)?;

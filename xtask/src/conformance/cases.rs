@@ -195,7 +195,7 @@ pub enum Subset {
 }
 
 /// One run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Plan {
     pub case: Case,
     pub scenario: Scenario,
@@ -253,6 +253,60 @@ pub fn plans(subset: Subset, client: &Client, places: &[Place]) -> Vec<Plan> {
     plans
 }
 
+/// Phase-two calls that can stand still at once, at most: as many as the threads that a client of Java's has for them on two
+/// cores.
+const HELD: usize = 4;
+/// Transfers open at the kill, at most.
+const OPEN: usize = 8;
+
+/// Puts runs together that share one bank and one kill of the leader: those of one scenario and one place that do not disturb
+/// each other. In peace each is alone.
+pub fn share(plans: Vec<Plan>, client: &Client) -> Vec<Vec<Plan>> {
+    let mut groups: Vec<Vec<Plan>> = Vec::new();
+    for plan in plans {
+        // A bank of Go's is started again after the kill, and counts the failures it is asked for over all transactions.
+        let is_shared = client.language == Language::Java && plan.can_share();
+        match groups.iter_mut().find(|group| is_shared && plan.fits(group)) {
+            Some(group) => group.push(plan),
+            None => groups.push(vec![plan]),
+        }
+    }
+    groups
+}
+
+impl Plan {
+    fn can_share(self) -> bool {
+        // These have a story of their own after the kill, or a timeout that others would use up.
+        let is_alone = matches!(
+            self.case,
+            Case::AtTimeout | Case::AtBesideRust | Case::XaForgotten | Case::SagaAdopted
+        );
+        self.scenario != Scenario::Peace && !is_alone
+    }
+
+    fn fits(self, group: &[Plan]) -> bool {
+        let at_once: usize = group.iter().chain([&self]).map(|plan| plan.calls_at_once()).sum();
+        group.iter().all(|other| {
+            other.can_share() && (other.scenario, other.place) == (self.scenario, self.place) && !other.disturbs(self)
+        }) && group.len() < OPEN
+            && (self.scenario != Scenario::KillPhase2 || at_once <= HELD)
+    }
+
+    /// One takes away the undo logs that the other needs.
+    fn disturbs(self, other: Plan) -> bool {
+        let cases = [self.case, other.case];
+        cases.contains(&Case::AtRollbackRetry) && cases.iter().all(|case| case.mode() == Mode::At)
+    }
+
+    /// Branches of AT are all committed at once, others one after the other, and rolled back one after the other.
+    fn calls_at_once(self) -> usize {
+        match self.case.mode() == Mode::At && !self.case.refuses() {
+            true => 2,
+            false => 1,
+        }
+    }
+}
+
 /// Whether a client can play the rest of a case after its only server was killed.
 fn survives(client: &Client, case: Case, place: Place) -> bool {
     let is_lost = client.language == Language::Go && place == Place::Killed;
@@ -281,5 +335,46 @@ fn in_ci(case: Case, serialization: Serialization, place: Place) -> bool {
         (_, Serialization::Protobuf) => case == Case::AtCommit,
         (Place::Killed, Serialization::Seata) => case == Case::AtCommit,
         _ => matches!(case, Case::AtCommit | Case::AtRollback | Case::TccCommit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_share_a_kill_unless_one_would_disturb_the_other() {
+        let pins = super::super::versions::read(
+            &std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/versions.toml"),
+        );
+        let clients = pins.unwrap().seata.client;
+        for client in &clients {
+            let all = plans(Subset::All, client, &[Place::Survivor, Place::Killed]);
+            let groups = share(all.clone(), client);
+            let played: Vec<Plan> = groups.concat();
+            assert!(all.iter().all(|plan| played.contains(plan)) && played.len() == all.len());
+            for group in &groups {
+                let [first, others @ ..] = group.as_slice() else {
+                    panic!("nobody plays nothing")
+                };
+                let is_alike = |plan: &Plan| (plan.scenario, plan.place) == (first.scenario, first.place);
+                assert!(others.iter().all(is_alike));
+                if others.is_empty() {
+                    continue;
+                }
+                assert!(client.language == Language::Java && first.scenario != Scenario::Peace);
+                let at = group.iter().filter(|plan| plan.case.mode() == Mode::At).count();
+                assert!(at == 1 || !group.iter().any(|plan| plan.case == Case::AtRollbackRetry));
+                let calls: usize = group.iter().map(|plan| plan.calls_at_once()).sum();
+                assert!(calls <= HELD || first.scenario == Scenario::KillRegistered);
+            }
+            let is_java = client.language == Language::Java;
+            assert!(
+                !is_java || groups.len() < all.len() * 2 / 3,
+                "{}: {}",
+                client.name,
+                groups.len()
+            );
+        }
     }
 }

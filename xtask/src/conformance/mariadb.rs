@@ -56,6 +56,8 @@ impl MariaDb {
             format!("--port={port}"),
             "--bind-address=127.0.0.1".to_owned(),
             "--skip-name-resolve".to_owned(),
+            // It is never killed, and its syncs would be waited for beside the servers' own.
+            "--innodb-flush-log-at-trx-commit=0".to_owned(),
             // Java takes a moment for one of its own time zone, which the driver sets.
             "--default-time-zone=+00:00".to_owned(),
         ];

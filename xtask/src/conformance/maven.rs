@@ -19,6 +19,7 @@ pub fn build_bank(java: &Path, out: &Path, pins: &Seata, client: &Client) -> Res
         ("seata.package", &client.package),
         ("fence.config", &client.fence_config),
         ("saga.annotation", &client.saga_annotation.to_string()),
+        ("commit.blind", &client.commit_is_blind.to_string()),
         ("spring.version", &client.spring),
         ("mysql.version", &pins.mysql_connector),
         ("jackson.version", &pins.jackson),

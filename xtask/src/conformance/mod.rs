@@ -9,6 +9,7 @@
 mod bank;
 mod beside;
 mod bolt;
+mod books;
 mod cases;
 mod cluster;
 mod go;
@@ -21,6 +22,7 @@ mod process;
 mod record;
 mod report;
 mod run;
+mod together;
 mod versions;
 mod virtual_address;
 pub mod wait;
@@ -34,12 +36,12 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use bank::Bank;
-use cases::{Case, Place, Plan, Scenario, Subset};
+use cases::{Case, Place, Scenario, Subset};
 use cluster::{Addressing, Cluster, Original, Settle};
 use kept::Kept;
 use mariadb::MariaDb;
 use report::Row;
-use run::Stage;
+use run::{Part, Stage};
 use versions::Language;
 
 /// Runs official clients and libraries against this system, or against the original that it replaces.
@@ -230,7 +232,7 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
 
     let teller = build_teller(root, &target_dir)?;
     let mut rows = Vec::new();
-    let mut account = 1;
+    let mut account = 0;
     for client in &pins.client {
         let is_wanted = match args.client.is_empty() {
             true => args.subset == Subset::All || client.ci,
@@ -259,38 +261,46 @@ fn seata(args: &SeataArgs) -> Result<ExitCode> {
         };
         let mut heading_due = true;
         let places = if args.record.is_none() { cluster.places() } else { &[] };
+        let mut plans = Vec::new();
         for plan in cases::plans(args.subset, client, places) {
             let wanted = (args.case.is_empty() || args.case.contains(&plan.case))
                 && (args.place.is_empty() || args.place.contains(&plan.place))
                 && (args.scenario.is_empty() || args.scenario.contains(&plan.scenario));
-            if !wanted {
-                continue;
+            let has_passed = match &kept {
+                Some(kept) => !args.again && kept.has_passed(&client.name, plan)?,
+                None => false,
+            };
+            if wanted && !has_passed {
+                plans.push(plan);
             }
-            if let (Some(kept), false) = (&kept, args.again)
-                && kept.has_passed(&client.name, plan)?
-            {
-                continue;
-            }
-            let outcome = player
-                .play(cluster.as_mut(), plan, account)
-                .map_err(|error| format!("{error:#}"));
-            account += 2;
+        }
+        for group in cases::share(plans, client) {
+            let parts: Vec<Part> = group
+                .into_iter()
+                .map(|plan| {
+                    account += 2;
+                    Part { plan, account }
+                })
+                .collect();
+            let outcomes = player.play(cluster.as_mut(), &parts);
             if heading_due {
                 println!("{}", report::heading());
                 heading_due = false;
             }
-            let row = Row {
-                client: client.name.clone(),
-                case: plan.case,
-                scenario: plan.scenario,
-                place: plan.place.name(),
-                outcome,
-            };
-            println!("{}", report::line(&row));
-            if let Some(kept) = &kept {
-                kept.keep(&row)?;
+            for (part, outcome) in parts.iter().zip(outcomes) {
+                let row = Row {
+                    client: client.name.clone(),
+                    case: part.plan.case,
+                    scenario: part.plan.scenario,
+                    place: part.plan.place.name(),
+                    outcome,
+                };
+                println!("{}", report::line(&row));
+                if let Some(kept) = &kept {
+                    kept.keep(&row)?;
+                }
+                rows.push(row);
             }
-            rows.push(row);
         }
     }
     ensure!(!rows.is_empty() || kept.is_some(), "no run fits the filters");
@@ -341,12 +351,24 @@ struct Player<'a> {
 }
 
 impl Player<'_> {
-    fn play(&mut self, cluster: &mut dyn Cluster, plan: Plan, account: u32) -> Result<report::Finding> {
-        if plan.place != Place::Any {
+    /// Plays runs that share a bank; gives what each came to, in their order.
+    fn play(&mut self, cluster: &mut dyn Cluster, parts: &[Part]) -> Vec<Result<report::Finding, String>> {
+        match self.play_all(cluster, parts) {
+            Ok(outcomes) => outcomes
+                .into_iter()
+                .map(|outcome| outcome.map_err(|error| format!("{error:#}")))
+                .collect(),
+            Err(error) => parts.iter().map(|_| Err(format!("{error:#}"))).collect(),
+        }
+    }
+
+    fn play_all(&mut self, cluster: &mut dyn Cluster, parts: &[Part]) -> Result<Vec<Result<report::Finding>>> {
+        let place = parts.first().context("there is something to play")?.plan.place;
+        if place != Place::Any {
             self.bank = None;
         }
         if self.bank.is_none() {
-            let node = match plan.place {
+            let node = match place {
                 Place::Killed => cluster.leader()?,
                 _ => (cluster.leader()? + 1) % cluster.nodes(),
             };
@@ -361,7 +383,6 @@ impl Player<'_> {
             cluster: &mut *cluster,
             bank: &mut bank,
             db: self.db,
-            account,
             another_bank: &|cluster| {
                 // Not on the node that was killed.
                 let nodes = cluster.nodes();
@@ -372,13 +393,17 @@ impl Player<'_> {
             rust_bank: &|cluster| self.start_teller(cluster),
             record: self.record_undo.as_deref(),
         }
-        .play(plan);
-        let played = played.map_err(|error| error.context(format!("client log {}", bank.log().display())));
+        .play(parts);
+        let log = format!("client log {}", bank.log().display());
         cluster.heal().context("after the run")?;
-        if played.is_ok() {
+        let played = played.with_context(|| log.clone())?;
+        if played.iter().all(Result::is_ok) {
             self.bank = Some(bank);
         }
-        played
+        Ok(played
+            .into_iter()
+            .map(|outcome| outcome.map_err(|error| error.context(log.clone())))
+            .collect())
     }
 
     fn start_teller(&self, cluster: &dyn Cluster) -> Result<Bank> {
@@ -429,17 +454,17 @@ impl Player<'_> {
     }
 }
 
-/// Money is neither lost nor made, and nothing is left half done anywhere. Each table was loaded with 1000 accounts of 1000.
+/// Money is neither lost nor made, and nothing is left half done anywhere. Each table was loaded with 10000 accounts of 1000.
 fn check_whole(db: &MariaDb) -> Result<bool> {
     let at =
         db.number("SELECT (SELECT SUM(balance) FROM bank_a.account) + (SELECT SUM(balance) FROM bank_b.account)")?;
     let tcc = db.number("SELECT SUM(balance + frozen) FROM bank_a.tcc_account")?;
-    let undo = db.number(&run::count_undo("log_status = 0"))?;
-    let defence = db.number(&run::count_undo("log_status = 1"))?;
+    let undo = db.number(&books::count_undo("log_status = 0"))?;
+    let defence = db.number(&books::count_undo("log_status = 1"))?;
     let tried = db.number("SELECT COUNT(*) FROM bank_a.tcc_fence_log WHERE status = 1")?;
-    let whole = (at, tcc, undo, tried) == (2_000_000, 1_000_000, 0, 0);
+    let whole = (at, tcc, undo, tried) == (20_000_000, 10_000_000, 0, 0);
     println!(
-        "Over all accounts: AT sum {at} (2000000), TCC sum {tcc} (1000000), undo_log rows with log_status 0: {undo} (0), \
+        "Over all accounts: AT sum {at} (20000000), TCC sum {tcc} (10000000), undo_log rows with log_status 0: {undo} (0), \
          with log_status 1: {defence} (each explained above), open TCC fence rows: {tried} (0): {}",
         if whole { "pass" } else { "FAIL" }
     );

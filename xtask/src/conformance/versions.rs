@@ -118,6 +118,10 @@ pub struct Client {
     /// which has no engine: no saga is carried on by another process, whatever the server (2.2 and 2.3).
     #[serde(default)]
     pub saga_recovery_broken: bool,
+    /// Its transactional template takes any answer to a commit for success, so that whoever wants to know asks for the
+    /// transaction's status (1.5).
+    #[serde(default)]
+    pub commit_is_blind: bool,
     /// CI runs it too.
     #[serde(default)]
     pub ci: bool,

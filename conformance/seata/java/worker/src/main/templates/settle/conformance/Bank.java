@@ -120,7 +120,7 @@ public final class Bank {
                 case "abort" -> Gates.open(command.getString("id"), "abort");
                 case "hold" -> PhaseTwoTap.hold();
                 case "release" -> PhaseTwoTap.release();
-                case "fail-next" -> TccActions.FAIL_NEXT.set(command.getIntValue("n"));
+                case "fail-next" -> TccActions.failNext(command.getString("xid"), command.getIntValue("n"));
                 case "exit" -> {
                     return;
                 }

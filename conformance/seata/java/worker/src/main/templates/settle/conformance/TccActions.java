@@ -1,5 +1,7 @@
 package settle.conformance;
 
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicInteger;
 
 import ${seata.package}.rm.tcc.api.BusinessActionContext;
@@ -9,14 +11,19 @@ import org.springframework.jdbc.core.JdbcTemplate;
 
 /** The SQL behind the TCC actions. It runs inside the local transaction in which the fence writes its row. */
 class TccActions {
-    /** How many of the next phase-two calls the business answers with `false` (retryable failure). */
-    static final AtomicInteger FAIL_NEXT = new AtomicInteger();
+    /** How many of the next phase-two calls of a transaction the business answers with `false` (retryable failure). */
+    private static final Map<String, AtomicInteger> FAIL_NEXT = new ConcurrentHashMap<>();
 
     private TccActions() {
     }
 
+    static void failNext(String xid, int n) {
+        FAIL_NEXT.put(xid, new AtomicInteger(n));
+    }
+
     private static boolean apply(JdbcTemplate jdbc, BusinessActionContext context, String kind, String sql) {
-        if (FAIL_NEXT.getAndUpdate(n -> n > 0 ? n - 1 : 0) > 0) {
+        AtomicInteger toFail = FAIL_NEXT.get(context.getXid());
+        if (toFail != null && toFail.getAndUpdate(n -> n > 0 ? n - 1 : 0) > 0) {
             Wire.event("business-failed", "kind", kind, "xid", context.getXid(), "branch", context.getBranchId());
             return false;
         }

@@ -2,6 +2,9 @@ package settle.conformance;
 
 import ${seata.package}.common.DefaultValues;
 import ${seata.package}.core.context.RootContext;
+import ${seata.package}.core.exception.TransactionException;
+import ${seata.package}.core.model.GlobalStatus;
+import ${seata.package}.tm.api.GlobalTransactionContext;
 import ${seata.package}.tm.api.TransactionalExecutor;
 import ${seata.package}.tm.api.TransactionalTemplate;
 import ${seata.package}.tm.api.transaction.TransactionInfo;
@@ -14,6 +17,7 @@ import com.alibaba.fastjson.JSONObject;
  */
 final class Transfer implements Runnable, TransactionalExecutor {
     private static final TransactionalTemplate TEMPLATE = new TransactionalTemplate();
+    private static final boolean COMMIT_IS_BLIND = ${commit.blind};
 
     private final Bank bank;
     private final JSONObject command;
@@ -60,7 +64,7 @@ final class Transfer implements Runnable, TransactionalExecutor {
         String detail = null;
         try {
             TEMPLATE.execute(this);
-            told = "committed";
+            told = COMMIT_IS_BLIND ? outcome() : "committed";
         } catch (TransactionalExecutor.ExecutionException e) {
             told = e.getCode().name();
             Throwable why = e.getCause() != null ? e.getCause() : e.getOriginalException();
@@ -72,6 +76,17 @@ final class Transfer implements Runnable, TransactionalExecutor {
         long now = System.nanoTime();
         Wire.event("done", "id", id, "xid", xid, "told", told, "detail", detail,
             "total_ms", (now - start) / 1_000_000, "end_ms", (now - endStartNanos) / 1_000_000);
+    }
+
+    /** What a business has to ask for whose client takes any answer to a commit for success. */
+    private String outcome() throws TransactionException {
+        GlobalStatus status = GlobalTransactionContext.reload(xid).getStatus();
+        return switch (status.name()) {
+            case "Committing", "CommitRetrying", "AsyncCommitting", "Committed" -> "committed";
+            case "Rollbacked", "TimeoutRollbacked" -> "RollbackDone";
+            case "Rollbacking", "RollbackRetrying", "TimeoutRollbacking", "TimeoutRollbackRetrying" -> "Rollbacking";
+            default -> "status " + status;
+        };
     }
 
     private void runSaga(long start) {
