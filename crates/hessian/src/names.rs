@@ -6,7 +6,7 @@ use crate::{
     ClassId, HessianError, IndexKind, Limit, Reader, Text, TypeId,
     dialect::Code,
     reader::{unexpected, unknown},
-    text::{Assembly, chunk},
+    text::{self, Assembly, chunk},
     typed::{SHORT_NAME, Shape},
 };
 
@@ -53,6 +53,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// How many fields each object of `class` has.
+    #[inline]
     pub fn field_count(&self, class: ClassId) -> usize {
         self.classes[class.index()].fields as usize
     }
@@ -260,7 +261,7 @@ impl<'a> Reader<'a, '_> {
         let at = name.at as usize;
         let bytes: &'a [u8] = self.bytes;
         let ascii = &bytes[at..bytes.len().min(at + name.units as usize)];
-        if let (true, Ok(text)) = (ascii.is_ascii(), std::str::from_utf8(ascii)) {
+        if let Some(text) = text::ascii(ascii) {
             return Cow::Borrowed(text);
         }
         let mut text = Assembly::default();

@@ -3,7 +3,7 @@
 //! Each of these either reads the next value and counts it, or leaves everything as it was; the long way then finds out
 //! what is there and names what is wrong with it.
 
-use crate::{Reader, dialect::Code};
+use crate::{ClassId, Reader, dialect::Code, text::ascii};
 
 impl<'a> Reader<'a, '_> {
     /// The code of the next value, if there is one and it may still be read.
@@ -118,6 +118,20 @@ impl<'a> Reader<'a, '_> {
         matches!(self.quick_code(), Some((Code::ClassDef, _)))
     }
 
+    /// The class of an object, where it is one of the first: all of its head but its number among the values.
+    #[inline]
+    pub(crate) fn quick_object(&mut self) -> Option<ClassId> {
+        let (Code::ObjectDirect, byte) = self.quick_code()? else {
+            return None;
+        };
+        let class = u32::from(byte - 0x60);
+        if class >= self.classes_at {
+            return None;
+        }
+        self.quick_take(1);
+        Some(ClassId(class))
+    }
+
     /// ASCII text of one chunk.
     #[inline]
     pub(crate) fn quick_str(&mut self) -> Option<&'a str> {
@@ -134,10 +148,10 @@ impl<'a> Reader<'a, '_> {
         let from = self.at + head;
         let bytes: &'a [u8] = self.bytes;
         let text = bytes.get(from..from + units)?;
-        if !text.is_ascii() || units > self.options.limits.string_units {
+        if units > self.options.limits.string_units {
             return None;
         }
-        let text = std::str::from_utf8(text).ok()?;
+        let text = ascii(text)?;
         self.quick_take(head + units);
         Some(text)
     }

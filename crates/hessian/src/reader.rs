@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 use crate::{
     ClassId, ClassNames, Dialect, HessianError, IndexKind, Limit, Limits, ListHead, MapHead, ObjectHead, RefId, Text,
     Token, TypeId,
@@ -75,9 +77,10 @@ pub struct Reader<'a, 'o> {
     /// Whether more bytes may follow; then it is noted what is closed and opened again, so that an attempt can be undone.
     pub(crate) is_partial: bool,
     pub(crate) turned: Vec<RefId>,
-    pub(crate) refs: Vec<RefEntry>,
-    pub(crate) types: Vec<Name>,
-    pub(crate) classes: Vec<ClassEntry>,
+    // The tables of a usual message fit in here, and cost no allocation.
+    pub(crate) refs: SmallVec<[RefEntry; 16]>,
+    pub(crate) types: SmallVec<[Name; 4]>,
+    pub(crate) classes: SmallVec<[ClassEntry; 4]>,
     /// How much of each table is behind `at`: less than there is while something is read again.
     pub(crate) refs_at: u32,
     pub(crate) types_at: u32,
@@ -116,9 +119,9 @@ impl<'a, 'o> Reader<'a, 'o> {
             credit: bytes.len().saturating_mul(CREDIT_PER_BYTE).saturating_add(CREDIT_BASE),
             is_partial: false,
             turned: Vec::new(),
-            refs: Vec::new(),
-            types: Vec::new(),
-            classes: Vec::new(),
+            refs: SmallVec::new(),
+            types: SmallVec::new(),
+            classes: SmallVec::new(),
             refs_at: 0,
             types_at: 0,
             classes_at: 0,
@@ -293,6 +296,7 @@ impl<'a, 'o> Reader<'a, 'o> {
     }
 
     /// To be called after the last field of `object`.
+    #[inline]
     pub fn end_object(&mut self, object: &ObjectHead) {
         self.leave(object.reference);
     }
@@ -480,7 +484,7 @@ impl<'a, 'o> Reader<'a, 'o> {
     }
 
     /// Gives the value that began at `start` its number and goes one level down.
-    fn enter(&mut self, start: usize) -> Result<RefId, HessianError> {
+    pub(crate) fn enter(&mut self, start: usize) -> Result<RefId, HessianError> {
         let limits = &self.options.limits;
         self.depth += 1;
         if self.depth > limits.depth {
@@ -507,6 +511,7 @@ impl<'a, 'o> Reader<'a, 'o> {
         Ok(reference)
     }
 
+    #[inline]
     fn leave(&mut self, reference: RefId) {
         self.depth -= 1;
         self.refs[reference.index()].is_open = false;

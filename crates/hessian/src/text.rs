@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use ascii::AsciiStr;
+
 use crate::HessianError;
 
 /// A string as it was read.
@@ -24,13 +26,20 @@ pub(crate) struct Chunk<'a> {
     pub plain: Option<&'a str>,
 }
 
+/// The bytes as text when all are ASCII, looked through once.
+#[inline]
+pub(crate) fn ascii(bytes: &[u8]) -> Option<&str> {
+    AsciiStr::from_ascii(bytes).ok().map(AsciiStr::as_str)
+}
+
 /// Measures a chunk of `units` UTF-16 units at the start of `bytes`; `at` is its place in the message.
 pub(crate) fn chunk(bytes: &[u8], units: usize, at: usize) -> Result<Chunk<'_>, HessianError> {
-    if let Some(ascii) = bytes.get(..units)
-        && ascii.is_ascii()
-    {
-        let plain = std::str::from_utf8(ascii).ok();
-        return Ok(Chunk { bytes: ascii, plain });
+    if let Some(plain) = bytes.get(..units).and_then(ascii) {
+        let bytes = plain.as_bytes();
+        return Ok(Chunk {
+            bytes,
+            plain: Some(plain),
+        });
     }
     let (mut end, mut left, mut is_plain) = (0, units, true);
     while left > 0 {

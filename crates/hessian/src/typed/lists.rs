@@ -119,10 +119,28 @@ impl<K: HessianEncode, V: HessianEncode> HessianEncode for BTreeMap<K, V> {
 
 impl<'a, K: HessianDecode<'a> + Ord, V: HessianDecode<'a>> HessianDecode<'a> for BTreeMap<K, V> {
     fn from_token(token: Token<'a>, reader: &mut Reader<'a, '_>) -> Result<BTreeMap<K, V>, HessianError> {
-        // Sorted once and built from its leaves, not searched for each key.
-        <Vec<(K, V)>>::from_token(token, reader).map(BTreeMap::from_iter)
+        let (mut few, mut many) = (BTreeMap::new(), Vec::new());
+        read_map(token, reader, |key, value| {
+            if !many.is_empty() {
+                many.push((key, value));
+                return;
+            }
+            few.insert(key, value);
+            if few.len() > LEAF_ENTRIES {
+                many = std::mem::take(&mut few).into_iter().collect();
+            }
+        })?;
+        // More than a leaf takes are sorted once and built from the leaves, not searched for each key.
+        Ok(if many.is_empty() {
+            few
+        } else {
+            BTreeMap::from_iter(many)
+        })
     }
 }
+
+/// What a `BTreeMap` keeps in one node.
+const LEAF_ENTRIES: usize = 11;
 
 /// A map whose entries keep their order.
 impl<K: HessianEncode, V: HessianEncode> EncodeTyped for Vec<(K, V)> {

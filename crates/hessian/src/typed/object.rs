@@ -1,6 +1,6 @@
 //! What derived code stands on: objects field by field, in the order of their class.
 
-use crate::{ClassId, HessianError, Reader, Text, Token, Writer, names::Plan};
+use crate::{ClassId, HessianError, ObjectHead, Reader, Text, Token, Writer, names::Plan};
 
 use super::mismatch;
 
@@ -142,6 +142,10 @@ pub fn read_next<'a, T: DecodeFields<'a>>(reader: &mut Reader<'a, '_>) -> Result
     if reader.is_before_definition() {
         reader.definition_of(T::SHAPE)?;
     }
+    if let Some(class) = reader.quick_object() {
+        let reference = reader.enter(reader.token_at)?;
+        return read_object(Token::Object(ObjectHead { reference, class }), reader);
+    }
     match reader.token()? {
         Token::Ref(reference) => reader.replay(reference, read_next),
         token => read_object(token, reader),
@@ -248,13 +252,15 @@ pub fn no_variant(expected: &'static str, found: &Token<'_>, reader: &Reader<'_,
 
 impl Reader<'_, '_> {
     /// How the fields of `class` go into a type of this shape. Made once for the objects of a message that meet it.
+    #[inline]
     fn plan(&mut self, class: ClassId, shape: &'static Shape) -> Result<Plan, HessianError> {
-        let address = std::ptr::from_ref(shape).addr();
-        if let Some(plan) = self.classes[class.index()].plan
-            && plan.shape == address
-        {
-            return Ok(plan);
+        match self.classes[class.index()].plan {
+            Some(plan) if plan.shape == std::ptr::from_ref(shape).addr() => Ok(plan),
+            _ => self.make_plan(class, shape),
         }
+    }
+
+    fn make_plan(&mut self, class: ClassId, shape: &'static Shape) -> Result<Plan, HessianError> {
         let found = self.class_name(class);
         if !shape.classes.contains(&found.as_ref()) {
             return Err(HessianError::WrongClass {
@@ -280,7 +286,10 @@ impl Reader<'_, '_> {
             self.places.extend(found);
             start
         });
-        let plan = Plan { shape: address, places };
+        let plan = Plan {
+            shape: std::ptr::from_ref(shape).addr(),
+            places,
+        };
         self.classes[class.index()].plan = Some(plan);
         Ok(plan)
     }
