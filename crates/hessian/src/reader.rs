@@ -279,6 +279,12 @@ impl<'a, 'o> Reader<'a, 'o> {
             list.left -= 1;
             return Ok(true);
         }
+        self.end_list(list).map(|()| false)
+    }
+
+    /// Apart from [`Reader::next_item`], so that a loop over many items stays small.
+    #[inline(never)]
+    fn end_list(&mut self, list: &ListHead) -> Result<(), HessianError> {
         if list.has_end {
             let byte = self.byte()?;
             if self.codes[usize::from(byte)] != Code::End {
@@ -286,7 +292,7 @@ impl<'a, 'o> Reader<'a, 'o> {
             }
         }
         self.leave(list.reference);
-        Ok(false)
+        Ok(())
     }
 
     /// Whether `map` has another key, which is then the next token. Reads the end of the map when it has none.
