@@ -114,8 +114,9 @@ pub struct Client {
     /// It has annotated sagas (2.3 and later).
     #[serde(default)]
     pub saga_annotation: bool,
-    /// The server's call to a saga reaches the resource manager of the old package, which the client has beside its own and
-    /// which has no engine: no saga is carried on by another process, whatever the server (2.2 and 2.3).
+    /// No saga is carried on by another process, whatever the server. In 2.2 and 2.3 the server's call reaches the
+    /// resource manager of the old package, which the client has beside its own and which has no engine; in 1.5 and 2.0
+    /// `replayContextVariables` of the engine takes up what a saga was started with only if there is nothing.
     #[serde(default)]
     pub saga_recovery_broken: bool,
     /// Its transactional template takes any answer to a commit for success, so that whoever wants to know asks for the
