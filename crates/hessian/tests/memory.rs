@@ -5,9 +5,10 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    collections::BTreeMap,
 };
 
-use settle_hessian::{DecodeOptions, Dialect, Document, Reader};
+use settle_hessian::{DecodeOptions, Dialect, Document, HessianDecode, HessianEncode, Reader, from_bytes, to_bytes};
 
 /// Counts the bytes that the running test holds.
 struct Counting;
@@ -136,4 +137,47 @@ fn binaries_and_text_are_borrowed_from_the_input() {
     assert_eq!(read, document);
     assert!(held.peak < 1000, "{} bytes beside the input", held.peak);
     assert_eq!(held.allocations, 1, "the list of roots");
+}
+
+#[derive(HessianEncode, HessianDecode, PartialEq, Debug)]
+#[hessian(class = "com.example.Line")]
+struct Line {
+    sku: String,
+    quantity: i32,
+}
+
+#[derive(HessianEncode, HessianDecode, PartialEq, Debug)]
+#[hessian(class = "com.example.Order")]
+struct Order {
+    id: i64,
+    name: String,
+    city: Option<String>,
+    lines: Vec<Line>,
+    counts: Vec<i32>,
+    limits: BTreeMap<String, i64>,
+}
+
+#[test]
+fn a_derived_type_allocates_what_it_owns_and_nothing_else() {
+    let line = |quantity| Line {
+        sku: format!("SKU-{quantity}"),
+        quantity,
+    };
+    let order = Order {
+        id: 7,
+        name: "Zhang San".to_owned(),
+        city: Some("杭州市".to_owned()),
+        lines: (0..3).map(line).collect(),
+        counts: (0..20).collect(),
+        limits: (0..5).map(|limit| (format!("limit{limit}"), limit)).collect(),
+    };
+    // Two names; the list of lines and what each has; the list of counts; the map's one node and its keys.
+    let owned = 2 + (1 + 3) + 1 + (1 + 5);
+    for dialect in [Dialect::Sofa3, Dialect::Hessian2] {
+        let bytes = to_bytes(dialect, &order).unwrap();
+        let options = DecodeOptions::new(dialect);
+        let (read, held) = cost(|| from_bytes::<Order>(&bytes, &options).unwrap());
+        assert_eq!(read, order);
+        assert_eq!(held.allocations, owned, "{dialect:?}");
+    }
 }
