@@ -78,5 +78,12 @@ fn maps_and_sets_with_a_hasher_are_what_those_with_an_order_are() {
         let twice = vec![(String::from("k"), 1), (String::from("k"), 2)];
         let read: FixedMap<String, i32> = from_bytes(&to_bytes(dialect, &twice).unwrap(), &options).unwrap();
         assert_eq!(read, FixedMap::from_iter([(String::from("k"), 2)]));
+        // Whether a sorted map is filled entry by entry or, from a dozen on, built at once.
+        for len in [1, 11, 12, 13, 40] {
+            let first = (0..len).rev().map(|key| (key, 0));
+            let all: Vec<(i32, i32)> = first.chain((0..len).map(|key| (key, key + 1))).collect();
+            let read: BTreeMap<i32, i32> = from_bytes(&to_bytes(dialect, &all).unwrap(), &options).unwrap();
+            assert_eq!(read, (0..len).map(|key| (key, key + 1)).collect(), "{len} keys");
+        }
     }
 }

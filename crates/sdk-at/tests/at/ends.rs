@@ -222,7 +222,8 @@ async fn a_failed_local_commit_is_reported_only_when_it_cannot_have_been_done() 
     assert_eq!(bank.dump(&["account"]).await?, dump);
     assert!(!Current::joined(XID).is_rollback_only());
 
-    // That one is rolled back. The next ends with the commit on its way, which is done and never answered. This process remembers that of the transaction.
+    // That one is rolled back. The next ends with the commit on its way, which is done and never answered. This process
+    // remembers that of the transaction.
     const DOOMED: &str = "127.0.0.1:8091:8";
     bank.desk().locks.clear();
     let cut = CutAtCommit::before(&bank).await?;
