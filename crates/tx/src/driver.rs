@@ -440,7 +440,7 @@ impl Driver {
         if global.is_saga() {
             return self.drive_saga(global);
         }
-        if let Some(decided_at) = global.decided_at
+        if let Some(decided_at) = global.decided_at()
             && global
                 .open_branches()
                 .any(|branch| branch.branch_type == BranchType::Saga)
@@ -717,7 +717,7 @@ fn lane_of(application: &str, resource: &str) -> u64 {
 /// Since when the call has been retried, as far as the replicated state tells; `None` when it is to be made no more.
 fn retrying_since(global: &Global, id: BranchId) -> Option<Option<GroupTime>> {
     if id.is_saga() {
-        return (global.is_saga() && !global.status.is_failed()).then_some(global.decided_at);
+        return (global.is_saga() && !global.status.is_failed()).then_some(global.decided_at());
     }
     let branch = global.branch(id).filter(|branch| branch.is_open())?;
     Some(branch.retrying_since)

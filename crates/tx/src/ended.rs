@@ -73,7 +73,7 @@ impl Ended {
         put_str(out, &global.name);
         put_u64(out, u64::from(global.timeout_ms));
         put_u64(out, global.begun_at.0);
-        put_option(out, global.decided_at.map(|at| at.0));
+        put_option(out, global.decided_at().map(|at| at.0));
         put_u64(out, self.at.0);
         put_u64(out, global.branches.len() as u64);
         for branch in &global.branches {

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use settle_base::GroupTime;
 
@@ -16,8 +16,7 @@ pub struct Global {
     pub timeout_ms: u32,
     pub begun_at: GroupTime,
     pub status: GlobalStatus,
-    /// When it was decided; `None` while it is `Begin`.
-    pub decided_at: Option<GroupTime>,
+    pub(crate) decided_at: Moment,
     /// An operator said that its branches are not to be called. Only of one that is decided.
     pub retry_stopped: bool,
     /// In registration order, which is the order of their ids. Branches that are done stay as tombstones, so that a
@@ -57,7 +56,35 @@ pub struct Branch {
     pub(crate) counted: u64,
 }
 
+/// A time that may be none, in half the room of an `Option`: a million open transactions hold one each.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment(u64);
+
+impl Moment {
+    pub const NONE: Moment = Moment(u64::MAX);
+
+    /// The last moment that there could be, half a billion years from the group's beginning, is none.
+    pub fn new(time: Option<GroupTime>) -> Moment {
+        time.map_or(Moment::NONE, |time| Moment(time.0))
+    }
+
+    pub fn get(self) -> Option<GroupTime> {
+        (self != Moment::NONE).then_some(GroupTime(self.0))
+    }
+}
+
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
 impl Global {
+    /// When it was decided; `None` while it is `Begin`.
+    pub fn decided_at(&self) -> Option<GroupTime> {
+        self.decided_at.get()
+    }
+
     /// When the server may decide a rollback by timeout.
     pub fn deadline(&self) -> GroupTime {
         GroupTime(self.begun_at.0.saturating_add(u64::from(self.timeout_ms)))

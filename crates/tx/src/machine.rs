@@ -271,10 +271,10 @@ impl TxMachine {
             assert!(!global.status.is_ended(), "{tid} has ended and is open");
             assert_eq!(
                 global.status == GlobalStatus::Begin,
-                global.decided_at.is_none(),
+                global.decided_at().is_none(),
                 "{tid}"
             );
-            assert!(!global.retry_stopped || global.decided_at.is_some(), "{tid}");
+            assert!(!global.retry_stopped || global.decided_at().is_some(), "{tid}");
             assert_eq!(global.open_branches as usize, global.open_branches().count(), "{tid}");
             assert!(
                 self.outcomes.get(tid.seq()).is_none(),

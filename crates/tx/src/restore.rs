@@ -25,6 +25,7 @@ use crate::{
     audit::{get_record, put_record},
     command::{get_tid, put_tid},
     encoding::{Reader, get_option, put_option, put_u64},
+    global::Moment,
     machine::{CLUSTER_BITS, COUNT_BITS},
     outcome::{CHUNK_LEN, OutcomeChunk},
     snapshot::{
@@ -291,7 +292,7 @@ impl TxMachine {
                 }
                 let moved = |time| open.moved(time).ok_or(reader.error("a time after the backup"));
                 global.begun_at = moved(global.begun_at)?;
-                global.decided_at = global.decided_at.map(moved).transpose()?;
+                global.decided_at = Moment::new(global.decided_at().map(moved).transpose()?);
                 let (tid, count) = (global.tid, reader.u64()?);
                 add_global(self, global).map_err(|_| reader.error("a transaction that cannot be"))?;
                 self.restore_branches(tid, count, &open, reader)?;

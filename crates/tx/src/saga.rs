@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::{
     BranchId, BranchStatus, BranchType, Direction, Global, GlobalStatus, Reply, Tid, TxEffect, TxError, TxMachine,
+    global::Moment,
 };
 
 /// How the state machine names its transactions (`Constants.SAGA_TRANS_NAME_PREFIX`): all that tells one without
@@ -123,8 +124,8 @@ impl TxMachine {
         let global = self.globals.get_mut(&tid).map(Arc::make_mut).expect("it was looked up");
         let status = in_its_family(told, global.status.is_timeout());
         assert!(status.direction().is_some(), "{tid} cannot stand at {status}");
-        if global.decided_at.is_none() {
-            global.decided_at = Some(self.time);
+        if global.decided_at().is_none() {
+            global.decided_at = Moment::new(Some(self.time));
             effects.push(TxEffect::Decided { tid });
         }
         let is_saga = global.is_saga();

@@ -16,6 +16,7 @@ use crate::{
     dedup::{ORIGINS_MAX, Origin, RESULTS_MAX},
     dedup_codec::{get_result, put_result},
     encoding::{Reader, get_option, put_option, put_str, put_u64},
+    global::Moment,
     names::LocalNumber,
     outcome::{CHUNK_LEN, OutcomeChunk},
     restore::{get_restore, put_restore},
@@ -335,7 +336,7 @@ pub(crate) fn put_global_fields(out: &mut Vec<u8>, global: &Global) {
     put_u64(out, u64::from(global.timeout_ms));
     put_u64(out, global.begun_at.0);
     out.push(global.status.as_u8());
-    put_time(out, global.decided_at);
+    put_time(out, global.decided_at());
     out.push(u8::from(global.retry_stopped));
 }
 
@@ -386,7 +387,7 @@ pub(crate) fn get_global_fields(reader: &mut Reader<'_>) -> Result<Global, Decod
         timeout_ms: reader.u32()?,
         begun_at: GroupTime(reader.u64()?),
         status: get_code(reader)?,
-        decided_at: get_time(reader)?,
+        decided_at: Moment::new(get_time(reader)?),
         retry_stopped: reader.bool()?,
         branches: Vec::new(),
         open_branches: 0,
@@ -399,7 +400,7 @@ pub(crate) fn get_global_fields(reader: &mut Reader<'_>) -> Result<Global, Decod
         GlobalStatus::CommitRetryTimeout | GlobalStatus::RollbackRetryTimeout
     );
     let is_stopped_early = is_begin && global.retry_stopped;
-    if !is_open || is_retry_timeout || is_stopped_early || is_begin != global.decided_at.is_none() {
+    if !is_open || is_retry_timeout || is_stopped_early || is_begin != global.decided_at().is_none() {
         return Err(reader.error("a status that no open transaction has"));
     }
     Ok(global)
@@ -456,7 +457,7 @@ pub(crate) fn add_global(machine: &mut TxMachine, mut global: Global) -> Result<
     }
     let begun_at = global.begun_at;
     let can_be = |time: GroupTime| (begun_at..=machine.time).contains(&time);
-    if begun_at > machine.time || !global.decided_at.is_none_or(can_be) {
+    if begun_at > machine.time || !global.decided_at().is_none_or(can_be) {
         return Err(LoadError {
             reason: format!("transaction {tid} is of a time after the snapshot's or before its begin"),
         });

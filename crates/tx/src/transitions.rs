@@ -7,6 +7,7 @@ use settle_base::GroupTime;
 use crate::{
     Branch, BranchId, BranchStatus, BranchType, CommandBody, Decision, Direction, Ended, Expect, Global, GlobalStatus,
     Outcome, Reply, Tid, TxEffect, TxError, TxMachine, Xid,
+    global::Moment,
     locks::{LockRefusal, LockTable, auto_commit},
     names::LocalNumber,
 };
@@ -103,7 +104,7 @@ impl TxMachine {
             timeout_ms,
             begun_at: self.time,
             status: GlobalStatus::Begin,
-            decided_at: None,
+            decided_at: Moment::NONE,
             retry_stopped: false,
             branches: Vec::new(),
             open_branches: 0,
@@ -266,7 +267,7 @@ impl TxMachine {
         if global.status != GlobalStatus::Begin && !settle_base::mutant!("decide_ignores_expect") {
             return Ok(global.status);
         }
-        global.decided_at = Some(self.time);
+        global.decided_at = Moment::new(Some(self.time));
         effects.push(TxEffect::Decided { tid });
         for branch in global.branches.iter_mut().filter(|branch| branch.is_open) {
             if branch.is_skipped_in_phase_two(decision == Decision::Commit) {

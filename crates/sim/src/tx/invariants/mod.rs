@@ -100,14 +100,14 @@ impl Judge {
         if known.application.is_empty() {
             known.application = global.application.to_string();
         }
-        if let Some(decided_at) = global.decided_at {
+        if let Some(decided_at) = global.decided_at() {
             timeouts_in_time::check(global.tid, global.status, known.deadline, decided_at)?;
         }
         if known.is_saga {
             return Ok(());
         }
         one_decision::check(global.tid, known, global.status)?;
-        if global.decided_at.is_some() {
+        if global.decided_at().is_some() {
             one_decision::no_branch_joins(global, known)?;
         }
         for branch in global.branches().iter().filter(|branch| branch.is_open()) {
