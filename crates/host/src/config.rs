@@ -39,6 +39,10 @@ pub struct HostConfig {
     /// The default leaves the writers their throughput: with two cores, 1 GiB sent at 32 MiB/s left them all of it, at
     /// 128 MiB/s a little more than half.
     pub snapshot_bytes_per_second: u64,
+    /// What this node writes of its own snapshots in a second, in bytes, those of all groups together; and two bytes more
+    /// for each by which a log grows, so that a snapshot is done before it is worth little. While the logs take more than
+    /// half of `log_memory_max`, as fast as the disk does.
+    pub snapshot_write_bytes_per_second: u64,
     /// How long a transfer that makes no progress, as when the connection is broken, may still go on from where it was.
     pub snapshot_resume: Duration,
     /// Entries before a snapshot that stay in memory for followers that are a little behind.
@@ -148,6 +152,7 @@ impl HostConfig {
             log_memory_max: 512 << 20,
             snapshot_chunk_bytes: 64 << 10,
             snapshot_bytes_per_second: 32 << 20,
+            snapshot_write_bytes_per_second: 24 << 20,
             snapshot_resume: Duration::from_secs(60),
             keep_tail_entries: 1_000,
             auto_replace: true,

@@ -23,8 +23,8 @@ use crate::{
     stages::Stages,
     stopped::Stopped,
     surgery::Theatre,
+    throttle::Throttle,
     transfer_queue::TransferQueue,
-    transfers::Throttle,
 };
 
 pub(crate) type MakeMachine<M> = Box<dyn Fn(GroupId, ClusterId) -> M + Send>;
@@ -63,6 +63,8 @@ pub struct Host<S: Service, D> {
     /// When a group's log comes of age, in order.
     pub(crate) log_ages: VecDeque<(Mono, GroupId)>,
     pub(crate) throttle: Throttle,
+    /// What may be written of this node's own snapshots.
+    pub(crate) snapshot_pace: Throttle,
     pub(crate) transfers_waiting: TransferQueue,
     /// Machines that were replaced, to be freed elsewhere.
     pub(crate) discarded: Vec<Discarded>,
@@ -146,6 +148,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         // Answers to an earlier run's reads may still be on their way; they must not fit this run's.
         let next_read = prng.next_u64();
         let throttle = Throttle::new(config.snapshot_bytes_per_second, now);
+        let snapshot_pace = Throttle::new(config.snapshot_write_bytes_per_second, now);
         let stages = Stages::new(config.stage_sample_every);
         let (place, nodes) = (
             config.nodes.iter().position(|(n, _)| *n == config.node),
@@ -176,6 +179,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             log_bytes: 0,
             log_ages: VecDeque::new(),
             throttle,
+            snapshot_pace,
             transfers_waiting: TransferQueue::default(),
             discarded: Vec::new(),
             superfluous: VecDeque::new(),

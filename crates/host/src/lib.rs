@@ -42,6 +42,7 @@ mod stages;
 mod status;
 mod stopped;
 pub mod surgery;
+mod throttle;
 mod transfer_queue;
 mod transfers;
 mod versions;

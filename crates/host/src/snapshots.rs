@@ -22,6 +22,10 @@ use crate::{
 /// Chunks on their way to the disk, or to a peer, at most.
 pub(crate) const WINDOW: u32 = 8;
 
+/// Bytes of snapshots that are written for each byte by which a log grows, beside those of the time that passes: so the log of
+/// a group that is written to faster than its snapshot grows by half of that at most until it is done.
+const WRITTEN_PER_LOGGED: u64 = 2;
+
 /// Pieces of a log that are freed at each tick, beside the one at each flush: without load there are few of these.
 const PIECES_PER_TICK: usize = 16;
 
@@ -83,17 +87,27 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             is_finished: false,
             is_recorded: false,
         }));
-        self.pump_taking(id);
+        self.pump_taking(id, now);
         true
     }
 
-    fn pump_taking(&mut self, id: GroupId) {
+    /// Writes as fast as the pace of all snapshots of this node allows, or as the disk does while the logs take so much
+    /// memory that they had better be dispensable soon.
+    fn pump_taking(&mut self, id: GroupId, now: Mono) {
+        let is_short = self.is_log_memory_short();
         let Some(taking) = self.groups.get_mut(&id).and_then(|g| g.taking.as_mut()) else {
             return;
         };
-        while !taking.is_finished && taking.writer.in_flight() < WINDOW as usize {
+        self.snapshot_pace.fill(now);
+        while !taking.is_finished
+            && taking.writer.in_flight() < WINDOW as usize
+            && (is_short || self.snapshot_pace.may_go_on())
+        {
             match taking.chunks.next() {
-                Some(data) => taking.writer.write(&mut self.disk, &mut self.tokens, &data),
+                Some(data) => {
+                    self.snapshot_pace.spend(data.len());
+                    taking.writer.write(&mut self.disk, &mut self.tokens, &data);
+                }
                 None => {
                     taking.writer.finish(&mut self.disk, &mut self.tokens);
                     taking.is_finished = true;
@@ -141,7 +155,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             None => {}
             Some((id, Ok(Written::Done))) => self.snapshot_taken(id, now)?,
             Some((id, Ok(_))) => {
-                self.pump_taking(id);
+                self.pump_taking(id, now);
                 if mutant!("purge_before_snapshot_durable") {
                     self.record_finished(id, now)?;
                 }
@@ -219,7 +233,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         out: &mut Vec<HostAction<S::Response>>,
     ) {
         // Who is a little behind is spared a snapshot, unless memory is short.
-        let is_short = self.log_bytes > self.config.log_memory_max / 2;
+        let is_short = self.is_log_memory_short();
         if let Some(stopped) = self.stopped.get_mut(&id) {
             stopped.group.snapshot_file = Some(file);
             return;
@@ -371,6 +385,7 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         self.free_pieces(PIECES_PER_TICK);
         self.tick_transfers(now, out);
         for id in self.groups.moving() {
+            self.pump_taking(id, now);
             if self.groups[&id].log_bytes >= self.config.snapshot_after_bytes {
                 self.begin_snapshot(id, now);
             }
@@ -405,11 +420,16 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
     }
 
+    fn is_log_memory_short(&self) -> bool {
+        self.log_bytes > self.config.log_memory_max / 2
+    }
+
     /// Applied entries of this group stay in memory until the next snapshot.
     pub(crate) fn log_grew(&mut self, id: GroupId, bytes: u64, now: Mono) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.log_bytes += bytes;
         self.log_bytes += bytes;
+        self.snapshot_pace.earn(bytes.saturating_mul(WRITTEN_PER_LOGGED));
         if group.log_since.is_none() {
             group.log_since = Some(now);
             self.log_ages.push_back((now + self.config.snapshot_after, id));

@@ -7,7 +7,7 @@
 //!
 //! All transfers of a node together send no more than a bucket of tokens allows that is filled by time.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use settle_base::{GroupId, Index, Mono, NodeId, PeerId, mutant};
 use settle_machine::{Service, StateMachine};
@@ -66,42 +66,6 @@ pub(crate) struct Announced {
     pub(crate) announcement: Message,
     pub(crate) index: Index,
     pub(crate) book: Book,
-}
-
-/// What may be sent of snapshots now.
-#[derive(Debug)]
-pub(crate) struct Throttle {
-    per_second: u64,
-    /// Bytes times microseconds of a second. A chunk may overdraw it: the next waits for so much longer.
-    balance: i64,
-    filled: Mono,
-}
-
-impl Throttle {
-    pub(crate) fn new(per_second: u64, now: Mono) -> Throttle {
-        Throttle {
-            per_second,
-            balance: 0,
-            filled: now,
-        }
-    }
-
-    /// A pause is not made up for by a burst: no more than a tenth of a second is saved up.
-    fn fill(&mut self, now: Mono) {
-        let passed = now.since(self.filled).min(Duration::from_millis(100)).as_micros() as u64;
-        let earned = self.per_second.saturating_mul(passed).min(i64::MAX as u64 / 2) as i64;
-        let most = self.per_second.saturating_mul(100_000).min(i64::MAX as u64 / 2) as i64;
-        self.balance = self.balance.saturating_add(earned).min(most);
-        self.filled = now;
-    }
-
-    fn may_send(&self) -> bool {
-        self.balance >= 0
-    }
-
-    fn sent(&mut self, bytes: usize) {
-        self.balance -= bytes as i64 * 1_000_000;
-    }
 }
 
 impl<S: Service, D: Disk + DiskRead> Host<S, D> {
@@ -165,12 +129,12 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
             return;
         };
         self.throttle.fill(now);
-        while is_linked && !sending.is_ended && sending.next - sending.acked < WINDOW && self.throttle.may_send() {
+        while is_linked && !sending.is_ended && sending.next - sending.acked < WINDOW && self.throttle.may_go_on() {
             let (crc, content) = match sending.chunks.next() {
                 Some(data) => {
                     sending.bytes += data.len() as u64;
                     sending.crc = crc32c::crc32c_append(sending.crc, &data);
-                    self.throttle.sent(data.len());
+                    self.throttle.spend(data.len());
                     (crc32c::crc32c(&data), ChunkContent::Data(data))
                 }
                 None => {

@@ -201,3 +201,44 @@ fn logs_that_are_small_but_old_or_large_only_together_are_saved_too() {
         assert_eq!(cluster.hosts[&1].config().node, NodeId(1));
     }
 }
+
+/// How long a leader's snapshot of 6,400 bytes takes while it is told a line of 30 bytes, which is as many in its log and a
+/// few more, at each of so many ticks.
+fn seconds_to_take(tune: harness::Tune, lines_per_tick: u32) -> f64 {
+    let mut cluster = Cluster::tuned(1, tune);
+    cluster.until("a leader", |c| c.leader().is_some());
+    for _ in 0..200 {
+        cluster.propose(1, "a line of thirty bytes or so...");
+    }
+    cluster.ticks(2);
+    let group = GROUP;
+    let begun = cluster.now;
+    cluster.give(1, HostEvent::Operator(OperatorRequest::TakeSnapshot { group }));
+    let is_taken = |c: &Cluster| c.notes.iter().any(|(_, n)| matches!(n, HostNote::SnapshotTaken { .. }));
+    while !is_taken(&cluster) {
+        for _ in 0..lines_per_tick {
+            cluster.propose(1, "a line of thirty bytes or so...");
+        }
+        cluster.tick();
+        assert!(cluster.now.since(begun).as_secs() < 20, "it is never whole");
+    }
+    cluster.now.since(begun).as_secs_f64()
+}
+
+#[test]
+fn a_snapshot_is_written_at_its_pace_or_that_of_the_log_and_at_once_when_memory_is_short() {
+    let paced: harness::Tune = |config| config.snapshot_write_bytes_per_second = 1_000;
+    let alone = seconds_to_take(paced, 0);
+    assert!((5.0..8.0).contains(&alone), "6.4 kB at 1 kB/s took {alone} s");
+    let beside_writes = seconds_to_take(paced, 1);
+    assert!(
+        (1.5..4.0).contains(&beside_writes),
+        "at 1 kB/s and twice the log's it took {beside_writes} s"
+    );
+    let short: harness::Tune = |config| {
+        config.snapshot_write_bytes_per_second = 1_000;
+        config.log_memory_max = 10_000;
+    };
+    let at_once = seconds_to_take(short, 0);
+    assert!(at_once < 0.5, "with short memory it took {at_once} s");
+}

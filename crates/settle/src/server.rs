@@ -387,6 +387,7 @@ fn start_node(
     host.snapshot_after = config.snapshot_interval;
     host.log_memory_max = config.log_memory_max;
     host.snapshot_bytes_per_second = config.snapshot_bytes_per_second;
+    host.snapshot_write_bytes_per_second = config.snapshot_write_bytes_per_second;
     host.snapshot_resume = config.snapshot_resume;
     host.stage_sample_every = config.stage_sample_every;
     host.build_version = BUILD_VERSION;

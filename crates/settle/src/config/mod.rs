@@ -123,6 +123,7 @@ pub struct Config {
     pub snapshot_interval: Duration,
     pub log_memory_max: u64,
     pub snapshot_bytes_per_second: u64,
+    pub snapshot_write_bytes_per_second: u64,
     pub snapshot_resume: Duration,
     /// 0 is never.
     pub stage_sample_every: u64,
@@ -446,6 +447,11 @@ fn build(values: &Values) -> Result<Config, ConfigError> {
         snapshot_interval: values.duration("raft.snapshot-interval", S(1), S(30 * 86_400))?,
         log_memory_max: values.size("raft.log-memory-max", ByteSize::kib(64), gib(256))?,
         snapshot_bytes_per_second: values.size("raft.snapshot-bytes-per-second", ByteSize::kib(64), gib(64))?,
+        snapshot_write_bytes_per_second: values.size(
+            "raft.snapshot-write-bytes-per-second",
+            ByteSize::kib(64),
+            gib(64),
+        )?,
         snapshot_resume: values.duration("raft.snapshot-resume", S(1), S(3_600))?,
         stage_sample_every: values.integer("raft.stage-sample-every", 0, 1_000_000_000)? as u64,
         wal_segment_bytes: values.size("wal.segment", ByteSize::kib(64), gib(4))?,

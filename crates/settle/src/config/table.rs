@@ -87,6 +87,7 @@ pub const KEYS: &[Key] = &[
     key("raft.snapshot-interval", Kind::Duration, "\"1h\"", "A group's state is also saved when the oldest log since the last time is this old."),
     key("raft.log-memory-max", Kind::Size, "\"512MiB\"", "When the logs of all groups since their last snapshots are larger together, the largest are saved early."),
     key("raft.snapshot-bytes-per-second", Kind::Size, "\"32MiB\"", "What this server sends of snapshots to other servers in a second. At the default writers keep their throughput meanwhile; at 128MiB they kept about half of it."),
+    key("raft.snapshot-write-bytes-per-second", Kind::Size, "\"24MiB\"", "What this server writes of its own snapshots in a second, and twice what its logs grow by meanwhile; while the logs take more than half of log-memory-max, as much as the disk takes."),
     key("raft.snapshot-resume", Kind::Duration, "\"60s\"", "How long a snapshot's transfer that stands still, as when a connection broke, may go on from where it was."),
     key("raft.stage-sample-every", Kind::Integer, "1000", "One proposal in so many is kept with the time that each stage took, for `GET /v1/node/proposals` and the log at debug; 0 keeps none."),
     key("wal.segment", Kind::Size, "\"64MiB\"", "The size of one file of the log."),
