@@ -43,7 +43,7 @@ pub struct OpenArgs {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=500))]
     clients: u32,
     /// How long to measure the throughput before each snapshot.
-    #[arg(long, default_value = "10s", value_parser = duration)]
+    #[arg(long, default_value = "8s", value_parser = duration)]
     time: Duration,
     /// How often to take one.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -264,21 +264,16 @@ async fn under_load(cluster: &LocalCluster, load: &Arc<Load>, args: &OpenArgs) -
         let leader = leader(cluster)?;
         let leader = cluster.servers.iter().find(|server| server.id == leader);
         let leader = leader.context("a server of this cluster leads")?;
+        // So that no server takes one on its own while the throughput without is measured.
+        for server in &cluster.servers {
+            take_snapshot(server).await?;
+        }
         Answered::take(&shared);
         let start = Instant::now();
         sleep(args.time).await;
         let (before, before_seconds) = (Answered::take(&shared), start.elapsed().as_secs_f64());
-        let taken = value(leader, "settle_snapshots_taken").await?;
         let start = Instant::now();
-        let url = format!("{}/v1/group/{GROUP}/snapshot", leader.url());
-        tokio::task::spawn_blocking(move || Client::new(None, None)?.post(&url, &json!({}))).await??;
-        while value(leader, "settle_snapshots_taken").await? <= taken {
-            ensure!(
-                start.elapsed() < DONE_WITHIN,
-                "no snapshot was taken within {DONE_WITHIN:?}"
-            );
-            sleep(LOOK_EVERY).await;
-        }
+        take_snapshot(leader).await?;
         let (during, seconds) = (Answered::take(&shared), start.elapsed().as_secs_f64());
         for answered in [&before, &during] {
             if let Some(error) = &answered.first_error {
@@ -295,6 +290,35 @@ async fn under_load(cluster: &LocalCluster, load: &Arc<Load>, args: &OpenArgs) -
     }
     clients.shutdown().await;
     Ok(snapshots)
+}
+
+/// Has `server` take a snapshot of its replica, after the one that may be under way there, and waits for it.
+async fn take_snapshot(server: &LocalServer) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let url = format!("{}/v1/group/{GROUP}/snapshot", server.url());
+    let taken = loop {
+        let taken = value(server, "settle_snapshots_taken").await?;
+        let url = url.clone();
+        let asked = tokio::task::spawn_blocking(move || Client::new(None, None)?.post(&url, &json!({}))).await?;
+        match asked {
+            Ok(_) => break taken,
+            Err(error) if is_under_way(&error) && start.elapsed() < DONE_WITHIN => sleep(LOOK_EVERY).await,
+            Err(error) => return Err(error),
+        }
+    };
+    while value(server, "settle_snapshots_taken").await? <= taken {
+        ensure!(
+            start.elapsed() < DONE_WITHIN,
+            "no snapshot was taken within {DONE_WITHIN:?}"
+        );
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// Under load there is always something new to be saved, so a refusal means that a snapshot is being taken.
+fn is_under_way(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("HO0064")
 }
 
 fn resident(cluster: &LocalCluster) -> anyhow::Result<Vec<u64>> {
