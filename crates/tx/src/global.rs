@@ -1,8 +1,11 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use settle_base::GroupTime;
 
-use crate::{BranchId, BranchStatus, BranchType, GlobalStatus, Tid, Xid, names::LocalNumber};
+use crate::{
+    BranchId, BranchStatus, BranchType, GlobalStatus, Tid, Xid,
+    names::{LocalNumber, Name},
+};
 
 /// A global transaction that has not ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -10,9 +13,9 @@ pub struct Global {
     pub tid: Tid,
     /// `host:port:tid`, as the client knows it; phase-two calls carry it.
     pub xid: Xid,
-    pub application: Arc<str>,
-    pub service_group: Arc<str>,
-    pub name: Arc<str>,
+    pub application: Name,
+    pub service_group: Name,
+    pub name: Name,
     pub timeout_ms: u32,
     pub begun_at: GroupTime,
     pub status: GlobalStatus,
@@ -32,9 +35,9 @@ pub struct Global {
 pub struct Branch {
     pub id: BranchId,
     pub branch_type: BranchType,
-    pub resource: Arc<str>,
+    pub resource: Name,
     /// `application:ip:port` of the client that registered it, see [`crate::ClientId`].
-    pub client: Arc<str>,
+    pub client: Name,
     pub status: BranchStatus,
     /// Handed back to the resource manager in phase two. Empty once the branch is closed.
     pub application_data: Box<str>,

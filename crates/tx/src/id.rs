@@ -1,6 +1,8 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use settle_base::GroupId;
+
+use crate::names::Name;
 
 /// Bits of an id that number transactions (or branches) within one group.
 const SEQ_BITS: u32 = 55;
@@ -124,12 +126,12 @@ impl Tid {
 /// that each costs no text of its own.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Xid {
-    prefix: Arc<str>,
+    prefix: Name,
     tid: Tid,
 }
 
 impl Xid {
-    pub(crate) fn new(prefix: Arc<str>, tid: Tid) -> Xid {
+    pub(crate) fn new(prefix: Name, tid: Tid) -> Xid {
         Xid { prefix, tid }
     }
 

@@ -55,6 +55,7 @@ pub use global::{Branch, Global};
 pub use id::{BranchId, ClientId, ReqId, Tid, Xid};
 pub use lock_key::{LockKeyError, LockRow, lock_rows};
 pub use machine::{BRANCH_BYTES_MAX, BRANCHES_MAX, LOCK_BYTES_MAX, MachineConfig, SESSIONS_MAX, Stats, TxMachine};
+pub use names::Name;
 pub use operator::{ActKind, OperatorAct, ROWS_CHARS_MAX, Signed};
 pub use outcome::Outcome;
 pub use restore::RESTORE_PART_MAX;

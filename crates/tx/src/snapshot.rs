@@ -17,7 +17,7 @@ use crate::{
     dedup_codec::{get_result, put_result},
     encoding::{Reader, get_option, put_option, put_str, put_u64},
     global::Moment,
-    names::LocalNumber,
+    names::{LocalNumber, Name},
     outcome::{CHUNK_LEN, OutcomeChunk},
     restore::{get_restore, put_restore},
 };
@@ -381,9 +381,9 @@ pub(crate) fn get_global_fields(reader: &mut Reader<'_>) -> Result<Global, Decod
     let global = Global {
         tid,
         xid: xid.ok_or_else(|| reader.error("an xid of another transaction"))?,
-        application: Arc::from(reader.str()?),
-        service_group: Arc::from(reader.str()?),
-        name: Arc::from(reader.str()?),
+        application: Name::from(reader.str()?),
+        service_group: Name::from(reader.str()?),
+        name: Name::from(reader.str()?),
         timeout_ms: reader.u32()?,
         begun_at: GroupTime(reader.u64()?),
         status: get_code(reader)?,
@@ -411,8 +411,8 @@ pub(crate) fn get_branch_fields(reader: &mut Reader<'_>, global: &Global) -> Res
     let branch = Branch {
         id: get_branch(reader)?,
         branch_type: get_code(reader)?,
-        resource: Arc::from(reader.str()?),
-        client: Arc::from(reader.str()?),
+        resource: Name::from(reader.str()?),
+        client: Name::from(reader.str()?),
         status: get_code(reader)?,
         application_data: reader.str()?.into(),
         lock_keys: reader.str()?.into(),
