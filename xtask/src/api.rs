@@ -1,7 +1,10 @@
 //! `cargo xtask api`: schemathesis asks a running server whatever its own OpenAPI document allows, and what it does not,
-//! and holds every answer against it.
+//! and holds every answer against it. The server has transactions of every standing, so that acts find something to do.
+
+mod transactions;
 
 use std::{
+    collections::BTreeMap,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
@@ -9,8 +12,24 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
 
 use crate::conformance::wait::until;
+use transactions::Transactions;
+
+/// Puts the ids of transactions that there are into requests.
+const HOOKS: &str = include_str!("api/known_transactions.py");
+/// What of its defaults does not fit.
+const CONFIG: &str = include_str!("api/schemathesis.toml");
+/// What an operator can do to a transaction, as the audit calls it.
+const ACTS: [&str; 6] = [
+    "commit",
+    "rollback",
+    "stop-retry",
+    "resume-retry",
+    "forget",
+    "release-lock",
+];
 
 /// Moved by hand: another version may find other things.
 const SCHEMATHESIS: &str = "4.32.5";
@@ -42,17 +61,29 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     ensure!(status.success(), "the server does not build");
     let scratch = tempfile::tempdir().context("make a temporary directory")?;
     let server = Server::start(scratch.path())?;
+    let transactions = Transactions::begin(&server.tx)?;
+    let known = scratch.path().join("transactions.json");
+    std::fs::write(&known, serde_json::to_vec(transactions.all())?).context("write down the transactions")?;
+    std::fs::write(scratch.path().join("known_transactions.py"), HOOKS).context("write the hooks")?;
+    std::fs::write(scratch.path().join("schemathesis.toml"), CONFIG).context("write the configuration")?;
     let status = Command::new(tool)
         .arg("run")
         .arg(format!("http://{}/v1/openapi.json", server.http))
         .args(["--max-examples", &args.examples.to_string()])
         .args(["--seed", &args.seed.to_string()])
         .args(["--request-timeout", "30", "--no-color"])
+        .env("SCHEMATHESIS_HOOKS", "known_transactions")
+        .env("PYTHONPATH", scratch.path())
+        .env("SETTLE_KNOWN_TRANSACTIONS", &known)
         .current_dir(scratch.path())
         .status()
         .context("start schemathesis")?;
     // Not by what it answers: by what it does.
     ensure!(server.is_ready(), "the server is not ready any more:\n{}", server.log());
+    let acts = server.acts()?;
+    println!("Acts that changed a transaction, of the last that the server keeps: {acts:?}");
+    let missing: Vec<&str> = ACTS.into_iter().filter(|act| !acts.contains_key(*act)).collect();
+    ensure!(missing.is_empty(), "no request found anything to do for {missing:?}");
     Ok(if status.success() {
         ExitCode::SUCCESS
     } else {
@@ -87,6 +118,7 @@ fn target() -> PathBuf {
 /// One server that ends with this.
 struct Server {
     process: Child,
+    tx: String,
     http: String,
     log: PathBuf,
 }
@@ -118,6 +150,7 @@ impl Server {
             .context("start the server")?;
         let server = Server {
             process,
+            tx: addresses[0].clone(),
             http: addresses[1].clone(),
             log,
         };
@@ -128,18 +161,34 @@ impl Server {
     }
 
     fn is_ready(&self) -> bool {
+        self.get("/readyz").is_ok()
+    }
+
+    /// How often each act changed something, by the server's own audit.
+    fn acts(&self) -> anyhow::Result<BTreeMap<String, u32>> {
+        let audit: Value = serde_json::from_str(&self.get("/v1/tx/audit?limit=1000")?).context("read the audit")?;
+        let mut counts = BTreeMap::new();
+        for record in audit["acts"].as_array().context("an audit lists acts")? {
+            let act = record["act"].as_str().context("an act has a name")?;
+            *counts.entry(act.to_owned()).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    /// The body of an answer that is 200.
+    fn get(&self, path: &str) -> anyhow::Result<String> {
         use std::io::{Read as _, Write as _};
-        let Ok(mut stream) = std::net::TcpStream::connect(&self.http) else {
-            return false;
-        };
+        let mut stream = std::net::TcpStream::connect(&self.http).context("connect to the server")?;
         let request = format!(
-            "GET /readyz HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+            "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
             self.http
         );
+        stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
-        stream.write_all(request.as_bytes()).is_ok()
-            && stream.read_to_string(&mut answer).is_ok()
-            && answer.starts_with("HTTP/1.1 200")
+        stream.read_to_string(&mut answer)?;
+        ensure!(answer.starts_with("HTTP/1.1 200"), "GET {path}: {answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").context("an answer has a head")?;
+        Ok(body.to_owned())
     }
 
     fn log(&self) -> String {

@@ -68,10 +68,19 @@ pub(super) struct OperatedJson {
     acted: bool,
 }
 
-fn only_true() -> Object {
+/// In the description: this and nothing else.
+pub(super) fn only_true() -> Object {
+    only(true)
+}
+
+pub(super) fn only_false() -> Object {
+    only(false)
+}
+
+fn only(value: bool) -> Object {
     ObjectBuilder::new()
         .schema_type(Type::Boolean)
-        .enum_values(Some([true]))
+        .enum_values(Some([value]))
         .build()
 }
 

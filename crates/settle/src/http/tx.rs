@@ -18,6 +18,7 @@ use utoipa::{
 
 use super::{
     Api, ApiError,
+    acts::{only_false, only_true},
     extract::{PathOf, QueryOf, Whole, text_of},
     history::{EndedJson, ended_json},
 };
@@ -76,25 +77,25 @@ struct TxJson {
     retry_stopped: bool,
 }
 
-/// One transaction. Of one that has ended the first fields only, and what the history has of it.
+/// One transaction.
 #[derive(Serialize, ToSchema)]
-pub(super) struct TxShowJson {
+#[serde(untagged)]
+pub(super) enum TxShowJson {
+    Open(OpenTxJson),
+    Ended(EndedTxJson),
+}
+
+/// One that has not ended.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OpenTxJson {
     id: String,
     status: String,
+    #[schema(schema_with = only_false)]
     ended: bool,
-    /// It ended longer ago than outcomes are kept; its status is not known any more.
+    #[schema(schema_with = only_false)]
     evicted: bool,
     /// What operators did to it, oldest first.
     acts: Vec<ActJson>,
-    /// Of one that has ended: what this server recorded of it, if it did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    history: Option<EndedJson>,
-    #[serde(flatten)]
-    open: Option<OpenJson>,
-}
-
-#[derive(Serialize, ToSchema)]
-struct OpenJson {
     xid: String,
     application: String,
     service_group: String,
@@ -106,6 +107,22 @@ struct OpenJson {
     branches: Vec<BranchJson>,
     /// Where its branches go on, if they do: `after` of the next request.
     next: Option<String>,
+}
+
+/// One that has ended: what is kept of it, and what the history has.
+#[derive(Serialize, ToSchema)]
+pub(super) struct EndedTxJson {
+    id: String,
+    status: String,
+    #[schema(schema_with = only_true)]
+    ended: bool,
+    /// It ended longer ago than outcomes are kept; its status is not known any more.
+    evicted: bool,
+    /// What operators did to it, oldest first.
+    acts: Vec<ActJson>,
+    /// What this server recorded of it, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<EndedJson>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -233,29 +250,19 @@ pub(super) async fn show(
         AdminAnswer::Transaction(view) => view,
         _ => unreachable!("one transaction is answered by one"),
     };
-    let ended = |tid: Tid, status: GlobalStatus, acts: Vec<AuditRecord>| TxShowJson {
-        id: tid.to_string(),
-        status: status.to_string(),
-        ended: true,
-        evicted: status == GlobalStatus::Finished,
-        acts: acts.into_iter().map(act_json).collect(),
-        history: None,
-        open: None,
-    };
-    let mut shown = match view {
+    let (tid, status, acts) = match view {
         TxView::Open {
             row,
             branches,
             next,
             acts,
-        } => TxShowJson {
-            id: row.tid.to_string(),
-            status: row.status.to_string(),
-            ended: false,
-            evicted: false,
-            acts: acts.into_iter().map(act_json).collect(),
-            history: None,
-            open: Some(OpenJson {
+        } => {
+            return Ok(Json(TxShowJson::Open(OpenTxJson {
+                id: row.tid.to_string(),
+                status: row.status.to_string(),
+                ended: false,
+                evicted: false,
+                acts: acts.into_iter().map(act_json).collect(),
                 xid: row.xid,
                 application: row.application,
                 service_group: row.service_group,
@@ -266,22 +273,26 @@ pub(super) async fn show(
                 retry_stopped: row.retry_stopped,
                 branches: branches.into_iter().map(branch_json).collect(),
                 next: next.map(|branch| branch.to_string()),
-            }),
-        },
-        TxView::Ended { tid, status, acts } => ended(tid, status, acts),
-        TxView::Evicted { tid } => ended(tid, GlobalStatus::Finished, Vec::new()),
+            })));
+        }
+        TxView::Ended { tid, status, acts } => (tid, status, acts),
+        TxView::Evicted { tid } => (tid, GlobalStatus::Finished, Vec::new()),
     };
-    if shown.ended {
-        let search = HistorySearch {
-            tid: Some(id_of("id", &shown.id)?),
-            limit: 1,
-            ..HistorySearch::default()
-        };
-        // The outcome is told without it; that there is none is no failure.
-        let found = api.history.search(search).await.unwrap_or_default();
-        shown.history = found.records.into_iter().next().map(ended_json);
-    }
-    Ok(Json(shown))
+    let search = HistorySearch {
+        tid: Some(tid),
+        limit: 1,
+        ..HistorySearch::default()
+    };
+    // The outcome is told without it; that there is none is no failure.
+    let found = api.history.search(search).await.unwrap_or_default();
+    Ok(Json(TxShowJson::Ended(EndedTxJson {
+        id: tid.to_string(),
+        status: status.to_string(),
+        ended: true,
+        evicted: status == GlobalStatus::Finished,
+        acts: acts.into_iter().map(act_json).collect(),
+        history: found.records.into_iter().next().map(ended_json),
+    })))
 }
 
 #[derive(Deserialize, IntoParams)]
