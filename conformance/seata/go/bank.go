@@ -85,6 +85,8 @@ func openBank(nameA, nameB string) (*bank, error) {
 		if opened.xa[index], err = sql.Open(seatasql.SeataXAMySQLDriver, name+options); err != nil {
 			return nil, err
 		}
+		// The client takes a connection that had a branch for busy with it for ever (`XAConn.xaActive`), so none is used again.
+		opened.xa[index].SetMaxIdleConns(-1)
 	}
 	raw, err := sql.Open("mysql", nameA+options)
 	if err != nil {
