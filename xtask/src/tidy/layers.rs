@@ -52,6 +52,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("crates/wal", Layer::Core),
     ("crates/host", Layer::Core),
     ("crates/history", Layer::Core),
+    ("crates/kv", Layer::Core),
     ("crates/tx", Layer::Core),
     ("crates/tx-gate", Layer::Core),
     ("crates/disk-file", Layer::Disk),
