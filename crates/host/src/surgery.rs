@@ -2,8 +2,8 @@
 //! before an entry until it is given what it lacks, bring a log to where another group's log says that it ended.
 //!
 //! A service asks for them by [`settle_machine::Action`]s; nothing here knows what a range is. This is how a **split** and
-//! a **merge** of ranges are built from them; `examples/range-map` is the whole of it, and `cargo xtask sim --scenario
-//! range` puts it under every fault. The rules are TiKV's unless said otherwise.
+//! a **merge** of ranges are built from them; `settle_machine::ranges::Surgeon` does it, `examples/range-map` is the whole
+//! of it with the smallest machine, and `cargo xtask sim --scenario range` puts it under every fault. The rules are TiKV's unless said otherwise.
 //!
 //! # Split
 //! 1. A command in the parent's log says where and under which id. Applying it, each replica's machine gives up a part of

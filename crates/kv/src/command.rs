@@ -1,13 +1,13 @@
 //! What a region's log carries.
 
 use bytes::Bytes;
-use settle_base::{GroupId, GroupTime, Index, Term};
-use settle_machine::LogEntry;
+use settle_base::{GroupId, GroupTime, Index};
+use settle_machine::{LogEntry, ranges::Epoch};
 use settle_storage::KeyRange;
 
 use crate::{
-    Epoch, Request,
-    descriptor::{get_group, get_range, put_range},
+    Request,
+    descriptor::{get_epoch, get_group, get_range, put_epoch, put_range},
     encoding::{DecodeError, Reader, put_bytes, put_list, put_u64},
     limits::{KEY_MAX, OPS_MAX},
 };
@@ -45,17 +45,7 @@ pub enum Command {
     Tick,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Commit {
-    pub epoch: Epoch,
-    pub source: GroupId,
-    pub range: KeyRange,
-    pub prepared: Index,
-    /// The end of the source's log, for replicas that lack it: what follows this entry.
-    pub prev_index: Index,
-    pub prev_term: Term,
-    pub entries: Vec<LogEntry>,
-}
+pub type Commit = settle_machine::ranges::Commit<KeyRange>;
 
 impl Command {
     pub fn encode(&self) -> Bytes {
@@ -68,7 +58,7 @@ impl Command {
             }
             Command::Split { epoch, at, child } => {
                 out.push(2);
-                epoch.encode(&mut out);
+                put_epoch(&mut out, *epoch);
                 put_bytes(&mut out, at);
                 put_u64(&mut out, child.0);
             }
@@ -79,14 +69,14 @@ impl Command {
                 min_index,
             } => {
                 out.push(3);
-                epoch.encode(&mut out);
+                put_epoch(&mut out, *epoch);
                 put_u64(&mut out, target.0);
-                target_epoch.encode(&mut out);
+                put_epoch(&mut out, *target_epoch);
                 put_u64(&mut out, *min_index);
             }
             Command::Commit(commit) => {
                 out.push(COMMIT);
-                commit.encode(&mut out);
+                put_commit(&mut out, commit);
             }
             Command::Rollback { prepared } => {
                 out.push(5);
@@ -94,7 +84,7 @@ impl Command {
             }
             Command::Cancel { epoch, source } => {
                 out.push(6);
-                epoch.encode(&mut out);
+                put_epoch(&mut out, *epoch);
                 put_u64(&mut out, source.0);
             }
             Command::Finish { source } => {
@@ -119,22 +109,22 @@ impl Command {
                 requests: reader.list(OPS_MAX, Request::decode)?,
             },
             2 => Command::Split {
-                epoch: Epoch::decode(&mut reader)?,
+                epoch: get_epoch(&mut reader)?,
                 at: reader.bytes(KEY_MAX)?,
                 child: get_group(&mut reader)?,
             },
             3 => Command::Prepare {
-                epoch: Epoch::decode(&mut reader)?,
+                epoch: get_epoch(&mut reader)?,
                 target: get_group(&mut reader)?,
-                target_epoch: Epoch::decode(&mut reader)?,
+                target_epoch: get_epoch(&mut reader)?,
                 min_index: reader.u64()?,
             },
-            COMMIT => Command::Commit(Box::new(Commit::decode(&mut reader)?)),
+            COMMIT => Command::Commit(Box::new(get_commit(&mut reader)?)),
             5 => Command::Rollback {
                 prepared: reader.u64()?,
             },
             6 => Command::Cancel {
-                epoch: Epoch::decode(&mut reader)?,
+                epoch: get_epoch(&mut reader)?,
                 source: get_group(&mut reader)?,
             },
             7 => Command::Finish {
@@ -153,40 +143,38 @@ impl Command {
     }
 }
 
-impl Commit {
-    fn encode(&self, out: &mut Vec<u8>) {
-        self.epoch.encode(out);
-        put_u64(out, self.source.0);
-        put_range(out, &self.range);
-        put_u64(out, self.prepared);
-        put_u64(out, self.prev_index);
-        put_u64(out, self.prev_term);
-        put_list(out, &self.entries, |out, entry| {
-            put_u64(out, entry.index);
-            put_u64(out, entry.term);
-            out.push(entry.kind);
-            put_u64(out, entry.time.0);
-            put_bytes(out, &entry.data);
-        });
-    }
+fn put_commit(out: &mut Vec<u8>, commit: &Commit) {
+    put_epoch(out, commit.epoch);
+    put_u64(out, commit.source.0);
+    put_range(out, &commit.range);
+    put_u64(out, commit.prepared);
+    put_u64(out, commit.prev_index);
+    put_u64(out, commit.prev_term);
+    put_list(out, &commit.entries, |out, entry| {
+        put_u64(out, entry.index);
+        put_u64(out, entry.term);
+        out.push(entry.kind);
+        put_u64(out, entry.time.0);
+        put_bytes(out, &entry.data);
+    });
+}
 
-    fn decode(reader: &mut Reader) -> Result<Commit, DecodeError> {
-        Ok(Commit {
-            epoch: Epoch::decode(reader)?,
-            source: get_group(reader)?,
-            range: get_range(reader)?,
-            prepared: reader.u64()?,
-            prev_index: reader.u64()?,
-            prev_term: reader.u64()?,
-            entries: reader.list(ENTRIES_MAX, |reader| {
-                Ok(LogEntry {
-                    index: reader.u64()?,
-                    term: reader.u64()?,
-                    kind: reader.u8()?,
-                    time: GroupTime(reader.u64()?),
-                    data: reader.bytes(ENTRY_MAX)?,
-                })
-            })?,
-        })
-    }
+fn get_commit(reader: &mut Reader) -> Result<Commit, DecodeError> {
+    Ok(Commit {
+        epoch: get_epoch(reader)?,
+        source: get_group(reader)?,
+        range: get_range(reader)?,
+        prepared: reader.u64()?,
+        prev_index: reader.u64()?,
+        prev_term: reader.u64()?,
+        entries: reader.list(ENTRIES_MAX, |reader| {
+            Ok(LogEntry {
+                index: reader.u64()?,
+                term: reader.u64()?,
+                kind: reader.u8()?,
+                time: GroupTime(reader.u64()?),
+                data: reader.bytes(ENTRY_MAX)?,
+            })
+        })?,
+    })
 }

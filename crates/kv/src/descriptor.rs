@@ -1,55 +1,19 @@
 //! What a region is: its range, its epoch, whether it serves, and what it remembers of splits and merges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use settle_base::{GroupId, GroupTime, Index, PeerId, Term};
-use settle_machine::Members;
+use settle_machine::{
+    Members,
+    ranges::{Absorbed, Epoch, Merging, State},
+};
 use settle_storage::KeyRange;
 
 use crate::{
     encoding::{DecodeError, Reader, put_bytes, put_list, put_option, put_u64},
     limits::KEY_MAX,
 };
-
-/// Which of a region's lives a command is meant for. For any key neither number ever falls.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub struct Epoch {
-    /// Rises whenever the range or the right to serve it changes.
-    pub version: u64,
-    /// Rises whenever the members change.
-    pub conf_ver: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum State {
-    /// Waits for a snapshot.
-    #[default]
-    Empty,
-    Serving,
-    /// Silent, until it is absorbed or rolled back. Nothing of it changes, not even its time.
-    Merging(Merging),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Merging {
-    pub target: GroupId,
-    pub target_epoch: Epoch,
-    /// Every replica held what is before.
-    pub min_index: Index,
-    /// The entry that made it so.
-    pub prepared: Index,
-}
-
-/// What the target of a merge remembers of a source.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Absorbed {
-    pub prepared: Index,
-    /// The target's own entry.
-    pub at: Index,
-    /// Nobody needs the source any more.
-    pub is_finished: bool,
-}
 
 /// The part of a region that changes seldom.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,7 +24,7 @@ pub struct Descriptor {
     pub state: State,
     pub members: Members,
     /// Split off and not absorbed since, by anybody.
-    pub children: Vec<GroupId>,
+    pub children: BTreeSet<GroupId>,
     pub absorbed: BTreeMap<GroupId, Absorbed>,
     /// What splits gave away and is still stored here. It overlaps nothing that the region holds.
     pub given_away: Vec<KeyRange>,
@@ -104,18 +68,16 @@ const REGIONS_MAX: usize = 1 << 20;
 const MEMBERS_MAX: usize = 64;
 const CONF_MAX: usize = 64 << 10;
 
-impl Epoch {
-    pub(crate) fn encode(self, out: &mut Vec<u8>) {
-        put_u64(out, self.version);
-        put_u64(out, self.conf_ver);
-    }
+pub(crate) fn put_epoch(out: &mut Vec<u8>, epoch: Epoch) {
+    put_u64(out, epoch.version);
+    put_u64(out, epoch.conf_ver);
+}
 
-    pub(crate) fn decode(reader: &mut Reader) -> Result<Epoch, DecodeError> {
-        Ok(Epoch {
-            version: reader.u64()?,
-            conf_ver: reader.u64()?,
-        })
-    }
+pub(crate) fn get_epoch(reader: &mut Reader) -> Result<Epoch, DecodeError> {
+    Ok(Epoch {
+        version: reader.u64()?,
+        conf_ver: reader.u64()?,
+    })
 }
 
 pub(crate) fn put_range(out: &mut Vec<u8>, range: &KeyRange) {
@@ -151,7 +113,7 @@ impl Descriptor {
             },
             state: if is_whole { State::Serving } else { State::Empty },
             members: Members::default(),
-            children: Vec::new(),
+            children: BTreeSet::new(),
             absorbed: BTreeMap::new(),
             given_away: Vec::new(),
         }
@@ -175,14 +137,14 @@ impl Descriptor {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_u64(out, self.group.0);
         put_range(out, &self.range);
-        self.epoch.encode(out);
+        put_epoch(out, self.epoch);
         match self.state {
             State::Empty => out.push(0),
             State::Serving => out.push(1),
             State::Merging(merging) => {
                 out.push(2);
                 put_u64(out, merging.target.0);
-                merging.target_epoch.encode(out);
+                put_epoch(out, merging.target_epoch);
                 put_u64(out, merging.min_index);
                 put_u64(out, merging.prepared);
             }
@@ -191,7 +153,8 @@ impl Descriptor {
         put_list(out, &self.members.learners, |out, peer| put_u64(out, peer.0));
         out.push(u8::from(self.members.is_joint));
         put_bytes(out, &self.members.encoded);
-        put_list(out, &self.children, |out, child| put_u64(out, child.0));
+        put_u64(out, self.children.len() as u64);
+        self.children.iter().for_each(|child| put_u64(out, child.0));
         put_u64(out, self.absorbed.len() as u64);
         for (source, absorbed) in &self.absorbed {
             put_u64(out, source.0);
@@ -206,13 +169,13 @@ impl Descriptor {
         Ok(Descriptor {
             group: get_group(reader)?,
             range: get_range(reader)?,
-            epoch: Epoch::decode(reader)?,
+            epoch: get_epoch(reader)?,
             state: match reader.u8()? {
                 0 => State::Empty,
                 1 => State::Serving,
                 2 => State::Merging(Merging {
                     target: get_group(reader)?,
-                    target_epoch: Epoch::decode(reader)?,
+                    target_epoch: get_epoch(reader)?,
                     min_index: reader.u64()?,
                     prepared: reader.u64()?,
                 }),
@@ -224,7 +187,7 @@ impl Descriptor {
                 is_joint: reader.bool()?,
                 encoded: reader.bytes(CONF_MAX)?,
             },
-            children: reader.list(REGIONS_MAX, get_group)?,
+            children: reader.list(REGIONS_MAX, get_group)?.into_iter().collect(),
             absorbed: reader
                 .list(REGIONS_MAX, |reader| {
                     let source = get_group(reader)?;

@@ -23,7 +23,7 @@ mod sessions;
 mod surgery;
 
 pub use command::{Command, Commit};
-pub use descriptor::{Absorbed, Descriptor, Epoch, Marks, Merging, Standing, State};
+pub use descriptor::{Descriptor, Marks, Standing};
 pub use encoding::DecodeError;
 pub use execute::{Changed, RegionError};
 pub use image::Image;

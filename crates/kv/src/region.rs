@@ -8,11 +8,14 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use settle_base::{GroupId, GroupTime, Index, fingerprint};
-use settle_machine::{ApplyError, EntryMeta, LoadError, Members, SnapshotChunks, StateMachine, Ticket};
+use settle_machine::{
+    ApplyError, EntryMeta, LoadError, Members, SnapshotChunks, StateMachine, Ticket,
+    ranges::{Epoch, State},
+};
 use settle_storage::{Batch, Direction, KvEngine, KvRead, Limit, Seq};
 
 use crate::{
-    Changed, Command, Descriptor, Epoch, Query, Refusal, RegionError, Reply, Request, Space, Standing, State,
+    Changed, Command, Descriptor, Query, Refusal, RegionError, Reply, Request, Space, Standing,
     draft::Draft,
     encoding::Reader,
     execute::{Look, Stop, Turn},

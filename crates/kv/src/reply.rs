@@ -1,11 +1,11 @@
 //! What a region answers. Answers are part of the state, for as long as their request is remembered.
 
 use bytes::Bytes;
+use settle_machine::ranges::Epoch;
 use settle_storage::KeyRange;
 
 use crate::{
-    Epoch,
-    descriptor::{get_range, put_range},
+    descriptor::{get_epoch, get_range, put_epoch, put_range},
     encoding::{DecodeError, Reader, put_bytes, put_i64, put_list, put_option, put_u64},
     limits::{CONTEXT_MAX, KEY_MAX, OPS_MAX, OWNER_MAX, ROWS_MAX, VALUE_MAX},
 };
@@ -272,7 +272,7 @@ impl Refusal {
         match self {
             Refusal::Elsewhere { epoch, range } => {
                 out.push(1);
-                epoch.encode(out);
+                put_epoch(out, *epoch);
                 put_range(out, range);
             }
             Refusal::Silent => out.push(2),
@@ -286,7 +286,7 @@ impl Refusal {
     fn read(reader: &mut Reader) -> Result<Refusal, DecodeError> {
         Ok(match reader.u8()? {
             1 => Refusal::Elsewhere {
-                epoch: Epoch::decode(reader)?,
+                epoch: get_epoch(reader)?,
                 range: get_range(reader)?,
             },
             2 => Refusal::Silent,

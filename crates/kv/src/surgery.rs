@@ -2,11 +2,14 @@
 
 use bytes::Bytes;
 use settle_base::{GroupId, GroupTime, Index};
-use settle_machine::{ApplyError, EntryMeta};
+use settle_machine::{
+    ApplyError, EntryMeta,
+    ranges::{Absorbed, Epoch, MergeCommand, Merging, Outline, Ranged, State},
+};
 use settle_storage::{KeyRange, KvEngine};
 
 use crate::{
-    Absorbed, Commit, Descriptor, Effect, Epoch, Merging, Region, RegionError, State,
+    Command, Commit, Descriptor, Effect, Region, RegionError,
     image::{Image, ImageReader, Stored, StoredValue},
     region::failed,
     sessions::session,
@@ -37,14 +40,14 @@ impl<E: KvEngine> Region<E> {
             start: at.clone(),
             end: descriptor.range.end.replace(at.clone()),
         };
-        descriptor.children.push(child);
+        descriptor.children.insert(child);
         let born = Descriptor {
             group: child,
             range: given.clone(),
             epoch: descriptor.epoch,
             state: State::Serving,
             members: descriptor.members.clone(),
-            children: Vec::new(),
+            children: Default::default(),
             absorbed: Default::default(),
             given_away: Vec::new(),
         };
@@ -86,14 +89,6 @@ impl<E: KvEngine> Region<E> {
         });
         self.is_changed = true;
         Effect::Prepared { prepared, min_index }
-    }
-
-    /// What a target takes over. A region that is [`State::Merging`] changes no more, so it is the same on every replica.
-    pub fn inheritance(&self) -> Bytes {
-        let image = Image::part(self.view(), self.space, &self.standing, &self.descriptor);
-        let mut out = Vec::new();
-        image.chunks().for_each(|chunk| out.extend_from_slice(&chunk));
-        out.into()
     }
 
     pub(crate) fn may_absorb(&self, commit: &Commit) -> bool {
@@ -139,7 +134,7 @@ impl<E: KvEngine> Region<E> {
         }
         descriptor.epoch.version = descriptor.epoch.version.max(source.epoch.version) + 1;
         descriptor.epoch.conf_ver = descriptor.epoch.conf_ver.max(source.epoch.conf_ver);
-        descriptor.children.retain(|child| *child != source.group);
+        descriptor.children.remove(&source.group);
         descriptor.children.extend(source.children);
         descriptor.absorbed.extend(source.absorbed);
         let absorbed = Absorbed {
@@ -210,6 +205,65 @@ impl<E: KvEngine> Region<E> {
                 Effect::Finished { source }
             }
             None => Effect::Outdated,
+        }
+    }
+}
+
+impl<E: KvEngine> Ranged for Region<E> {
+    type Range = KeyRange;
+
+    fn outline(&self) -> Outline<'_> {
+        let descriptor = &self.descriptor;
+        Outline {
+            epoch: descriptor.epoch,
+            state: descriptor.state,
+            members: &descriptor.members,
+            children: &descriptor.children,
+            absorbed: &descriptor.absorbed,
+        }
+    }
+
+    fn range(&self) -> KeyRange {
+        self.descriptor.range.clone()
+    }
+
+    fn touches(&self, other: &Region<E>) -> bool {
+        let (a, b) = (&self.descriptor.range, &other.descriptor.range);
+        a.end.as_ref() == Some(&b.start) || b.end.as_ref() == Some(&a.start)
+    }
+
+    fn inheritance(&self) -> Bytes {
+        let image = Image::part(self.view(), self.space, &self.standing, &self.descriptor);
+        let mut out = Vec::new();
+        image.chunks().for_each(|chunk| out.extend_from_slice(&chunk));
+        out.into()
+    }
+
+    fn encode(command: MergeCommand<KeyRange>) -> Bytes {
+        match command {
+            MergeCommand::Prepare {
+                epoch,
+                target,
+                target_epoch,
+                min_index,
+            } => Command::Prepare {
+                epoch,
+                target,
+                target_epoch,
+                min_index,
+            },
+            MergeCommand::Commit(commit) => Command::Commit(Box::new(commit)),
+            MergeCommand::Rollback { prepared } => Command::Rollback { prepared },
+            MergeCommand::Cancel { epoch, source } => Command::Cancel { epoch, source },
+            MergeCommand::Finish { source } => Command::Finish { source },
+        }
+        .encode()
+    }
+
+    fn commit_of(needs: &Bytes) -> Option<Commit> {
+        match Command::decode(needs) {
+            Ok(Command::Commit(commit)) => Some(*commit),
+            _ => None,
         }
     }
 }

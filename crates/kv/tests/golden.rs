@@ -11,10 +11,11 @@ use bytes::Bytes;
 use expect_test::expect_file;
 use rig::{Rig, put};
 use settle_base::{GroupId, GroupTime};
-use settle_kv::{
-    Command, Commit, Compare, Effect, Epoch, Op, Operator, Put, Query, Relation, Reply, Request, Space, What,
+use settle_kv::{Command, Commit, Compare, Effect, Op, Operator, Put, Query, Relation, Reply, Request, Space, What};
+use settle_machine::{
+    LogEntry, StateMachine, Ticket,
+    ranges::{Epoch, Ranged},
 };
-use settle_machine::{LogEntry, StateMachine, Ticket};
 use settle_storage::{Direction, KeyRange};
 
 fn hex(text: &mut String, bytes: &[u8]) {

@@ -5,8 +5,8 @@ mod rig;
 use bytes::Bytes;
 use rig::{FIRST, Rig, engine, put};
 use settle_base::{GroupId, Prng};
-use settle_kv::{Command, Commit, Compare, Epoch, Op, Region, Relation, Reply, Request, Space, What};
-use settle_machine::{StateMachine, Ticket};
+use settle_kv::{Command, Commit, Compare, Op, Region, Relation, Reply, Request, Space, What};
+use settle_machine::{StateMachine, Ticket, ranges::Epoch};
 use settle_storage::KeyRange;
 
 fn samples() -> Vec<Command> {

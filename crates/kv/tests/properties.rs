@@ -13,7 +13,7 @@ use settle_kv::{
     Changed, Command, Commit, Compare, Effect, Image, Op, Operator, Put, Query, Region, Relation, Reply, Request,
     Space, What,
 };
-use settle_machine::{EntryMeta, StateMachine, Ticket};
+use settle_machine::{EntryMeta, StateMachine, Ticket, ranges::Ranged};
 use settle_storage::{Direction, Keeps, KeyRange, KvEngine, KvRead, Limit, MemEngine, MemView};
 
 #[derive(Clone, Debug)]

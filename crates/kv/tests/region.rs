@@ -5,8 +5,11 @@ mod rig;
 use bytes::Bytes;
 use rig::{FIRST, Rig, engine, members, put};
 use settle_base::{GroupId, GroupTime};
-use settle_kv::{Command, Commit, Effect, Op, Operator, Query, Refusal, Region, Reply, Space, State, limits};
-use settle_machine::{Members, StateMachine};
+use settle_kv::{Command, Commit, Effect, Op, Operator, Query, Refusal, Region, Reply, Space, limits};
+use settle_machine::{
+    Members, StateMachine,
+    ranges::{Ranged, State},
+};
 use settle_storage::{Direction, Keeps, KeyRange, KvEngine, KvRead, Limit, MemEngine};
 
 const CHILD: GroupId = GroupId(2);

@@ -78,13 +78,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Machines of ranges that split and merge implement [`ranges::Ranged`] too, and their service keeps a
+//! [`ranges::Surgeon`].
+//!
 //! Who only wants commands applied and state read writes a [`StateMachine`] and takes [`Commands`] over [`Once`] of it.
 
 mod commands;
 mod once;
+pub mod ranges;
 mod service;
 mod shared_map;
 mod state_machine;
+mod surgeon;
 mod surgery;
 
 pub use commands::{CommandOptions, CommandRequest, CommandResponse, Commands, Look};

@@ -2,9 +2,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use settle_base::{GroupId, GroupTime};
-use settle_machine::LogEntry;
-
-use crate::Epoch;
+use settle_machine::{LogEntry, ranges::Epoch};
 
 pub(crate) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
     out.put_u32_le(bytes.len() as u32);
@@ -13,7 +11,7 @@ pub(crate) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
 
 pub(crate) fn put_epoch(out: &mut BytesMut, epoch: Epoch) {
     out.put_u64_le(epoch.version);
-    out.put_u64_le(epoch.members);
+    out.put_u64_le(epoch.conf_ver);
 }
 
 pub(crate) fn put_entry(out: &mut BytesMut, entry: &LogEntry) {
@@ -44,8 +42,8 @@ impl Reader {
     }
 
     pub(crate) fn epoch(&mut self) -> Option<Epoch> {
-        let (version, members) = (self.u64()?, self.u64()?);
-        Some(Epoch { version, members })
+        let (version, conf_ver) = (self.u64()?, self.u64()?);
+        Some(Epoch { version, conf_ver })
     }
 
     pub(crate) fn bytes(&mut self) -> Option<Bytes> {

@@ -1,17 +1,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
-use settle_base::{GroupId, Index, Term};
-use settle_machine::LogEntry;
+use settle_base::{GroupId, Index};
+use settle_machine::ranges::Epoch;
 
 use crate::codec::{Reader, put_bytes, put_entry, put_epoch};
-
-/// Which of a range's lives a command is meant for. Neither number ever falls for any key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Epoch {
-    /// Rises whenever the range or its right to serve changes.
-    pub version: u64,
-    /// Rises whenever the members change.
-    pub members: u64,
-}
 
 /// One client's write. A client asks one thing at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,19 +41,8 @@ pub enum Command {
     Finish { source: GroupId },
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Commit {
-    /// The target's.
-    pub epoch: Epoch,
-    pub source: GroupId,
-    pub start: u32,
-    pub end: u32,
-    pub prepared: Index,
-    /// The end of the source's log, for its replicas that lag: `entries` follow this one and end at `prepared`.
-    pub prev_index: Index,
-    pub prev_term: Term,
-    pub entries: Vec<LogEntry>,
-}
+/// Of a range from its start to its end, which is excluded.
+pub type Commit = settle_machine::ranges::Commit<(u32, u32)>;
 
 impl Command {
     pub fn encode(&self) -> Bytes {
@@ -102,8 +82,8 @@ impl Command {
                 out.put_u8(4);
                 put_epoch(&mut out, commit.epoch);
                 out.put_u64_le(commit.source.0);
-                out.put_u32_le(commit.start);
-                out.put_u32_le(commit.end);
+                out.put_u32_le(commit.range.0);
+                out.put_u32_le(commit.range.1);
                 out.put_u64_le(commit.prepared);
                 out.put_u64_le(commit.prev_index);
                 out.put_u64_le(commit.prev_term);
@@ -157,8 +137,7 @@ impl Command {
             4 => Command::Commit(Box::new(Commit {
                 epoch: reader.epoch()?,
                 source: reader.group()?,
-                start: reader.u32()?,
-                end: reader.u32()?,
+                range: (reader.u32()?, reader.u32()?),
                 prepared: reader.u64()?,
                 prev_index: reader.u64()?,
                 prev_term: reader.u64()?,

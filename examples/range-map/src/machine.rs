@@ -1,14 +1,17 @@
 //! The machine of one range. Whatever it decides follows from its log, so that every replica decides alike.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use settle_base::{GroupId, GroupTime, Index, PeerId, fingerprint};
-use settle_machine::{ApplyError, EntryMeta, LoadError, Members, SnapshotChunks, StateMachine};
+use settle_machine::{
+    ApplyError, EntryMeta, LoadError, Members, SnapshotChunks, StateMachine,
+    ranges::{Absorbed, Epoch, Merging, State},
+};
 
 use crate::{
     codec::{Reader, put_bytes, put_epoch},
-    command::{Command, Commit, Epoch, Put},
+    command::{Command, Commit, Put},
 };
 
 /// The group that begins with all keys. It is never merged into another.
@@ -21,35 +24,6 @@ pub struct Cell {
     pub value: u64,
     /// Number and resulting version of each client's last write: they move with the key.
     last: BTreeMap<u32, (u64, u64)>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum State {
-    /// Waits for a snapshot.
-    #[default]
-    Empty,
-    Serving,
-    /// Silent, until it is absorbed or rolled back.
-    Merging(Merging),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Merging {
-    pub target: GroupId,
-    pub target_epoch: Epoch,
-    pub min_index: Index,
-    /// The entry that made it so.
-    pub prepared: Index,
-}
-
-/// What the target remembers of a source.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Absorbed {
-    pub prepared: Index,
-    /// The target's own entry.
-    pub at: Index,
-    /// Nobody needs the source any more.
-    pub is_finished: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -102,7 +76,7 @@ pub struct RangeMap {
     pub members: Members,
     cells: BTreeMap<u32, Cell>,
     /// Split off and not absorbed since, by anybody.
-    pub children: BTreeMap<GroupId, ()>,
+    pub children: BTreeSet<GroupId>,
     pub absorbed: BTreeMap<GroupId, Absorbed>,
     /// A snapshot that is not whole yet.
     loading: BytesMut,
@@ -118,12 +92,12 @@ impl RangeMap {
             end: if is_whole { u32::MAX } else { 0 },
             epoch: Epoch {
                 version: u64::from(is_whole),
-                members: u64::from(is_whole),
+                conf_ver: u64::from(is_whole),
             },
             state: if is_whole { State::Serving } else { State::Empty },
             members: Members::default(),
             cells: BTreeMap::new(),
-            children: BTreeMap::new(),
+            children: BTreeSet::new(),
             absorbed: BTreeMap::new(),
             loading: BytesMut::new(),
         }
@@ -141,20 +115,15 @@ impl RangeMap {
         self.cells.iter().map(|(key, cell)| (*key, cell))
     }
 
-    /// What a target takes over. A source that is [`State::Merging`] changes no more, so it is the same on every replica.
-    pub fn inheritance(&self) -> Bytes {
-        self.image()
-    }
-
-    fn touches(&self, start: u32, end: u32) -> bool {
+    fn is_beside(&self, (start, end): (u32, u32)) -> bool {
         start < end && (end == self.start || start == self.end)
     }
 
     fn may_absorb(&self, commit: &Commit) -> bool {
         self.state == State::Serving
             && self.epoch == commit.epoch
-            && self.children.contains_key(&commit.source)
-            && self.touches(commit.start, commit.end)
+            && self.children.contains(&commit.source)
+            && self.is_beside(commit.range)
     }
 
     fn put(&mut self, put: Put, version: u64) -> Effect {
@@ -190,7 +159,7 @@ impl RangeMap {
     }
 
     fn split(&mut self, entry: EntryMeta, epoch: Epoch, at: u32, child: GroupId) -> Effect {
-        let is_new = child != self.group && !self.children.contains_key(&child) && !self.absorbed.contains_key(&child);
+        let is_new = child != self.group && !self.children.contains(&child) && !self.absorbed.contains_key(&child);
         let is_inside = self.start < at && at < self.end;
         // A replica that waits for a source may yet go on from another's state, of behind this entry: then it holds
         // nothing for the child.
@@ -204,12 +173,12 @@ impl RangeMap {
             start: at,
             end: self.end,
             cells: self.cells.split_off(&at),
-            children: BTreeMap::new(),
+            children: BTreeSet::new(),
             absorbed: BTreeMap::new(),
             ..self.clone_head()
         };
         self.end = at;
-        self.children.insert(child, ());
+        self.children.insert(child);
         Effect::Split {
             index: entry.index,
             time: entry.time,
@@ -227,7 +196,7 @@ impl RangeMap {
     fn clone_head(&self) -> RangeMap {
         RangeMap {
             cells: BTreeMap::new(),
-            children: BTreeMap::new(),
+            children: BTreeSet::new(),
             absorbed: BTreeMap::new(),
             loading: BytesMut::new(),
             members: self.members.clone(),
@@ -241,7 +210,7 @@ impl RangeMap {
             return Effect::Outdated;
         }
         self.epoch.version += 1;
-        self.epoch.members += 1;
+        self.epoch.conf_ver += 1;
         self.state = State::Merging(Merging {
             target,
             target_epoch,
@@ -260,13 +229,13 @@ impl RangeMap {
         if from.group != source || !self.may_absorb(commit) {
             return None;
         }
-        if commit.end == self.start {
-            self.start = commit.start;
+        if commit.range.1 == self.start {
+            self.start = commit.range.0;
         } else {
-            self.end = commit.end;
+            self.end = commit.range.1;
         }
         self.epoch.version = self.epoch.version.max(from.epoch.version) + 1;
-        self.epoch.members = self.epoch.members.max(from.epoch.members);
+        self.epoch.conf_ver = self.epoch.conf_ver.max(from.epoch.conf_ver);
         self.cells.extend(from.cells);
         self.children.remove(&source);
         self.children.extend(from.children);
@@ -311,7 +280,7 @@ impl RangeMap {
         }
     }
 
-    fn image(&self) -> Bytes {
+    pub(crate) fn image(&self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u64_le(self.group.0);
         out.put_u32_le(self.start);
@@ -347,7 +316,7 @@ impl RangeMap {
             }
         }
         out.put_u32_le(self.children.len() as u32);
-        self.children.keys().for_each(|child| out.put_u64_le(child.0));
+        self.children.iter().for_each(|child| out.put_u64_le(child.0));
         out.put_u32_le(self.absorbed.len() as u32);
         for (source, absorbed) in &self.absorbed {
             out.put_u64_le(source.0);
@@ -385,7 +354,7 @@ impl RangeMap {
             let last = last.into_iter().collect();
             Some((key, Cell { version, value, last }))
         })?;
-        let children = reader.list(|reader| Some((reader.group()?, ())))?;
+        let children = reader.list(Reader::group)?;
         let absorbed = reader.list(|reader| {
             let source = reader.group()?;
             let (prepared, at, is_finished) = (reader.u64()?, reader.u64()?, reader.u8()? == 1);
@@ -474,7 +443,7 @@ impl StateMachine for RangeMap {
     fn members_changed(&mut self, members: &Members) {
         let who = |members: &Members| (members.voters.clone(), members.learners.clone(), members.is_joint);
         if !self.members.voters.is_empty() && who(members) != who(&self.members) {
-            self.epoch.members += 1;
+            self.epoch.conf_ver += 1;
         }
         self.members = members.clone();
     }
@@ -556,15 +525,14 @@ mod tests {
         let commit = Command::Commit(Box::new(Commit {
             epoch: target.epoch,
             source: SOURCE,
-            start: source.start,
-            end: source.end,
+            range: (source.start, source.end),
             prepared,
             prev_index: prepared,
             prev_term: 1,
             entries: Vec::new(),
         }));
         let mut effects = Vec::new();
-        let given = target.apply_given(at(2), &commit.encode(), source.inheritance(), &mut effects);
+        let given = target.apply_given(at(2), &commit.encode(), source.image(), &mut effects);
         given.expect("what it needs");
         target
     }

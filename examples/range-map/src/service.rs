@@ -1,23 +1,24 @@
 //! The front of all ranges on one node: finds the range of a key among the node's own replicas, and asks again until it
-//! is answered. `merge.rs` has the other half, which moves splits and merges on.
+//! is answered. The surgeon moves splits and merges on.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
+use std::{collections::BTreeMap, time::Duration};
+
+use settle_base::{GroupId, Mono, Prng};
+use settle_machine::{
+    Action, Context, Event, Service,
+    ranges::{RangeChange, Surgeon},
 };
-
-use bytes::Bytes;
-use settle_base::{GroupId, Index, Mono, PeerId, Prng};
-use settle_machine::{Action, Context, Event, GroupView, Service};
 
 use crate::{
     command::{Command, Put},
-    machine::{Cell, Effect, RangeMap, State, WHOLE},
+    machine::{Cell, Effect, RangeMap, WHOLE},
 };
 
 const PROPOSE_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// A client that hears nothing for so long has asked elsewhere.
 const HOLD: Duration = Duration::from_secs(10);
+/// Of the merges, so that giving one up is tried too.
+const CANCELS_PERCENT: u64 = 15;
 
 #[derive(Clone, Copy, Debug)]
 pub enum Request {
@@ -56,51 +57,23 @@ pub enum Response {
     },
 }
 
-/// What happened on this node since its process started.
+/// What happened on this node since its process started, beside what its surgeon counts.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counters {
     pub refused: u64,
-    pub splits: u64,
-    /// Splits met again whose child was there already.
-    pub splits_replayed: u64,
-    pub prepared: u64,
-    pub absorbed: u64,
-    pub rolled_back: u64,
-    pub finished: u64,
     pub proposed_again: u64,
 }
 
-pub(crate) type Hands<'a, 'c> = &'a mut Context<'c, RangeMap, Response>;
+type Hands<'a, 'c> = &'a mut Context<'c, RangeMap, Response>;
 
 pub struct RangeService {
-    pub(crate) prng: Prng,
+    prng: Prng,
     padding_max: u64,
     puts: BTreeMap<(u32, u64), PendingPut>,
     gets: BTreeMap<u64, PendingGet>,
     next_token: u64,
-    pub(crate) ticks: u64,
-    /// Told to the host, not heard of since.
-    pub(crate) creating: BTreeSet<GroupId>,
-    /// Destroyed here.
-    pub(crate) gone: BTreeSet<GroupId>,
-    /// Logs kept for a child until enough others have it: its parent and the entry that split it off.
-    pub(crate) holds: BTreeMap<GroupId, (GroupId, Index)>,
-    /// Sources whose log is kept, and the entry that made them silent here.
-    pub(crate) prepared: BTreeMap<GroupId, Index>,
-    /// Targets that wait for their source.
-    pub(crate) paused: BTreeMap<GroupId, Waiting>,
-    /// Replicas that hold a merge durably, by target and source; perhaps no members any more. Not by node: what a node
-    /// held before it lost its directory, its next replica does not hold.
-    pub(crate) reports: BTreeMap<(GroupId, GroupId), BTreeSet<PeerId>>,
-    /// When something was last proposed about a group.
-    pub(crate) acted: BTreeMap<GroupId, Mono>,
+    pub surgeon: Surgeon,
     pub counters: Counters,
-}
-
-pub(crate) struct Waiting {
-    pub(crate) index: Index,
-    pub(crate) needs: Bytes,
-    pub(crate) since: Mono,
 }
 
 struct PendingPut {
@@ -127,36 +100,9 @@ impl RangeService {
             puts: BTreeMap::new(),
             gets: BTreeMap::new(),
             next_token: 1,
-            ticks: 0,
-            creating: BTreeSet::new(),
-            gone: BTreeSet::new(),
-            holds: BTreeMap::new(),
-            prepared: BTreeMap::new(),
-            paused: BTreeMap::new(),
-            reports: BTreeMap::new(),
-            acted: BTreeMap::new(),
+            surgeon: Surgeon::new(seed.wrapping_add(1), WHOLE, CANCELS_PERCENT),
             counters: Counters::default(),
         }
-    }
-
-    /// Logs that are kept for children.
-    pub(crate) fn holds(&self) -> impl Iterator<Item = (GroupId, Index)> {
-        self.holds.values().copied()
-    }
-
-    /// Logs that must be kept while this process lives: of which group, from which entry on.
-    pub fn kept(&self) -> impl Iterator<Item = (GroupId, Index)> {
-        self.holds()
-            .chain(self.prepared.iter().map(|(group, index)| (*group, *index)))
-    }
-
-    /// Whether a target waits for its source, a source is silent, a new group is on its way.
-    pub fn is_busy(&self) -> (bool, bool, bool) {
-        (
-            !self.paused.is_empty(),
-            !self.prepared.is_empty(),
-            !self.creating.is_empty(),
-        )
     }
 
     fn on_request(&mut self, request: Request, context: Hands<'_, '_>) {
@@ -183,7 +129,29 @@ impl RangeService {
                 self.next_token += 1;
             }
             Request::Split { at, child } => self.begin_split(at, child, context),
-            Request::Merge { key } => self.begin_merge(key, context),
+            Request::Merge { key } => {
+                let source = route(&self.surgeon.known(context), key, context);
+                if let Some((source, _)) = source.filter(|(group, _)| *group != WHOLE) {
+                    self.surgeon.begin_merge(source, context);
+                }
+            }
+        }
+    }
+
+    /// Only where the range's leader is.
+    fn begin_split(&mut self, at: u32, child: GroupId, context: Hands<'_, '_>) {
+        let Some((group, _)) = route(&self.surgeon.known(context), at, context) else {
+            return;
+        };
+        let view = context.group(group).expect("it was just found");
+        if view.role.is_ready_leader && view.machine.start < at {
+            let epoch = view.machine.epoch;
+            let command = Command::Split { epoch, at, child }.encode();
+            context.act(Action::Propose {
+                group,
+                command,
+                expected_term: None,
+            });
         }
     }
 
@@ -211,7 +179,11 @@ impl RangeService {
                         pending.proposed = None;
                     }
                 }
-                effect => self.on_range_effect(group, effect, context),
+                effect => {
+                    if let Some(change) = change(effect) {
+                        self.surgeon.on_change(group, change, context);
+                    }
+                }
             }
         }
     }
@@ -241,7 +213,7 @@ impl RangeService {
             return;
         }
         let now = context.now;
-        let groups = known(context);
+        let groups = self.surgeon.known(context);
         let mut batches: BTreeMap<GroupId, (u64, Vec<Put>)> = BTreeMap::new();
         for pending in self.puts.values_mut() {
             if pending.proposed.is_some_and(|at| now.since(at) < PROPOSE_AGAIN_AFTER) {
@@ -287,14 +259,9 @@ impl Service for RangeService {
             Event::Request(request) => self.on_request(request, context),
             Event::Applied { group, effects } => {
                 self.on_effects(group, effects, context);
-                self.try_resume(context);
+                self.surgeon.try_resume(context);
             }
-            Event::Reloaded { group } => {
-                // The log of before is gone, and what was to be made of it comes with a snapshot too.
-                self.paused.remove(&group);
-                self.forget_holds(group, context);
-                self.try_resume(context);
-            }
+            Event::Reloaded { group } => self.surgeon.on_reloaded(group, context),
             Event::Role { .. } => self.puts.values_mut().for_each(|pending| pending.proposed = None),
             Event::ReadReady { group, token } => self.on_get(group, token, context),
             Event::ReadDropped { token, .. } => {
@@ -302,23 +269,15 @@ impl Service for RangeService {
                     get.is_asked = false;
                 }
             }
-            Event::Created { group, outcome } => self.on_created(group, outcome, context),
-            Event::Destroyed { group } => {
-                self.gone.insert(group);
-                self.prepared.remove(&group);
-            }
-            Event::ApplyPaused { group, index, needs } => {
-                let since = context.now;
-                self.paused.insert(group, Waiting { index, needs, since });
-                self.try_resume(context);
-            }
-            Event::Peer { body, .. } => self.on_report(body),
+            Event::Created { group, outcome } => self.surgeon.on_created(group, outcome, context),
+            Event::Destroyed { group } => self.surgeon.on_destroyed(group),
+            Event::ApplyPaused { group, index, needs } => self.surgeon.on_paused(group, index, needs, context),
+            Event::Peer { body, .. } => self.surgeon.on_peer(body),
             Event::Tick => {
                 let now = context.now;
                 self.puts.retain(|_, put| now.since(put.since) < HOLD);
                 self.gets.retain(|_, get| now.since(get.since) < HOLD);
-                self.ticks += 1;
-                self.move_on(context);
+                self.surgeon.move_on(context);
             }
             Event::Flush => self.flush(context),
             _ => {}
@@ -326,28 +285,31 @@ impl Service for RangeService {
     }
 }
 
-/// All groups that can be found from [`WHOLE`]; those among them that are here have a view.
-pub(crate) fn known(context: &Context<'_, RangeMap, Response>) -> Vec<GroupId> {
-    let mut groups = vec![WHOLE];
-    let mut at = 0;
-    while at < groups.len() {
-        if let Some(view) = context.group(groups[at]) {
-            groups.extend(view.machine.children.keys());
-        }
-        at += 1;
-    }
-    groups
+/// Who serves `key` as far as this node knows, and at which version.
+fn route(groups: &[GroupId], key: u32, context: &Context<'_, RangeMap, Response>) -> Option<(GroupId, u64)> {
+    Surgeon::route(groups, |machine: &RangeMap| machine.serves(key), context)
 }
 
-/// Who serves `key` as far as this node knows, and at which version. After a restart an old range may lie over a new one.
-pub(crate) fn route(groups: &[GroupId], key: u32, context: &Context<'_, RangeMap, Response>) -> Option<(GroupId, u64)> {
-    let serving = |group: &GroupId| {
-        let machine = context.group(*group)?.machine;
-        machine.serves(key).then_some((*group, machine.epoch.version))
-    };
-    groups.iter().filter_map(serving).max_by_key(|(_, version)| *version)
-}
-
-pub(crate) fn is_serving(view: &GroupView<'_, RangeMap>) -> bool {
-    view.machine.state == State::Serving
+/// What is the surgeon's.
+fn change(effect: Effect) -> Option<RangeChange> {
+    Some(match effect {
+        Effect::Split {
+            index,
+            time,
+            child,
+            members,
+            state,
+        } => RangeChange::Split {
+            index,
+            time,
+            child,
+            members,
+            chunks: vec![state],
+        },
+        Effect::Prepared { prepared, min_index } => RangeChange::Prepared { prepared, min_index },
+        Effect::Absorbed { .. } => RangeChange::Absorbed,
+        Effect::RolledBack { .. } => RangeChange::RolledBack,
+        Effect::Finished { .. } => RangeChange::Finished,
+        Effect::Written { .. } | Effect::Refused { .. } | Effect::Outdated => return None,
+    })
 }

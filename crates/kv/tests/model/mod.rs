@@ -123,7 +123,7 @@ impl Model {
 
     fn elsewhere(&self) -> Reply {
         Reply::Refused(Refusal::Elsewhere {
-            epoch: settle_kv::Epoch {
+            epoch: settle_machine::ranges::Epoch {
                 version: self.version,
                 conf_ver: self.conf_ver,
             },

@@ -6,8 +6,9 @@ use std::{
 };
 
 use settle_base::{GroupId, Index, NodeId, Prng};
-use settle_example_range_map::{Counters, Put, RangeMap, RangeService, Request, Response, State};
+use settle_example_range_map::{Counters, Put, RangeMap, RangeService, Request, Response};
 use settle_host::{ClusterId, Host};
+use settle_machine::ranges::{State, SurgeonCounters};
 use settle_storage::MemDisk;
 
 use crate::{
@@ -34,6 +35,7 @@ pub(crate) struct Ranges {
     asked_splits: u64,
     fates: RefCell<Fates>,
     counted: Counters,
+    operated: SurgeonCounters,
     /// Processes that ended while a machine waited, a source was silent, a group was being created.
     ended_while: (u64, u64, u64),
 }
@@ -69,6 +71,7 @@ impl Ranges {
             asked_splits: 0,
             fates: RefCell::default(),
             counted: Counters::default(),
+            operated: SurgeonCounters::default(),
             ended_while: (0, 0, 0),
         }
     }
@@ -248,7 +251,7 @@ impl Workload for Ranges {
     }
 
     fn check_node(&self, host: &Host<RangeService, MemDisk>, now: settle_base::Mono) -> Checked {
-        for (group, index) in host.service().kept() {
+        for (group, index) in host.service().surgeon.kept() {
             let snapshot = host.view(group, now).map_or(0, |view| view.log.marks().snapshot);
             if snapshot >= index {
                 let what = format!("group {group} begins with a snapshot at {snapshot}, but is kept from {index} on");
@@ -277,9 +280,10 @@ impl Workload for Ranges {
         coverage.client_retries += self.clients.retries;
         let c = &self.counted;
         coverage.reproposals += c.proposed_again;
+        coverage.range_refused += c.refused;
+        let c = &self.operated;
         coverage.range_splits += c.splits;
         coverage.range_splits_replayed += c.splits_replayed;
-        coverage.range_refused += c.refused;
         coverage.range_prepared += c.prepared;
         coverage.range_absorbed += c.absorbed;
         coverage.range_rolled_back += c.rolled_back;
@@ -292,14 +296,15 @@ impl Workload for Ranges {
     fn count_service(&mut self, service: &RangeService) {
         let (c, more) = (&mut self.counted, &service.counters);
         c.refused += more.refused;
+        c.proposed_again += more.proposed_again;
+        let (c, more) = (&mut self.operated, &service.surgeon.counters);
         c.splits += more.splits;
         c.splits_replayed += more.splits_replayed;
         c.prepared += more.prepared;
         c.absorbed += more.absorbed;
         c.rolled_back += more.rolled_back;
         c.finished += more.finished;
-        c.proposed_again += more.proposed_again;
-        let (is_paused, is_merging, is_creating) = service.is_busy();
+        let (is_paused, is_merging, is_creating) = service.surgeon.is_busy();
         self.ended_while.0 += u64::from(is_paused);
         self.ended_while.1 += u64::from(is_merging);
         self.ended_while.2 += u64::from(is_creating);
