@@ -3,7 +3,7 @@
 //!
 //! `world.rs` is the loop, `turns.rs` a node's turn, `links.rs` and `lives.rs` its connections and its lives;
 //! `network.rs`, `nemesis.rs` what goes wrong, `moves.rs` what operators do meanwhile; `invariants/` what must hold at
-//! every step, one property per file; `register/`, `range/` and `tx/` bring clients and the judge of their history. A seed
+//! every step, one property per file; `register/`, `range/`, `kv/` and `tx/` bring clients and the judge of their history. A seed
 //! ends with a liveness phase: faults off, everything must heal and every replica be equal; and some then lose a leader in
 //! its sleep (`rest.rs`). `script.rs` and `shrink.rs` make a failure readable.
 //!
@@ -16,6 +16,7 @@ mod drains;
 mod failure;
 mod health;
 mod invariants;
+mod kv;
 mod links;
 mod lives;
 mod moves;
@@ -65,10 +66,12 @@ pub enum Scenario {
     Tx,
     /// Ranges that split and merge, each a group.
     Range,
+    /// The KV store, whose regions split and merge.
+    Kv,
 }
 
 impl Scenario {
-    pub const ALL: [Scenario; 3] = [Scenario::Raft, Scenario::Tx, Scenario::Range];
+    pub const ALL: [Scenario; 4] = [Scenario::Raft, Scenario::Tx, Scenario::Range, Scenario::Kv];
 
     /// `register` is the old name of `raft`.
     pub fn from_name(name: &str) -> Option<Scenario> {
@@ -78,6 +81,9 @@ impl Scenario {
 
     /// Counters that this scenario cannot move.
     pub fn leaves_at_zero(self, counter: &str) -> bool {
+        if counter.starts_with("kv_") && self != Scenario::Kv {
+            return true;
+        }
         match self {
             Scenario::Raft => counter.starts_with("tx_") || is_of_ranges(counter),
             Scenario::Tx => {
@@ -86,7 +92,9 @@ impl Scenario {
                 let is_of_others = is_of_ranges(counter) || is_of_registers(counter) || is_of_moves(counter);
                 others.contains(&counter) || (is_of_others && !is_compared)
             }
-            Scenario::Range => counter.starts_with("tx_") || is_of_registers(counter) || is_of_moves(counter),
+            Scenario::Range | Scenario::Kv => {
+                counter.starts_with("tx_") || is_of_registers(counter) || is_of_moves(counter)
+            }
         }
     }
 
@@ -97,6 +105,7 @@ impl Scenario {
             Scenario::Raft => &[386, 446, 601, 673, 1271, 2096, 2657],
             Scenario::Tx => &[],
             Scenario::Range => &[322, 468],
+            Scenario::Kv => &[],
         }
     }
 
@@ -105,6 +114,7 @@ impl Scenario {
             Scenario::Raft => "raft",
             Scenario::Tx => "tx",
             Scenario::Range => "range",
+            Scenario::Kv => "kv",
         }
     }
 }
@@ -202,6 +212,10 @@ pub fn run(scenario: Scenario, seed: u64, mut options: Options) -> Report {
         Scenario::Range => {
             options.shape.groups = 1;
             world::run(scenario.name(), seed, options, range::Ranges::new)
+        }
+        Scenario::Kv => {
+            options.shape.groups = 1;
+            world::run(scenario.name(), seed, options, kv::Store::new)
         }
     }
 }
