@@ -12,9 +12,12 @@ use crate::{
     rows::{Kind, LockRow, Row, SequenceRow, Space, bare},
 };
 
-/// What one request may touch and answer in all, with everything that a transaction of it does.
+/// What one request may touch, write and answer in all, with everything that a transaction of it does.
 const WORK_ROWS_MAX: usize = 8192;
 const WORK_BYTES_MAX: usize = 4 << 20;
+
+/// Rows that a scan looks at in vain when all that it meets has ended.
+const LOOKED_ROWS_MAX: usize = 2 * ROWS_MAX as usize;
 
 /// Why a region cannot go on.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -126,6 +129,7 @@ impl<R: KvRead> Look<'_, R> {
     fn scan(&self, asked: &KeyRange, direction: Direction, limit: u32, keys_only: bool) -> Result<Reply, RegionError> {
         let here = within(asked, self.range);
         let (mut rows, mut bytes) = (Vec::new(), 0);
+        let (mut looked, mut last) = (0, None);
         let mut rest = Some(self.space.range(Kind::Data, &here)).filter(|_| !here.is_empty());
         let rows_max = limit.clamp(1, ROWS_MAX) as usize;
         'pages: while let Some(range) = rest.take() {
@@ -135,12 +139,13 @@ impl<R: KvRead> Look<'_, R> {
             };
             let page = self.rows.scan(&range, direction, limit)?;
             rest = page.rest;
+            looked += page.rows.len();
             for (key, value) in page.rows {
-                let row = Row::decode(value)?;
+                let (key, row) = (bare(&key), Row::decode(value)?);
                 if !self.is_live(&row) {
+                    last = Some(key);
                     continue;
                 }
-                let key = bare(&key);
                 let mut found = row.found(self.time);
                 if keys_only {
                     found.value = Bytes::new();
@@ -150,21 +155,22 @@ impl<R: KvRead> Look<'_, R> {
                     rest = Some(range);
                     break 'pages;
                 }
+                last = Some(key.clone());
                 rows.push((key, found));
             }
-            if rows.len() >= rows_max {
+            if rows.len() >= rows_max || looked >= LOOKED_ROWS_MAX {
                 break;
             }
         }
-        // What is left of the asked range follows from the last row, or from where this region ends.
-        let rest = match (rest, rows.last(), direction) {
-            (Some(_), Some((last, _)), Direction::Forward) => KeyRange {
-                start: key_after(last),
+        // What is left of the asked range is behind the last row that was looked at, or where this region ends.
+        let rest = match (rest, last, direction) {
+            (Some(_), Some(last), Direction::Forward) => KeyRange {
+                start: key_after(&last),
                 end: asked.end.clone(),
             },
-            (Some(_), Some((last, _)), Direction::Backward) => KeyRange {
+            (Some(_), Some(last), Direction::Backward) => KeyRange {
                 start: asked.start.clone(),
-                end: Some(last.clone()),
+                end: Some(last),
             },
             (_, _, Direction::Forward) => KeyRange {
                 start: self.range.end.clone().unwrap_or_else(|| here.start.clone()),
@@ -375,12 +381,14 @@ impl<'a, E: KvEngine> Turn<'a, E> {
         Ok(Reply::Previous(found))
     }
 
-    fn put(&mut self, put: &Put) -> Result<(), RegionError> {
+    fn put(&mut self, put: &Put) -> Result<(), Stop> {
         let deadline = put.ttl_ms.map(|ttl| later(self.standing.time, ttl));
         self.put_value(&put.key, put.value.clone(), deadline)
     }
 
-    fn put_value(&mut self, key: &Bytes, value: Bytes, deadline: Option<GroupTime>) -> Result<(), RegionError> {
+    fn put_value(&mut self, key: &Bytes, value: Bytes, deadline: Option<GroupTime>) -> Result<(), Stop> {
+        // An append of one byte writes, and tells, the whole value.
+        self.works(0, key.len() + value.len())?;
         let stored = self.look().stored(key)?;
         if let Some(old) = stored.as_ref().and_then(|row| row.deadline) {
             self.draft.delete(self.space.deadline(old, Kind::Data, key));

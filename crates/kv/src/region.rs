@@ -75,11 +75,9 @@ pub struct Region<E: KvEngine> {
     /// Nothing ends before.
     earliest_deadline: GroupTime,
     loading: Option<ImageReader>,
-    last_write: Seq,
     /// Writes that will be durable, and up to where the log is not needed then.
     flushing: VecDeque<(Seq, Index)>,
     durable: Index,
-    stays: bool,
 }
 
 impl<E: KvEngine> Region<E> {
@@ -94,10 +92,8 @@ impl<E: KvEngine> Region<E> {
             is_changed: true,
             earliest_deadline: GroupTime(u64::MAX),
             loading: None,
-            last_write: Seq(0),
             flushing: VecDeque::new(),
             durable: 0,
-            stays: false,
         }
     }
 
@@ -138,9 +134,10 @@ impl<E: KvEngine> Region<E> {
         Ok(Some(region))
     }
 
-    /// The process ends, and what is stored stays. A region that is dropped otherwise is cleared out of its engine.
-    pub fn leave(mut self) {
-        self.stays = true;
+    /// Nobody wants this replica any more, durably: begins to remove all of it. One that is merely dropped stays stored,
+    /// whatever ended its process.
+    pub fn retire(self) {
+        self.draft.engine().clear(self.space.all());
     }
 
     pub fn descriptor(&self) -> &Descriptor {
@@ -219,14 +216,11 @@ impl<E: KvEngine> Region<E> {
 
     /// Begins to make durable what is applied; [`Region::durable_index`] tells.
     pub fn flush(&mut self) {
-        let now = (self.last_write, self.standing.index);
-        if self.flushing.back() != Some(&now) {
-            if self.flushing.len() >= FLUSHES_MAX {
-                self.flushing.pop_back();
-            }
-            self.flushing.push_back(now);
+        let asked = (self.draft.engine().flush(), self.standing.index);
+        if self.flushing.len() >= FLUSHES_MAX {
+            self.flushing.pop_back();
         }
-        self.draft.engine().flush();
+        self.flushing.push_back(asked);
     }
 
     /// What no crash takes: the log may begin behind it. At least what this process has flushed: what an earlier one left
@@ -469,7 +463,7 @@ impl<E: KvEngine> Region<E> {
             self.draft.put(self.space.key(Kind::Descriptor, b""), out.into());
         }
         self.draft.keep();
-        self.last_write = self.draft.write()?;
+        self.draft.write()?;
         Ok(())
     }
 
@@ -659,14 +653,6 @@ impl<E: KvEngine> StateMachine for Region<E> {
         chunks.fold(0, |hash, chunk| {
             fingerprint(&[&hash.to_le_bytes()[..], &chunk[..]].concat())
         })
-    }
-}
-
-impl<E: KvEngine> Drop for Region<E> {
-    fn drop(&mut self) {
-        if !self.stays {
-            self.draft.engine().clear(self.space.all());
-        }
     }
 }
 

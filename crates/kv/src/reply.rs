@@ -33,7 +33,7 @@ pub enum Reply {
     Found(Option<Found>),
     Rows {
         rows: Vec<(Bytes, Found)>,
-        /// What was not looked at: here, or in the next region.
+        /// What was not looked at, here or in the next region. There may be such also when there are no rows.
         rest: Option<KeyRange>,
     },
     /// `count` numbers from `first` on. A number never comes twice in a generation, a generation never for a key.
@@ -67,8 +67,9 @@ pub enum Reply {
     },
     /// Nothing was done.
     Refused(Refusal),
-    /// It was done before, and its answer is not known any more.
-    DoneBefore,
+    /// It, or a later one of its session, was asked before. What came of it is not known any more: it may have been done,
+    /// refused, or not been due.
+    Forgotten,
 }
 
 /// A key's value and its history.
@@ -178,7 +179,7 @@ impl Reply {
                 out.push(14);
                 refusal.encode(out);
             }
-            Reply::DoneBefore => out.push(15),
+            Reply::Forgotten => out.push(15),
         }
     }
 
@@ -236,7 +237,7 @@ impl Reply {
                 replies: reader.list(OPS_MAX, |reader| Reply::read(reader, true))?,
             },
             14 => Reply::Refused(Refusal::read(reader)?),
-            15 => Reply::DoneBefore,
+            15 => Reply::Forgotten,
             _ => return Err(reader.error("an unknown answer")),
         })
     }

@@ -182,6 +182,9 @@ impl LockRow {
             holds: reader.u32()?,
             context: reader.bytes(CONTEXT_MAX)?,
         };
+        if row.holds == 0 {
+            return Err(reader.error("a lock that nobody holds"));
+        }
         reader.finish()?;
         Ok(row)
     }

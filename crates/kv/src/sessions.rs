@@ -40,7 +40,7 @@ impl Sessions {
             return Ok(None);
         }
         let reply = row.reply.filter(|_| row.number == ticket.number);
-        Ok(Some(reply.map(Reply::decode).transpose()?.unwrap_or(Reply::DoneBefore)))
+        Ok(Some(reply.map(Reply::decode).transpose()?.unwrap_or(Reply::Forgotten)))
     }
 
     fn row(&self, session: u64, rows: &impl KvRead, space: Space) -> Result<Option<SessionRow>, RegionError> {

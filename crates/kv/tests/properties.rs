@@ -390,7 +390,7 @@ impl World {
             };
             let group = self.groups.get_mut(&id).expect("it is there");
             let old = std::mem::replace(&mut group.first, region);
-            old.leave();
+            drop(old);
             let from = group.first.standing().index;
             let tail: Vec<_> = group
                 .log

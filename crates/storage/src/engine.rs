@@ -156,8 +156,9 @@ pub trait KvEngine: KvRead + Clone + Send + 'static {
     /// much there is.
     fn view(&self) -> Self::View;
 
-    /// Begins to make durable what was written before. Told by [`KvEngine::durable`].
-    fn flush(&self);
+    /// Begins to make durable all that is there, also what was found at the start: a process that died may have left it in
+    /// the system's cache alone. It is done once [`KvEngine::durable`] has come to the number that this gives.
+    fn flush(&self) -> Seq;
 
     /// The last write that no crash takes any more; 0 for an engine that keeps nothing over a crash.
     ///

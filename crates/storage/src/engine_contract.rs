@@ -29,7 +29,8 @@ pub fn run<E: KvEngine>(mut make: impl FnMut() -> E) {
 }
 
 /// Runs the suite of an engine that keeps something over a crash. `make` gives an empty one, `wait` lets time pass until
-/// a flush may have ended, `crash` ends the process, losing what was not made durable, and opens the engine again.
+/// a flush may have ended, `crash` ends the process, losing what was not made durable, and opens the engine again; `reopen`
+/// loses nothing and makes nothing durable.
 ///
 /// # Panics
 /// When the engine breaks a promise.
@@ -37,8 +38,10 @@ pub fn run_crashes<E: KvEngine>(
     mut make: impl FnMut() -> E,
     mut wait: impl FnMut(&E),
     mut crash: impl FnMut(E, &mut Prng) -> E,
+    mut reopen: impl FnMut(E) -> E,
 ) {
     for seed in 0..60 {
+        what_a_dead_process_left_is_durable_once_it_was_flushed(make(), seed, &mut wait, &mut crash, &mut reopen);
         a_crash_keeps_the_writes_up_to_one(make(), seed, &mut wait, &mut crash);
     }
 }
@@ -252,7 +255,9 @@ fn it_is_a_sorted_map<E: KvEngine>(engine: E, seed: u64) {
             0 => views.push((engine.view(), model.clone())),
             1 if !views.is_empty() => drop(views.swap_remove(prng.below(views.len() as u64) as usize)),
             2 => check(&engine, &model, &mut prng),
-            3 => engine.flush(),
+            3 => {
+                engine.flush();
+            }
             _ => {}
         }
     }
@@ -278,11 +283,13 @@ fn a_crash_keeps_the_writes_up_to_one<E: KvEngine>(
             change(&mut model, &batch);
             history.push((write(&engine, batch), model.clone()));
             match prng.below(12) {
-                0 => engine.flush(),
+                0 => {
+                    engine.flush();
+                }
                 1 => wait(&engine),
                 2 => {
-                    engine.flush();
-                    let asked = history.last().expect("there is one").0;
+                    let asked = engine.flush();
+                    assert!(asked >= history.last().expect("there is one").0, "all of it is flushed");
                     wait(&engine);
                     let durable = engine.durable().expect("an engine that is open");
                     assert!(durable >= asked, "what was waited for is durable");
@@ -301,4 +308,29 @@ fn a_crash_keeps_the_writes_up_to_one<E: KvEngine>(
         let newest = history.last().expect("there is one").0;
         history = vec![(newest, found)];
     }
+}
+
+fn what_a_dead_process_left_is_durable_once_it_was_flushed<E: KvEngine>(
+    engine: E,
+    seed: u64,
+    wait: &mut impl FnMut(&E),
+    crash: &mut impl FnMut(E, &mut Prng) -> E,
+    reopen: &mut impl FnMut(E) -> E,
+) {
+    let mut prng = Prng::from_parts(&[0x726f, seed]);
+    for n in 0..20 {
+        put(&engine, &[("a", &n.to_string())]);
+    }
+    let engine = reopen(engine);
+    assert_eq!(get(&engine, "a"), Some(bytes("19")), "nothing is lost");
+    let asked = engine.flush();
+    let waits = prng.percent(50);
+    if waits {
+        wait(&engine);
+    }
+    let is_durable = engine.durable().expect("an engine that is open") >= asked;
+    assert!(is_durable || !waits, "what was waited for is durable");
+    let engine = crash(engine, &mut prng);
+    let is_there = get(&engine, "a") == Some(bytes("19"));
+    assert!(is_there || !is_durable, "seed {seed}: a durable write is gone");
 }

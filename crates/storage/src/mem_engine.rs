@@ -109,7 +109,24 @@ impl MemEngine {
         self.state().flush_is_nothing = yes;
     }
 
-    /// The process dies: what it still holds of this engine is closed. Gives the engine as the next process finds it.
+    /// The process dies and the system lives: nothing is lost yet, and what was not durable is not. What the process still
+    /// holds of this engine is closed. Gives the engine as the next process finds it.
+    pub fn reopen(&self) -> MemEngine {
+        let mut state = self.state();
+        state.is_closed = true;
+        let next = MemEngine::new(state.keeps, state.bytes_max);
+        if state.keeps == Keeps::WhatWasFlushed {
+            let mut born = next.state();
+            (born.rows, born.bytes) = (std::mem::take(&mut state.rows), state.bytes);
+            born.superseded = std::mem::take(&mut state.superseded);
+            (born.last, born.durable, born.flushing) = (state.last, state.durable, state.durable);
+            born.flush_is_nothing = state.flush_is_nothing;
+        }
+        next
+    }
+
+    /// The power fails: as [`MemEngine::reopen`], with what is left of the writes that were not durable. What is left is on
+    /// the medium.
     pub fn crash(&self, prng: &mut Prng) -> MemEngine {
         let mut state = self.state();
         state.is_closed = true;
@@ -156,9 +173,10 @@ impl KvEngine for MemEngine {
         MemView(Arc::new(Pin { engine, seq }))
     }
 
-    fn flush(&self) {
+    fn flush(&self) -> Seq {
         let mut state = self.state();
         state.flushing = state.last;
+        Seq(state.last)
     }
 
     fn durable(&self) -> Result<Seq, EngineError> {

@@ -23,7 +23,7 @@ fn the_contract_holds_whatever_it_keeps() {
     engine_contract::run(|| MemEngine::new(Keeps::Nothing, LARGE));
     engine_contract::run(|| MemEngine::new(Keeps::WhatWasFlushed, LARGE));
     let make = || MemEngine::new(Keeps::WhatWasFlushed, LARGE);
-    engine_contract::run_crashes(make, MemEngine::finish_flush, crash);
+    engine_contract::run_crashes(make, MemEngine::finish_flush, crash, |engine| engine.reopen());
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn with_the_mutant_engine_a_durable_write_can_be_lost() {
         engine.set_flush_is_nothing(true);
         engine
     };
-    engine_contract::run_crashes(make, MemEngine::finish_flush, crash);
+    engine_contract::run_crashes(make, MemEngine::finish_flush, crash, |engine| engine.reopen());
 }
 
 #[test]

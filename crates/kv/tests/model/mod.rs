@@ -84,7 +84,7 @@ impl Model {
             && *number >= ticket.number
         {
             let is_same = *number == ticket.number;
-            return if is_same { reply.clone() } else { Reply::DoneBefore };
+            return if is_same { reply.clone() } else { Reply::Forgotten };
         }
         let mut tried = self.clone();
         let mut revision = None;
@@ -99,7 +99,7 @@ impl Model {
             let mut encoded = Vec::new();
             reply.encode(&mut encoded);
             let is_kept = encoded.len() <= limits::KEPT_REPLY_MAX;
-            let kept = if is_kept { reply.clone() } else { Reply::DoneBefore };
+            let kept = if is_kept { reply.clone() } else { Reply::Forgotten };
             self.sessions.insert(ticket.session, (ticket.number, kept));
         }
         reply
