@@ -56,6 +56,13 @@ impl<V: KvRead + Send + 'static> Image<V> {
             term,
             ..*standing
         };
+        let standing = match settle_base::mutant!("child_begins_with_own_marks") {
+            true => Standing {
+                marks: Default::default(),
+                ..standing
+            },
+            false => standing,
+        };
         let head = head(&standing, descriptor);
         let part = Some(descriptor.range.clone());
         Image {
@@ -135,6 +142,10 @@ impl<V: KvRead> Iterator for Chunks<V> {
                     *rest = page.rest;
                     if rest.is_none() {
                         *kinds_left = &kinds_left[1..];
+                    }
+                    // RheaKV's bug: an empty family ends the load of those behind it.
+                    if page.rows.is_empty() && settle_base::mutant!("snapshot_ends_at_an_empty_kind") {
+                        *kinds_left = &[];
                     }
                     if page.rows.is_empty() {
                         continue;

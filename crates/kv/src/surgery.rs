@@ -126,7 +126,9 @@ impl<E: KvEngine> Region<E> {
         for row in rows {
             self.take(row, index, moved).map_err(|error| failed(index, &error))?;
         }
-        self.standing.marks = self.standing.marks.max(standing.marks);
+        if !settle_base::mutant!("merge_keeps_own_marks") {
+            self.standing.marks = self.standing.marks.max(standing.marks);
+        }
         let descriptor = &mut self.descriptor;
         match commit.range.end.as_ref() == Some(&descriptor.range.start) {
             true => descriptor.range.start = source.range.start,
@@ -161,6 +163,9 @@ impl<E: KvEngine> Region<E> {
             StoredValue::Session(row) => {
                 let session = session(&key).expect("the reader has looked at it");
                 row.index = index;
+                if settle_base::mutant!("merge_forgets_sessions") {
+                    return Ok(());
+                }
                 return self.sessions.inherit(session, row.clone(), &mut self.draft, self.space);
             }
         };

@@ -198,6 +198,31 @@ pub const MUTANTS: &[Mutant] = &[
         "a target absorbs a source that has not applied all of its log",
     ),
     mutant(
+        "region_not_checked_at_apply",
+        "kv",
+        "a command that was proposed before a split or a merge is applied after it, whatever the region is by then",
+    ),
+    mutant(
+        "child_begins_with_own_marks",
+        "kv",
+        "a region that is split off gives tokens and generations from the first on",
+    ),
+    mutant(
+        "merge_keeps_own_marks",
+        "kv",
+        "a region that takes another in goes on with its own tokens and generations alone",
+    ),
+    mutant(
+        "merge_forgets_sessions",
+        "kv",
+        "a region that takes another in does not know what was asked there",
+    ),
+    mutant(
+        "snapshot_ends_at_an_empty_kind",
+        "kv",
+        "a snapshot leaves out the kinds of rows behind one that has none",
+    ),
+    mutant(
         "decision_by_anybody",
         "tx",
         "a transaction is ended by an application that has not begun it",
