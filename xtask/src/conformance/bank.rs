@@ -163,13 +163,24 @@ impl Bank {
         *self = by;
     }
 
-    /// Starts a bank in Rust on the tables of the first one, with its undo logs as `client` reads them.
-    pub fn start_rust(teller: &Path, client: &Client, dir: &Path, servers: &[String], db: &MariaDb) -> Result<Self> {
+    /// Starts a bank in Rust on the tables of the first one, with its undo logs as `client` reads them; with an access key if
+    /// it is to sign.
+    pub fn start_rust(
+        teller: &Path,
+        client: &Client,
+        dir: &Path,
+        servers: &[String],
+        db: &MariaDb,
+        is_signed: bool,
+    ) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
         let mut command = Command::new(teller);
         command
             .args([db.url(BANKS[0]), db.jdbc_url(BANKS[0]), client.package.clone()])
             .args(servers);
+        if is_signed {
+            command.envs([("TELLER_ACCESS_KEY", ACCESS_KEY), ("TELLER_SECRET_KEY", SECRET_KEY)]);
+        }
         Self::spawn(command, dir)
     }
 

@@ -187,12 +187,14 @@ impl Settle {
     }
 }
 
-/// Who is let in: the bank, to its databases and its actions.
+/// Who is let in: the bank and the one in Rust, to their databases and actions.
 fn policy() -> String {
-    format!(
-        "[[application]]\nid = \"settle-bank\"\nservice-groups = [\"default_tx_group\"]\nresources = [\"*\"]\n\
-         [[key]]\naccess = \"{ACCESS_KEY}\"\nsecret = \"{SECRET_KEY}\"\napplications = [\"settle-bank\"]\n"
-    )
+    let banks = ["settle-bank", "teller"];
+    let applications = banks.map(|id| {
+        format!("[[application]]\nid = \"{id}\"\nservice-groups = [\"default_tx_group\"]\nresources = [\"*\"]\n")
+    });
+    let key = format!("[[key]]\naccess = \"{ACCESS_KEY}\"\nsecret = \"{SECRET_KEY}\"\napplications = {banks:?}\n");
+    applications.concat() + &key
 }
 
 impl Cluster for Settle {

@@ -411,7 +411,8 @@ impl Player<'_> {
         let dir = self
             .dir
             .join(format!("teller-{}-{}", self.client.name, self.banks_started.get()));
-        Bank::start_rust(self.teller, self.client, &dir, &cluster.addresses(), self.db)
+        let servers = cluster.addresses();
+        Bank::start_rust(self.teller, self.client, &dir, &servers, self.db, self.is_signed)
     }
 
     fn start_bank(&self, cluster: &dyn Cluster) -> Result<Bank> {

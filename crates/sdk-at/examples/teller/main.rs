@@ -13,7 +13,8 @@
 //! {"event": "done", "id": "a", "xid": "…", "told": "committed"}
 //! ```
 //! `refuse` rolls back after the local work was committed; `timeout_ms` is the transaction's; with `"pause": ["registered"]`
-//! it stands still there until `{"cmd": "go", "id": "a"}`.
+//! it stands still there until `{"cmd": "go", "id": "a"}`. To coordinators that ask who their clients are it signs with the
+//! key in `TELLER_ACCESS_KEY` and `TELLER_SECRET_KEY`.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +25,7 @@ use std::{
 
 use serde::Deserialize;
 use serde_json::json;
-use settle_sdk::{Options, Tm};
+use settle_sdk::{AccessKey, Options, Tm};
 use settle_sdk_at::{At, AtOptions, JavaPackage, Zone};
 use sqlx::MySqlPool;
 use tokio::{
@@ -74,7 +75,11 @@ async fn main() -> Result<(), Failure> {
     };
     // The Java services run with UTC as their time zone.
     at_options.zone = Some(Zone::UTC);
-    let options = Options::new(coordinators, "teller");
+    let mut options = Options::new(coordinators, "teller");
+    let key = (std::env::var("TELLER_ACCESS_KEY"), std::env::var("TELLER_SECRET_KEY"));
+    if let (Ok(access), Ok(secret)) = key {
+        options.access_key = Some(AccessKey { access, secret });
+    }
     let pool = MySqlPool::connect(database).await?;
     let teller = Teller {
         tm: Tm::connect(options.clone()).await?,
