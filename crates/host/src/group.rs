@@ -150,6 +150,7 @@ impl<M: StateMachine> Group<M> {
             machine: self.machine.as_ref()?,
             peer: self.raft.id(),
             role: self.role,
+            version: self.book.cluster_version(),
             time: self.time(now),
             log: self,
         })

@@ -112,6 +112,8 @@ pub struct GroupView<'a, M> {
     /// Who this replica is among the [`Members`](crate::Members): another one after its node has lost its directory.
     pub peer: PeerId,
     pub role: GroupRole,
+    /// The cluster version that the group goes by, as far as this replica has applied its log: it never falls.
+    pub version: u32,
     /// The group's time now (on a leader it advances; elsewhere it is the last applied entry's).
     pub time: GroupTime,
     pub log: &'a dyn GroupLog,

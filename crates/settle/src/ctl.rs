@@ -9,6 +9,7 @@ use crate::http_client::Client;
 
 #[cfg(feature = "import-check")]
 mod import_check;
+mod service_groups;
 mod table;
 mod tx;
 

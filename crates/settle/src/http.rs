@@ -31,6 +31,7 @@ mod group;
 mod history;
 mod inspect;
 mod node;
+mod service_groups;
 mod tx;
 
 pub use access::Access;
@@ -75,6 +76,9 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(tx::list))
         .routes(routes!(tx::locks))
         .routes(routes!(tx::audit))
+        .routes(routes!(service_groups::service_groups))
+        .routes(routes!(service_groups::move_to))
+        .routes(routes!(service_groups::cancel))
         .routes(routes!(history::history))
         .routes(routes!(tx::show))
         .routes(routes!(acts::commit))
@@ -85,8 +89,9 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(acts::release_lock))
 }
 
-/// Bytes of a request's body, at most. The largest that means something is an act with its texts at their limits.
-const BODY_MAX: usize = 32 << 10;
+/// Bytes of a request's body, at most. The largest that means something is a move of service groups with all texts at their
+/// limits.
+const BODY_MAX: usize = 128 << 10;
 
 pub fn router(api: Arc<Api>) -> Router {
     let (router, _) = routes().split_for_parts();
@@ -191,9 +196,13 @@ mod tests {
         let escaped = |chars: usize| r"\ud83d\ude00".repeat(chars);
         let post = async |reason: String| {
             let body = format!(
-                r#"{{"operator":"{}","reason":"{reason}","branch":"1","rows":"{}","branch_is_settled":true}}"#,
+                r#"{{"operator":"{}","reason":"{reason}","to":1,"service_groups":[{}]}}"#,
                 escaped(settle_tx::OPERATOR_CHARS_MAX),
-                escaped(settle_tx::ROWS_CHARS_MAX)
+                vec![
+                    format!("\"{}\"", r"\u0001".repeat(settle_tx::SERVICE_GROUP_BYTES_MAX));
+                    settle_tx::MOVE_NAMES_MAX
+                ]
+                .join(",")
             );
             let request = axum::http::Request::post("/")
                 .header("content-type", "application/json")

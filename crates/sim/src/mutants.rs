@@ -342,4 +342,24 @@ pub const MUTANTS: &[Mutant] = &[
         "tx",
         "an outcome is looked up in the table of the next group",
     ),
+    mutant(
+        "move_without_drain",
+        "tx",
+        "a service group moves although transactions of it are open where it was",
+    ),
+    mutant(
+        "begins_where_it_is_closed",
+        "tx",
+        "a group lets begin what has moved away from it",
+    ),
+    mutant(
+        "late_step_of_a_move",
+        "tx",
+        "a step of an earlier move is done after a later one",
+    ),
+    mutant(
+        "lock_query_of_a_drained_group",
+        "tx",
+        "a group that a service group has left says that its rows are free",
+    ),
 ];

@@ -61,7 +61,7 @@ impl<W: Workload> World<W> {
         if has_paused {
             self.machine_waits(node);
         }
-        self.observe(node)
+        self.observe(node, fatal.is_some())
             .map_err(|broken| broken.at(format_args!("node {}", self.nodes[node].id)))?;
         if let Some(error) = fatal {
             return self.died(node, error);
@@ -237,7 +237,7 @@ impl<W: Workload> World<W> {
         }
     }
 
-    fn observe(&mut self, node: usize) -> Checked {
+    fn observe(&mut self, node: usize, is_dying: bool) -> Checked {
         let mut is_voter = true;
         let mut is_recovering = false;
         for i in 0..self.groups.len() {
@@ -283,7 +283,10 @@ impl<W: Workload> World<W> {
         }
         let host = self.nodes[node].host.as_ref().expect("it just had its turn");
         let workload = self.workload.as_ref().expect("it is lent only during a call");
-        workload.check_node(host, self.local(&self.nodes[node]))?;
+        // A host that fails in the middle of a turn tells its service nothing more, and acts on nothing more.
+        if !is_dying {
+            workload.check_node(host, self.local(&self.nodes[node]))?;
+        }
         let n = &mut self.nodes[node];
         let host = n.host.as_ref().expect("it just had its turn");
         if !is_voter {
@@ -303,8 +306,16 @@ impl<W: Workload> World<W> {
         }
         let is_asked = host.groups_led() > 0 && n.inbox.is_empty();
         let is_asked = is_asked && self.upgrades.as_mut().is_some_and(|own| own.percent(1));
-        if is_asked && host.versions().in_force.is_some_and(|(lowest, _)| lowest < 2) {
-            let request = OperatorRequest::RaiseClusterVersion { version: 2, at_ms: 0 };
+        if is_asked
+            && host
+                .versions()
+                .in_force
+                .is_some_and(|(lowest, _)| lowest < self.newest_build)
+        {
+            let request = OperatorRequest::RaiseClusterVersion {
+                version: self.newest_build,
+                at_ms: 0,
+            };
             self.give(node, HostEvent::Operator(request));
         }
         let host = self.nodes[node].host.as_ref().expect("it just had its turn");

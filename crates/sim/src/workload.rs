@@ -19,6 +19,14 @@ pub(crate) trait Workload {
 
     /// `run` differs for every start of every node.
     fn service(&mut self, node: NodeId, run: u64) -> Self::Service;
+    /// The cluster versions that older and newer builds can apply. In some seeds nodes get the newer one while they run.
+    fn builds(&self) -> (u32, u32) {
+        (1, 2)
+    }
+    /// Where nodes are not upgraded, they have the newer build from the beginning, and operators raise the version.
+    fn is_always_raised(&self) -> bool {
+        false
+    }
     /// `build` is the cluster version that the node's binary can apply.
     fn make_machine(&self, build: u32) -> Box<dyn Fn(GroupId, ClusterId) -> Self::Machine + Send>;
     /// The next entry that is applied on `node` does something else there than on the other nodes; `which` tells it

@@ -161,8 +161,11 @@ pub(crate) struct World<W: Workload> {
     pub(crate) pause_us_max: u64,
     /// New leaders do not live long: what only a sequence of short-lived leaders brings about.
     pub(crate) hunts_leaders: bool,
-    /// Nodes get a newer build one after the other, and operators ask for its cluster version. With a stream of its own.
+    pub(crate) newest_build: u32,
+    /// Operators ask for the cluster version of the newest build. With a stream of its own.
     pub(crate) upgrades: Option<Prng>,
+    /// Nodes get that build one after the other.
+    pub(crate) is_upgraded: bool,
     /// Operators move members about; no disk is lost meanwhile.
     pub(crate) churns_members: bool,
     /// When all is over a leader's node is lost.
@@ -292,6 +295,13 @@ impl<W: Workload> World<W> {
         let churns_members = prng.percent(35) || moves_groups;
         let witnesses = draw_witnesses(&shape, &mut later);
         config.witness_log_bytes_max = [20 << 10, 256 << 20][later.below(2) as usize];
+        let upgrades = Prng::from_parts(&[seed, 0x0b]);
+        let is_upgraded = upgrades.clone().percent(25);
+        let (older, newer) = workload.builds();
+        let build = match workload.is_always_raised() && !is_upgraded {
+            true => newer,
+            false => older,
+        };
         let mut nodes = Vec::new();
         for n in 1..=shape.nodes {
             let disk = MemDisk::new(prng.next_u64());
@@ -301,7 +311,7 @@ impl<W: Workload> World<W> {
                 disk,
                 host: None,
                 boot: 0,
-                build: 1,
+                build,
                 is_witness: witnesses.contains(&n),
                 clock_offset: prng.below(1 << 40),
                 drift_ppm: prng.below(40_001) as i64 - 20_000,
@@ -334,7 +344,9 @@ impl<W: Workload> World<W> {
             good_disk,
             auto_replace,
             pause_us_max,
-            upgrades: Some(Prng::from_parts(&[seed, 0x0b])).filter(|own| own.clone().percent(25)),
+            newest_build: newer,
+            upgrades: Some(upgrades).filter(|_| is_upgraded || workload.is_always_raised()),
+            is_upgraded,
             hunts_leaders: hunts_leaders && !cut.hunts_nobody && !moves_groups,
             churns_members,
             moves_groups,
@@ -398,7 +410,9 @@ impl<W: Workload> World<W> {
             self.schedule(after, Happening::Start { node, boot: 0 });
         }
         self.schedule(1_000_000, Happening::Nemesis { act: 0 });
-        if let Some(mut own) = self.upgrades.take() {
+        if self.is_upgraded
+            && let Some(mut own) = self.upgrades.take()
+        {
             let mut after = own.between(2_000_000, 10_000_000);
             for node in 0..self.nodes.len() {
                 self.schedule(after, Happening::Upgrade { node });
@@ -542,7 +556,7 @@ impl<W: Workload> World<W> {
             }
             Happening::Upgrade { node } => {
                 self.coverage.nodes_upgraded += 1;
-                self.nodes[node].build = 2;
+                self.nodes[node].build = self.newest_build;
                 self.tell(format_args!("node {} is upgraded", self.id(node)));
                 self.crash(node, false, None);
             }

@@ -11,7 +11,7 @@ use settle_tx::{
     lock_rows,
 };
 
-use crate::{ConnId, GateError, RefusalError, directory::Directory};
+use crate::{ConnId, GateError, MoveRow, RefusalError, ServiceGroupRow, directory::Directory};
 
 /// Rows in one answer, at most.
 pub const LIST_MAX: usize = 1_000;
@@ -45,6 +45,19 @@ pub enum AdminRequest {
     },
     /// The resource managers' sessions of all nodes, as far as this one knows.
     Sessions,
+    /// Where service groups begin, and moves under way.
+    ServiceGroups,
+    /// Moves service groups, all of them at once.
+    MoveServiceGroups {
+        names: Vec<String>,
+        to: GroupId,
+        signed: Signed<String>,
+    },
+    /// Takes back the move that this service group is on.
+    CancelMove {
+        name: String,
+        signed: Signed<String>,
+    },
 }
 
 /// One transaction.
@@ -136,6 +149,17 @@ pub enum AdminAnswer {
         is_done: bool,
     },
     Sessions(Vec<SessionRow>),
+    ServiceGroups {
+        /// By name.
+        rows: Vec<ServiceGroupRow>,
+        /// Oldest first.
+        moves: Vec<MoveRow>,
+    },
+    /// The move, and whether the act changed anything.
+    Moving {
+        epoch: u64,
+        acted: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,20 +245,8 @@ pub(crate) fn unknown(id: &str) -> GateError {
     }
 }
 
-pub(crate) fn check_signed(request: &OperatorRequest) -> Result<(), GateError> {
-    let Signed { operator, reason, .. } = &request.signed;
-    for (field, text, limit) in [
-        ("operator", operator, OPERATOR_CHARS_MAX),
-        ("reason", reason, REASON_CHARS_MAX),
-    ] {
-        if !text.chars().any(is_visible) {
-            return Err(GateError::NotSigned { field });
-        }
-        let chars = text.chars().count();
-        if chars > limit {
-            return Err(GateError::TextTooLong { field, chars, limit });
-        }
-    }
+pub(crate) fn check_act(request: &OperatorRequest) -> Result<(), GateError> {
+    check_signed(&request.signed)?;
     if let OperatorAct::ReleaseLock { rows, .. } = &request.act {
         let (field, chars, limit) = ("rows", rows.chars().count(), ROWS_CHARS_MAX);
         if chars > limit {
@@ -248,6 +260,23 @@ pub(crate) fn check_signed(request: &OperatorRequest) -> Result<(), GateError> {
     Ok(())
 }
 
+pub(crate) fn check_signed(signed: &Signed<String>) -> Result<(), GateError> {
+    let Signed { operator, reason, .. } = signed;
+    for (field, text, limit) in [
+        ("operator", operator, OPERATOR_CHARS_MAX),
+        ("reason", reason, REASON_CHARS_MAX),
+    ] {
+        if !text.chars().any(is_visible) {
+            return Err(GateError::NotSigned { field });
+        }
+        let chars = text.chars().count();
+        if chars > limit {
+            return Err(GateError::TextTooLong { field, chars, limit });
+        }
+    }
+    Ok(())
+}
+
 /// A text without such a character names nobody. Simple, so that the API's description can say it as a pattern.
 fn is_visible(char: char) -> bool {
     !matches!(char, '\0'..=' ' | '\u{7f}'..='\u{a0}')
@@ -257,6 +286,7 @@ pub(crate) fn to_operator(result: Result<Reply, TxError>) -> Result<AdminAnswer,
     match result {
         Ok(Reply::Operated { status, acted }) => Ok(AdminAnswer::Operated { status, acted }),
         Ok(Reply::Restored { parts, is_done }) => Ok(AdminAnswer::Restored { parts, is_done }),
+        Ok(Reply::Moving { epoch, acted }) => Ok(AdminAnswer::Moving { epoch, acted }),
         Ok(reply) => unreachable!("the machine answers an act in kind, not with {reply:?}"),
         Err(error) => Err(RefusalError::Tx(error)),
     }
@@ -422,7 +452,13 @@ pub(crate) fn audit(machine: &TxMachine, before: Option<u64>, limit: usize) -> A
 
 pub(crate) fn show(machine: &TxMachine, now: GroupTime, filter: &ShowFilter) -> Result<AdminAnswer, GateError> {
     let tid = tid_of(&filter.id)?;
-    let acts = || machine.audit().filter(|record| record.tid == tid).cloned().collect();
+    let acts = || {
+        machine
+            .audit()
+            .filter(|record| record.tid == Some(tid))
+            .cloned()
+            .collect()
+    };
     let view = match machine.outcome(tid) {
         Outcome::Open(global) => {
             let (branches, next) = branches_of(global, filter, now);

@@ -8,12 +8,13 @@ use settle_tx::{
 };
 
 use crate::{
-    AdminRequest, BranchRegistration, ClientAnswer, ClientRequest, ConnId, GateError, OperatorRequest, RequestKey,
-    ShowFilter, admin,
+    AdminRequest, BranchRegistration, ClientAnswer, ClientRequest, ConnId, GateError, OperatorRequest, RefusalError,
+    RequestKey, ShowFilter, admin,
     door::{Cx, Waiter},
     gate::TxGate,
     group::{Purpose, Query},
     replies::{self, Due, RequestKind, Standing},
+    service_groups::{Entry, Parked, Wants, place},
     session::check_name,
 };
 
@@ -75,7 +76,11 @@ impl TxGate {
             }
             AdminRequest::Audit { group, .. } => Ok(group.unwrap_or(self.door.config.groups[0])),
             AdminRequest::ShowTx(filter) => admin::tid_of(&filter.id).map(Tid::group),
-            AdminRequest::Operate(request) => admin::check_signed(request).and_then(|()| {
+            AdminRequest::ServiceGroups => Ok(self.door.config.groups[0]),
+            AdminRequest::MoveServiceGroups { .. } | AdminRequest::CancelMove { .. } => {
+                return self.on_moves(key, body, cx);
+            }
+            AdminRequest::Operate(request) => admin::check_act(request).and_then(|()| {
                 let tid = admin::tid_of(&request.id)?;
                 Ok(tid.group())
             }),
@@ -126,7 +131,7 @@ impl TxGate {
         }
     }
 
-    fn operate(&mut self, group: GroupId, key: RequestKey, body: OwnedCommandBody, cx: &mut Cx<'_>) {
+    pub(crate) fn operate(&mut self, group: GroupId, key: RequestKey, body: OwnedCommandBody, cx: &mut Cx<'_>) {
         if let Err(error) = self.check_room(group) {
             return self.door.answer_admin(key, Err(error), cx);
         }
@@ -211,19 +216,19 @@ impl TxGate {
             } => {
                 check_lock_keys(&lock_keys, self.door.config.max_lock_key_bytes.bytes())?;
                 check_name("resource id", &resource, self.door.config.max_resource_bytes)?;
-                let (group, tid) = match xid.as_str() {
-                    "" => (self.group_of_session(waiter.conn), None),
-                    xid => self.locate(xid, cx).map(|tid| (tid.group(), Some(tid)))?,
+                if xid.is_empty() {
+                    let service_group = self.service_group_of(waiter.conn);
+                    self.query_locks(waiter, service_group, resource, lock_keys, None, cx);
+                    return Ok(());
+                }
+                let tid = self.locate(&xid, cx)?;
+                let query = Query::Lock {
+                    waiter,
+                    tid: Ok(tid),
+                    resource,
+                    lock_keys,
                 };
-                self.query(
-                    group,
-                    Query::Lock {
-                        waiter,
-                        tid,
-                        resource,
-                        lock_keys,
-                    },
-                );
+                self.query(tid.group(), query);
                 Ok(())
             }
             ClientRequest::RegisterTm { .. }
@@ -245,7 +250,29 @@ impl TxGate {
                 });
             }
         };
-        let group = self.group_of_session(waiter.conn);
+        let service_group = self.service_group_of(waiter.conn);
+        self.begin_somewhere(waiter, service_group, timeout_ms, name, None, cx)
+    }
+
+    /// Begins in whichever group has the service group, or waits until one has it. `last` is why it waited.
+    fn begin_somewhere(
+        &mut self,
+        waiter: Waiter,
+        service_group: String,
+        timeout_ms: u32,
+        name: String,
+        last: Option<&RefusalError>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), GateError> {
+        let config = &self.door.config;
+        let group = match place(config, &service_group, Wants::Begin, last, cx) {
+            Ok(group) => group,
+            Err(error) => {
+                let body = Parked::Begin { timeout_ms, name };
+                self.door.park(waiter, service_group, body, error, cx);
+                return Ok(());
+            }
+        };
         let limit = config.max_open_transactions;
         if cx.group(group).is_some_and(|view| view.machine.open_count() >= limit) {
             return Err(GateError::TooManyTransactions { limit });
@@ -255,11 +282,67 @@ impl TxGate {
         let body = OwnedCommandBody::Begin {
             xid_prefix: config.xid_prefix.clone(),
             application: ident.application.clone(),
-            service_group: ident.service_group.clone(),
+            service_group,
             name,
             timeout_ms,
         };
         self.propose(group, body, waiter, None, cx)
+    }
+
+    /// Asks whichever group has the service group, as [`TxGate::begin_somewhere`] begins there.
+    fn query_locks(
+        &mut self,
+        waiter: Waiter,
+        service_group: String,
+        resource: String,
+        lock_keys: String,
+        last: Option<&RefusalError>,
+        cx: &mut Cx<'_>,
+    ) {
+        match place(&self.door.config, &service_group, Wants::Locks, last, cx) {
+            Ok(group) => {
+                let query = Query::Lock {
+                    waiter,
+                    tid: Err(service_group),
+                    resource,
+                    lock_keys,
+                };
+                self.query(group, query);
+            }
+            Err(error) => {
+                let body = Parked::Lock { resource, lock_keys };
+                self.door.park(waiter, service_group, body, error, cx);
+            }
+        }
+    }
+
+    /// Asks again for what waits for its service group, and ends what has waited long enough.
+    pub(crate) fn look_at_waiting(&mut self, cx: &mut Cx<'_>) {
+        for entry in self.door.waiting.take_due(cx.now) {
+            let Entry {
+                waiter,
+                body,
+                service_group,
+                error,
+                ..
+            } = entry;
+            if self.door.is_over(&waiter, cx.now) {
+                self.door.park(waiter, service_group, body, error, cx);
+                continue;
+            }
+            match body {
+                Parked::Begin { timeout_ms, name } => {
+                    let begun = self.begin_somewhere(waiter, service_group, timeout_ms, name, Some(&error), cx);
+                    if let Err(error) = begun {
+                        self.door
+                            .give(waiter, replies::refused_at_the_door(waiter.kind, error), cx);
+                    }
+                }
+                Parked::Lock { resource, lock_keys } => {
+                    self.query_locks(waiter, service_group, resource, lock_keys, Some(&error), cx);
+                }
+            }
+        }
     }
 
     fn decide(&mut self, waiter: Waiter, xid: &str, decision: Decision, cx: &mut Cx<'_>) -> Result<(), GateError> {
@@ -460,10 +543,10 @@ impl TxGate {
         self.door.sessions.caller(waiter.conn).map(str::to_owned)
     }
 
-    fn group_of_session(&self, conn: ConnId) -> GroupId {
+    fn service_group_of(&self, conn: ConnId) -> String {
         let session = self.door.sessions.get(conn).expect("the request was admitted");
         let ident = session.ident.as_ref().expect("the session is registered");
-        self.door.config.group_of(&ident.service_group)
+        ident.service_group.clone()
     }
 }
 

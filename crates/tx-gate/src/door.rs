@@ -13,6 +13,7 @@ use crate::{
     directory::{Directory, SessionKey},
     message::{GateMessage, SYNC_CHUNK_BYTES, SessionsDigest, session_bytes},
     replies::{Due, RequestKind},
+    service_groups::Waiting,
     session::Sessions,
 };
 
@@ -53,6 +54,8 @@ pub(crate) struct Door {
     pub sessions: Sessions,
     pub directory: Directory,
     pub calls: Calls,
+    /// Requests whose service group is on its way.
+    pub waiting: Waiting,
     /// The nodes that this one has made a connection with.
     pub peers: BTreeMap<NodeId, Peer>,
     next_digest_at: Mono,
@@ -75,6 +78,7 @@ impl Door {
             sessions: Sessions::default(),
             directory: Directory::default(),
             calls: Calls::default(),
+            waiting: Waiting::default(),
             peers: BTreeMap::new(),
             next_digest_at: Mono::ZERO,
             no_channel_notes: (Mono::ZERO, 0),

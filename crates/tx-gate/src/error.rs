@@ -76,6 +76,15 @@ pub enum GateError {
     PartTooLarge { bytes: usize, limit: usize },
     #[error("there is no group {group} of transactions here")]
     UnknownGroup { group: GroupId },
+    #[error(
+        "it cannot be told where service group `{service_group}` is: group {group} knows of a move that the first group does \
+         not know of"
+    )]
+    ServiceGroupUnplaced { service_group: String, group: GroupId },
+    #[error("group {group} goes by cluster version {in_force}, and moves of service groups need {needed}")]
+    VersionTooLow { group: GroupId, needed: u32, in_force: u32 },
+    #[error("a move is of 1 to {limit} service groups that have names, not of {names}")]
+    ServiceGroupCount { names: usize, limit: usize },
 }
 
 impl GateError {
@@ -108,6 +117,9 @@ impl GateError {
             GateError::UnknownGroup { .. } => 24,
             GateError::TextTooLong { .. } => 25,
             GateError::PartTooLarge { .. } => 26,
+            GateError::ServiceGroupUnplaced { .. } => 27,
+            GateError::VersionTooLow { .. } => 28,
+            GateError::ServiceGroupCount { .. } => 29,
         };
         ErrorCode::new("TG", number)
     }
@@ -121,6 +133,7 @@ impl GateError {
             | GateError::TooManyPendingBytes { .. }
             | GateError::TooManyTransactions { .. }
             | GateError::LockSpaceFull { .. }
+            | GateError::ServiceGroupUnplaced { .. }
             | GateError::ReadTimedOut => Retryable::Yes,
             GateError::NotRegistered { .. }
             | GateError::TooManyBranches { .. }
@@ -139,6 +152,8 @@ impl GateError {
             | GateError::NotClaimed { .. }
             | GateError::UnknownGroup { .. }
             | GateError::TextTooLong { .. }
+            | GateError::VersionTooLow { .. }
+            | GateError::ServiceGroupCount { .. }
             | GateError::PartTooLarge { .. } => Retryable::No,
             GateError::ActTimedOut => Retryable::Unknown,
         }

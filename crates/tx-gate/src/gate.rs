@@ -8,12 +8,14 @@ use crate::{
     GateConfig, GateRequest, GateResponse, GateStats,
     door::{Cx, Door},
     group::TxGroup,
+    mover::Mover,
 };
 
 /// One node's door to its transaction groups. See the crate's head for what it promises.
 pub struct TxGate {
     pub(crate) door: Door,
     pub(crate) groups: BTreeMap<GroupId, TxGroup>,
+    pub(crate) mover: Mover,
 }
 
 impl TxGate {
@@ -31,6 +33,7 @@ impl TxGate {
         let groups = config.groups.iter().map(group).collect();
         TxGate {
             groups,
+            mover: Mover::default(),
             door: Door::new(config, origin),
         }
     }
@@ -49,6 +52,7 @@ impl TxGate {
             commands_pending_bytes: groups().map(|group| group.pending.bytes()).sum(),
             waiting_for_phase_two: groups().map(TxGroup::waiting).sum(),
             queries_waiting: groups().map(|group| group.reads.len()).sum(),
+            waiting_for_service_groups: self.door.waiting.len(),
             calls_outstanding: self.door.calls.len(),
             branches_stuck: groups().map(|group| group.driver.stuck().count()).sum(),
             branches_retrying: groups().map(|group| group.driver.retrying()).sum(),
@@ -157,6 +161,8 @@ impl Service for TxGate {
                 for group in self.groups.values_mut() {
                     group.tick(door, context);
                 }
+                self.look_at_waiting(context);
+                self.drive_moves(context);
             }
             Event::Flush => {
                 for group in self.groups.values_mut() {

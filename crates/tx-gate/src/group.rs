@@ -11,12 +11,15 @@ use settle_tx::{
 };
 
 use crate::{
-    AdminRequest, CallId, ClientAnswer, DropReason, GateConfig, GateError, GateNote, GateResponse, RequestKey, admin,
+    AdminRequest, CallId, ClientAnswer, DropReason, GateConfig, GateError, GateNote, GateResponse, RefusalError,
+    RequestKey, admin,
     alerts::Alerts,
     door::{Cx, Door, Waiter},
+    mover, moves,
     pending::Pending,
     reads::Reads,
     replies::{self, Due, RequestKind, Standing},
+    service_groups::Parked,
 };
 
 /// Why a command is in the log.
@@ -37,6 +40,8 @@ pub(crate) enum Purpose {
     Timeout,
     /// The driver shows that a branch is being retried.
     Mark { tid: Tid, branch: BranchId },
+    /// A step of a move of service groups, which is asked for again if this is lost.
+    Move,
 }
 
 #[derive(Debug)]
@@ -49,7 +54,8 @@ pub(crate) enum Query {
     },
     Lock {
         waiter: Waiter,
-        tid: Option<Tid>,
+        /// Of who has no transaction: its service group, whose locks this group must be the one to know.
+        tid: Result<Tid, String>,
         resource: String,
         lock_keys: String,
     },
@@ -141,8 +147,8 @@ impl TxGroup {
         for effect in effects.drain(..) {
             let touched = match effect {
                 TxEffect::Reply { req, result } => {
-                    if let Some(purpose) = self.pending.applied(req) {
-                        self.on_reply(purpose, result, door, cx);
+                    if let Some((purpose, body)) = self.pending.applied(req) {
+                        self.on_reply(purpose, body, result, door, cx);
                     }
                     continue;
                 }
@@ -160,6 +166,12 @@ impl TxGroup {
                 }
                 TxEffect::Restored => {
                     is_restored = true;
+                    continue;
+                }
+                TxEffect::ServiceGroups { record } => {
+                    if let Some(record) = record.filter(|_| self.leading.is_some()) {
+                        door.note(GateNote::Operated { record }, cx);
+                    }
                     continue;
                 }
             };
@@ -217,8 +229,31 @@ impl TxGroup {
         }
     }
 
-    fn on_reply(&mut self, purpose: Purpose, result: Result<Reply, TxError>, door: &mut Door, cx: &mut Cx<'_>) {
+    fn on_reply(
+        &mut self,
+        purpose: Purpose,
+        body: OwnedCommandBody,
+        result: Result<Reply, TxError>,
+        door: &mut Door,
+        cx: &mut Cx<'_>,
+    ) {
         match purpose {
+            Purpose::Client { waiter, .. } if matches!(result, Err(TxError::ServiceGroupClosed { .. })) => {
+                let (
+                    OwnedCommandBody::Begin {
+                        service_group,
+                        name,
+                        timeout_ms,
+                        ..
+                    },
+                    Err(error),
+                ) = (body, result)
+                else {
+                    unreachable!("only a begin is refused so")
+                };
+                let body = Parked::Begin { timeout_ms, name };
+                door.park(waiter, service_group, body, RefusalError::Tx(error), cx);
+            }
             Purpose::Client { waiter, tid } => self.on_client_reply(waiter, tid, result, door, cx),
             Purpose::Operator { key } => door.answer_operator(key, admin::to_operator(result), cx),
             Purpose::Fact {
@@ -243,7 +278,7 @@ impl TxGroup {
                     door.failed_calls.push(failed);
                 }
             }
-            Purpose::Timeout | Purpose::Mark { .. } => {}
+            Purpose::Timeout | Purpose::Mark { .. } | Purpose::Move => {}
         }
     }
 
@@ -333,7 +368,15 @@ impl TxGroup {
                     resource,
                     lock_keys,
                 } => {
-                    let mut result = view.machine.lockable(&resource, &lock_keys, tid);
+                    if let Err(service_group) = &tid
+                        && let Err(error) = view.machine.knows_locks_of(service_group)
+                    {
+                        let (service_group, error) = (service_group.clone(), RefusalError::Tx(error));
+                        let body = Parked::Lock { resource, lock_keys };
+                        door.park(waiter, service_group, body, error, cx);
+                        continue;
+                    }
+                    let mut result = view.machine.lockable(&resource, &lock_keys, tid.ok());
                     if let Err(TxError::LockConflict { holder, .. }) = result
                         && settle_base::mutant!("locks_free_before_the_decision_is_durable")
                         && self.pending.has(|body| is_commit_of(body, holder))
@@ -355,9 +398,11 @@ impl TxGroup {
                         }
                         AdminRequest::Audit { before, limit, .. } => Ok(admin::audit(view.machine, before, limit)),
                         AdminRequest::Sessions => Ok(admin::sessions(&door.directory)),
-                        AdminRequest::Operate(_) | AdminRequest::Restore { .. } => {
-                            unreachable!("an act is a command")
-                        }
+                        AdminRequest::ServiceGroups => Ok(moves::list(view.machine, view.time, &door.config, cx)),
+                        AdminRequest::Operate(_)
+                        | AdminRequest::Restore { .. }
+                        | AdminRequest::MoveServiceGroups { .. }
+                        | AdminRequest::CancelMove { .. } => unreachable!("an act is a command"),
                     };
                     door.answer_admin(key, result, cx);
                 }
@@ -382,6 +427,7 @@ impl TxGroup {
                 Purpose::Operator { .. } => age >= door.config.reply_hold_rm,
                 Purpose::Fact { .. } | Purpose::Mark { .. } => age >= door.config.fact_hold,
                 Purpose::Timeout => age >= door.config.driver.backoff_min,
+                Purpose::Move => age >= mover::PAUSE_MAX,
             },
             |purpose| over.push(purpose),
         );
@@ -398,7 +444,7 @@ impl TxGroup {
                 // The leader gives the call up by itself and makes it again.
                 Purpose::Fact { call, .. } => drop(door.calls.finish(call)),
                 Purpose::Mark { tid, branch } => self.driver.on_mark_lost(tid, branch),
-                Purpose::Timeout => {}
+                Purpose::Timeout | Purpose::Move => {}
             }
         }
         self.end_waits(door, cx);

@@ -27,12 +27,15 @@ mod error;
 mod gate;
 mod group;
 mod message;
+mod mover;
+mod moves;
 mod note;
 mod pending;
 mod phase_two;
 mod reads;
 mod replies;
 mod request;
+mod service_groups;
 mod session;
 
 pub use admin::{
@@ -44,6 +47,8 @@ pub use directory::{SessionInfo, SessionKey};
 pub use error::GateError;
 pub use gate::TxGate;
 pub use message::{GateMessage, MessageError, PeerCall, SessionsDigest};
+pub use mover::MoveWaits;
+pub use moves::{MoveRow, ServiceGroupRow};
 pub use note::{GateNote, GateStats};
 pub use request::{
     BranchCall, BranchRegistration, CallId, ClientAnswer, ClientRequest, ConnId, DropReason, GateRequest, GateResponse,

@@ -101,6 +101,8 @@ pub struct GateStats {
     /// Decided transactions whose client waits for the end of phase two.
     pub waiting_for_phase_two: usize,
     pub queries_waiting: usize,
+    /// Requests that wait for their service group to be in some group.
+    pub waiting_for_service_groups: usize,
     /// Second-phase calls out to this node's resource managers.
     pub calls_outstanding: usize,
     /// Branches that have been retried for too long, of groups that this node leads; so the next three.

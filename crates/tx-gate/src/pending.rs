@@ -123,14 +123,15 @@ impl<P> Pending<P> {
     }
 
     /// This node applied the command: it is settled. None when nobody remembers it.
-    pub fn applied(&mut self, req: ReqId) -> Option<P> {
+    pub fn applied(&mut self, req: ReqId) -> Option<(P, OwnedCommandBody)> {
         if req.origin != self.origin {
             return None;
         }
         let entry = self.entries.remove(&req.seq)?;
         self.bytes -= entry.bytes;
         self.queued -= usize::from(entry.is_queued);
-        Some(entry.purpose)
+        let command = entry.command.expect("a command is at home outside of encoding");
+        Some((entry.purpose, command.body))
     }
 
     /// Forgets every command for which `is_over(purpose, age)` says so. A copy of it that is still under way finds
@@ -293,7 +294,13 @@ fn body_bytes(body: &OwnedCommandBody) -> u64 {
             rows + signed.operator.len() + signed.reason.len()
         }
         OwnedCommandBody::Restore { part } => part.len(),
-        OwnedCommandBody::BranchDone { .. } => 0,
+        OwnedCommandBody::MoveServiceGroups { names, signed, .. } => {
+            let names: usize = names.iter().map(|(name, _)| name.len() + 24).sum();
+            names + signed.operator.len() + signed.reason.len()
+        }
+        OwnedCommandBody::CancelMove { name, signed } => name.len() + signed.operator.len() + signed.reason.len(),
+        OwnedCommandBody::StepOfMove { names, .. } => names.iter().map(|name| name.len() + 24).sum(),
+        OwnedCommandBody::FinishMove { .. } | OwnedCommandBody::BranchDone { .. } => 0,
     };
     64 + texts as u64
 }
@@ -372,7 +379,10 @@ mod tests {
     fn what_is_not_applied_is_proposed_again_after_a_pause_that_doubles() {
         let mut pending = three();
         proposed(&mut pending, 0);
-        assert_eq!(pending.applied(ReqId { origin: 7, seq: 1 }), Some(1));
+        assert_eq!(
+            pending.applied(ReqId { origin: 7, seq: 1 }).map(|(purpose, _)| purpose),
+            Some(1)
+        );
         let mut at = |now| {
             pending.queue_overdue(Mono::from_millis(now), PAUSE);
             proposed(&mut pending, now)
@@ -403,8 +413,8 @@ mod tests {
     #[test]
     fn only_a_command_of_this_run_is_completed() {
         let mut pending = three();
-        assert_eq!(pending.applied(ReqId { origin: 8, seq: 1 }), None);
-        assert_eq!(pending.applied(ReqId { origin: 7, seq: 9 }), None);
+        assert!(pending.applied(ReqId { origin: 8, seq: 1 }).is_none());
+        assert!(pending.applied(ReqId { origin: 7, seq: 9 }).is_none());
         assert_eq!(pending.len(), 3);
     }
 

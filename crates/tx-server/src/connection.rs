@@ -486,9 +486,12 @@ pub(crate) fn log_note(note: &GateNote) {
                 status,
                 ..
             } = &**record;
-            tracing::warn!(
-                %tid, number, %act, subject, operator, reason, %status, "an operator acted on a transaction"
-            );
+            match tid {
+                Some(tid) => tracing::warn!(
+                    %tid, number, %act, subject, operator, reason, %status, "an operator acted on a transaction"
+                ),
+                None => tracing::warn!(number, %act, subject, operator, reason, "an operator acted on service groups"),
+            }
         }
         GateNote::LockHeldLong { xid, status, rows, age } => {
             let seconds = age.as_secs();

@@ -6,7 +6,7 @@ use settle_base::{GroupTime, fingerprint};
 
 use crate::{
     ActKind, BranchId, DecodeError, GlobalStatus, Tid,
-    command::{get_code, get_tid, put_tid},
+    command::{get_code, put_tid},
     encoding::{Reader, put_str, put_u64},
 };
 
@@ -17,7 +17,7 @@ pub const OPERATOR_CHARS_MAX: usize = 64;
 /// Characters of a reason that are kept.
 pub const REASON_CHARS_MAX: usize = 512;
 /// Characters of what an act was about that are kept.
-const SUBJECT_CHARS_MAX: usize = 256;
+pub(crate) const SUBJECT_CHARS_MAX: usize = 256;
 
 /// An act of an operator that changed something.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,13 +27,15 @@ pub struct AuditRecord {
     pub at: GroupTime,
     /// Wall time of the server that was asked, in milliseconds since 1970.
     pub at_ms: u64,
-    pub tid: Tid,
+    /// `None` of an act on service groups.
+    pub tid: Option<Tid>,
     pub act: ActKind,
-    /// For a release of locks: the branch, and the rows when some were named. Else empty.
+    /// For a release of locks: the branch, and the rows when some were named. For a move of service groups: from where, to
+    /// where, and which. Else empty.
     pub subject: Box<str>,
     pub operator: Box<str>,
     pub reason: Box<str>,
-    /// How the transaction stood afterwards.
+    /// How the transaction stood afterwards; `UnKnown` without one.
     pub status: GlobalStatus,
 }
 
@@ -135,7 +137,10 @@ pub(crate) fn put_record(out: &mut Vec<u8>, record: &AuditRecord) {
     put_u64(out, record.number);
     put_u64(out, record.at.0);
     put_u64(out, record.at_ms);
-    put_tid(out, record.tid);
+    match record.tid {
+        Some(tid) => put_tid(out, tid),
+        None => put_u64(out, 0),
+    }
     out.push(record.act.as_u8());
     put_str(out, &record.subject);
     put_str(out, &record.operator);
@@ -148,13 +153,19 @@ pub(crate) fn get_record(reader: &mut Reader<'_>) -> Result<AuditRecord, DecodeE
         number: reader.u64()?,
         at: GroupTime(reader.u64()?),
         at_ms: reader.u64()?,
-        tid: get_tid(reader)?,
+        tid: match reader.u64()? {
+            0 => None,
+            id => Some(Tid::try_from_i64(id as i64).ok_or(reader.error("no transaction id"))?),
+        },
         act: get_code(reader)?,
         subject: reader.str()?.into(),
         operator: reader.str()?.into(),
         reason: reader.str()?.into(),
         status: get_code(reader)?,
     };
+    if record.tid.is_none() != record.act.is_on_service_groups() {
+        return Err(reader.error("an act on nothing"));
+    }
     let is_short = |text: &str, chars_max: usize| text.chars().count() <= chars_max;
     if !is_short(&record.subject, SUBJECT_CHARS_MAX)
         || !is_short(&record.operator, OPERATOR_CHARS_MAX)

@@ -1,19 +1,22 @@
 //! What is written into the log: batches of commands.
 //!
 //! Format 2: the byte 2, the number of commands, then each command: origin, seq, settled_below, a tag byte, its fields
-//! in the order of [`CommandBody`]. Numbers are LEB128, text is a length and UTF-8.
+//! in the order of [`CommandBody`]. Numbers are LEB128, text is a length and UTF-8. Format 3 is the same, of a batch with a
+//! command that moves service groups, which format 2 does not know.
 
 use bytes::Bytes;
 
 use crate::{
     ActKind, BranchId, BranchStatus, BranchType, DecodeError, GlobalStatus, OperatorAct, ReqId, Signed, Tid,
     encoding::{Reader, put_str, put_u64},
+    service_groups::{MoveStep, get_epoch, get_group, get_name, get_names},
 };
 
 /// Commands in one batch, at most.
 pub const BATCH_COMMANDS_MAX: usize = 65_536;
 
 const FORMAT: u8 = 2;
+const FORMAT_OF_MOVES: u8 = 3;
 
 /// One request to the transaction machine. `S` is how text is held: borrowed from the log entry when it is decoded,
 /// owned ([`OwnedCommand`]) when it waits to be proposed.
@@ -94,6 +97,29 @@ pub enum CommandBody<S> {
     },
     /// The next part of a backup, for a group that has never begun anything.
     Restore { part: Bytes },
+    /// An operator moves service groups to another transaction group. For the first group, which keeps the table.
+    MoveServiceGroups {
+        /// Sorted, 1 to [`MOVE_NAMES_MAX`](crate::MOVE_NAMES_MAX), each with the group where the configuration has it.
+        names: Vec<(S, u8)>,
+        to: u8,
+        /// The move's epoch is to be above this one, which some group has a mark of.
+        above: u64,
+        /// Also when the table has them there: some group has a mark that the table does not account for.
+        is_repair: bool,
+        signed: Signed<S>,
+    },
+    /// An operator takes back the move that this service group is on, if it still can be.
+    CancelMove { name: S, signed: Signed<S> },
+    /// A move has come to its end. For the first group.
+    FinishMove { epoch: u64, has_moved: bool },
+    /// A step of a move, for any group. See [`service_groups`](crate::MoveStep).
+    StepOfMove {
+        /// As in `MoveServiceGroups`.
+        names: Vec<S>,
+        /// Of the move.
+        epoch: u64,
+        step: MoveStep,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,7 +145,8 @@ pub fn encode_batch<S: AsRef<str>>(commands: &[Command<S>]) -> Bytes {
         commands.len()
     );
     let mut out = Vec::with_capacity(16 + commands.len() * 96);
-    out.push(FORMAT);
+    let is_of_moves = commands.iter().any(|command| command.body.is_of_moves());
+    out.push(if is_of_moves { FORMAT_OF_MOVES } else { FORMAT });
     put_u64(&mut out, commands.len() as u64);
     for command in commands {
         put_command(&mut out, command);
@@ -128,10 +155,11 @@ pub fn encode_batch<S: AsRef<str>>(commands: &[Command<S>]) -> Bytes {
 }
 
 /// # Errors
-/// When the bytes are no batch of format 2. Nothing is allocated ahead of the bytes that are there.
+/// When the bytes are no batch of format 2 or 3. Nothing is allocated ahead of the bytes that are there.
 pub fn decode_batch(bytes: &[u8]) -> Result<Vec<Command<&str>>, DecodeError> {
     let mut reader = Reader::new(bytes);
-    if reader.u8()? != FORMAT {
+    let format = reader.u8()?;
+    if ![FORMAT, FORMAT_OF_MOVES].contains(&format) {
         return Err(reader.error("an unknown batch format"));
     }
     let count = reader.u64()?;
@@ -141,7 +169,11 @@ pub fn decode_batch(bytes: &[u8]) -> Result<Vec<Command<&str>>, DecodeError> {
     // The shortest command has 6 bytes: a claimed count cannot make this larger than what was received.
     let mut commands = Vec::with_capacity((count as usize).min(bytes.len() / 6));
     for _ in 0..count {
-        commands.push(get_command(&mut reader)?);
+        let command = get_command(&mut reader)?;
+        if format == FORMAT && command.body.is_of_moves() {
+            return Err(reader.error("an unknown command"));
+        }
+        commands.push(command);
     }
     reader.finish()?;
     Ok(commands)
@@ -242,14 +274,88 @@ fn put_command<S: AsRef<str>>(out: &mut Vec<u8>, command: &Command<S>) {
                 put_branch(out, *branch);
                 put_str(out, rows.as_ref());
             }
-            put_str(out, signed.operator.as_ref());
-            put_str(out, signed.reason.as_ref());
-            put_u64(out, signed.at_ms);
+            put_signed(out, signed);
         }
         CommandBody::Restore { part } => {
             out.push(8);
             put_u64(out, part.len() as u64);
             out.extend_from_slice(part);
+        }
+        CommandBody::MoveServiceGroups {
+            names,
+            to,
+            above,
+            is_repair,
+            signed,
+        } => {
+            out.push(9);
+            put_u64(out, names.len() as u64);
+            for (name, _) in names {
+                put_str(out, name.as_ref());
+            }
+            out.extend(names.iter().map(|(_, group)| *group));
+            out.push(*to);
+            put_u64(out, *above);
+            out.push(u8::from(*is_repair));
+            put_signed(out, signed);
+        }
+        CommandBody::CancelMove { name, signed } => {
+            out.push(10);
+            put_str(out, name.as_ref());
+            put_signed(out, signed);
+        }
+        CommandBody::FinishMove { epoch, has_moved } => {
+            out.push(11);
+            put_u64(out, *epoch);
+            out.push(u8::from(*has_moved));
+        }
+        CommandBody::StepOfMove { names, epoch, step } => {
+            out.push(12);
+            put_u64(out, names.len() as u64);
+            for name in names {
+                put_str(out, name.as_ref());
+            }
+            put_u64(out, *epoch);
+            match step {
+                MoveStep::Close { to } => out.extend([1, *to]),
+                MoveStep::Drain => out.push(2),
+                MoveStep::Open => out.push(3),
+                MoveStep::Reopen => out.push(4),
+            }
+        }
+    }
+}
+
+fn put_signed<S: AsRef<str>>(out: &mut Vec<u8>, signed: &Signed<S>) {
+    put_str(out, signed.operator.as_ref());
+    put_str(out, signed.reason.as_ref());
+    put_u64(out, signed.at_ms);
+}
+
+fn get_signed<'a>(reader: &mut Reader<'a>) -> Result<Signed<&'a str>, DecodeError> {
+    Ok(Signed {
+        operator: reader.str()?,
+        reason: reader.str()?,
+        at_ms: reader.u64()?,
+    })
+}
+
+impl<S> CommandBody<S> {
+    /// Only for groups whose cluster version is [`MOVES_SINCE`](crate::MOVES_SINCE) or later.
+    pub fn is_of_moves(&self) -> bool {
+        match self {
+            CommandBody::MoveServiceGroups { .. }
+            | CommandBody::CancelMove { .. }
+            | CommandBody::FinishMove { .. }
+            | CommandBody::StepOfMove { .. } => true,
+            CommandBody::Begin { .. }
+            | CommandBody::RegisterBranch { .. }
+            | CommandBody::ReportBranch { .. }
+            | CommandBody::Decide { .. }
+            | CommandBody::BranchDone { .. }
+            | CommandBody::End { .. }
+            | CommandBody::Operate { .. }
+            | CommandBody::Restore { .. } => false,
         }
     }
 }
@@ -320,12 +426,11 @@ fn get_command<'a>(reader: &mut Reader<'a>) -> Result<Command<&'a str>, DecodeEr
                     branch: get_branch(reader)?,
                     rows: reader.str()?,
                 },
+                ActKind::MoveServiceGroups | ActKind::CancelMove => {
+                    return Err(reader.error("an act that is not on a transaction"));
+                }
             },
-            signed: Signed {
-                operator: reader.str()?,
-                reason: reader.str()?,
-                at_ms: reader.u64()?,
-            },
+            signed: get_signed(reader)?,
         },
         8 => {
             let len = usize::try_from(reader.u64()?).unwrap_or(usize::MAX);
@@ -337,6 +442,37 @@ fn get_command<'a>(reader: &mut Reader<'a>) -> Result<Command<&'a str>, DecodeEr
                 part: Bytes::copy_from_slice(part),
             }
         }
+        9 => {
+            let names = get_names(reader)?;
+            let groups = names.iter().map(|_| get_group(reader));
+            let groups = groups.collect::<Result<Vec<u8>, _>>()?;
+            CommandBody::MoveServiceGroups {
+                names: names.into_iter().zip(groups).collect(),
+                to: get_group(reader)?,
+                above: get_epoch(reader)?,
+                is_repair: reader.bool()?,
+                signed: get_signed(reader)?,
+            }
+        }
+        10 => CommandBody::CancelMove {
+            name: get_name(reader)?,
+            signed: get_signed(reader)?,
+        },
+        11 => CommandBody::FinishMove {
+            epoch: get_epoch(reader)?,
+            has_moved: reader.bool()?,
+        },
+        12 => CommandBody::StepOfMove {
+            names: get_names(reader)?,
+            epoch: get_epoch(reader)?,
+            step: match reader.u8()? {
+                1 => MoveStep::Close { to: get_group(reader)? },
+                2 => MoveStep::Drain,
+                3 => MoveStep::Open,
+                4 => MoveStep::Reopen,
+                _ => return Err(reader.error("an unknown step of a move")),
+            },
+        },
         _ => return Err(reader.error("an unknown command")),
     };
     Ok(Command {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    DecodeError, LockKeyError, Reply, TxError,
+    DecodeError, LockKeyError, Reply, Stage, TxError,
     command::{get_branch, get_branch_or_saga, get_code, get_tid, put_branch, put_tid},
     encoding::{Reader, put_str, put_u64},
 };
@@ -35,6 +35,16 @@ fn put_reply(out: &mut Vec<u8>, reply: &Reply) {
             out.push(8);
             put_u64(out, *parts);
             out.push(u8::from(*is_done));
+        }
+        Reply::Moving { epoch, acted } => {
+            out.push(9);
+            put_u64(out, *epoch);
+            out.push(u8::from(*acted));
+        }
+        Reply::Stepped { stage, left } => {
+            out.push(10);
+            out.push(stage.map_or(0, |stage| stage as u8));
+            put_u64(out, *left);
         }
     }
 }
@@ -72,6 +82,49 @@ fn put_error(out: &mut Vec<u8>, error: &TxError) {
             out.push(51);
             return put_str(out, reason);
         }
+        TxError::ServiceGroupClosed {
+            service_group,
+            epoch,
+            to,
+        } => {
+            out.push(53);
+            put_str(out, service_group);
+            put_u64(out, *epoch);
+            return out.push(*to);
+        }
+        TxError::ServiceGroupMoving { service_group } => {
+            out.push(54);
+            return put_str(out, service_group);
+        }
+        TxError::ServiceGroupsApart {
+            service_group,
+            group,
+            first,
+            first_group,
+        } => {
+            out.push(55);
+            put_str(out, service_group);
+            put_str(out, first);
+            return out.extend([*group, *first_group]);
+        }
+        TxError::TooManyServiceGroups { limit } => {
+            out.push(56);
+            return put_u64(out, *limit);
+        }
+        TxError::NotMoving { service_group } => {
+            out.push(57);
+            return put_str(out, service_group);
+        }
+        TxError::NotCancellable { service_group } => {
+            out.push(58);
+            return put_str(out, service_group);
+        }
+        TxError::VersionTooLow { needed, in_force } => {
+            out.push(59);
+            put_u64(out, u64::from(*needed));
+            return put_u64(out, u64::from(*in_force));
+        }
+        TxError::ToldOfMoves => return out.push(60),
     };
     out.push(tag);
     put_tid(out, *tid);
@@ -121,6 +174,14 @@ fn put_error(out: &mut Vec<u8>, error: &TxError) {
         | TxError::BeingRestored
         | TxError::NotNew { .. }
         | TxError::BadPart { .. }
+        | TxError::ServiceGroupClosed { .. }
+        | TxError::ServiceGroupMoving { .. }
+        | TxError::ServiceGroupsApart { .. }
+        | TxError::TooManyServiceGroups { .. }
+        | TxError::NotMoving { .. }
+        | TxError::NotCancellable { .. }
+        | TxError::VersionTooLow { .. }
+        | TxError::ToldOfMoves
         | TxError::RequestExpired => {}
     }
 }
@@ -150,6 +211,17 @@ pub(crate) fn get_result(reader: &mut Reader<'_>) -> Result<Result<Reply, TxErro
             parts: reader.u64()?,
             is_done: reader.bool()?,
         },
+        9 => Reply::Moving {
+            epoch: reader.u64()?,
+            acted: reader.bool()?,
+        },
+        10 => Reply::Stepped {
+            stage: match reader.u8()? {
+                0 => None,
+                code => Some(Stage::try_from(code).map_err(|_| reader.error("an unknown code"))?),
+            },
+            left: reader.u64()?,
+        },
         tag => return get_error(reader, tag).map(Err),
     }))
 }
@@ -170,6 +242,37 @@ fn get_error(reader: &mut Reader<'_>, tag: u8) -> Result<TxError, DecodeError> {
                 reason: Arc::from(reader.str()?),
             });
         }
+        53 => {
+            return Ok(TxError::ServiceGroupClosed {
+                service_group: Arc::from(reader.str()?),
+                epoch: reader.u64()?,
+                to: reader.u8()?,
+            });
+        }
+        54 | 57 | 58 => {
+            let service_group = Arc::from(reader.str()?);
+            return Ok(match tag {
+                54 => TxError::ServiceGroupMoving { service_group },
+                57 => TxError::NotMoving { service_group },
+                _ => TxError::NotCancellable { service_group },
+            });
+        }
+        55 => {
+            return Ok(TxError::ServiceGroupsApart {
+                service_group: Arc::from(reader.str()?),
+                first: Arc::from(reader.str()?),
+                group: reader.u8()?,
+                first_group: reader.u8()?,
+            });
+        }
+        56 => return Ok(TxError::TooManyServiceGroups { limit: reader.u64()? }),
+        59 => {
+            return Ok(TxError::VersionTooLow {
+                needed: reader.u32()?,
+                in_force: reader.u32()?,
+            });
+        }
+        60 => return Ok(TxError::ToldOfMoves),
         _ => {}
     }
     let tid = get_tid(reader)?;

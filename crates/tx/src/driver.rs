@@ -254,10 +254,18 @@ impl Driver {
                         self.drive(global);
                     }
                 }
-                ActKind::Commit | ActKind::Rollback | ActKind::Forget | ActKind::ReleaseLock => {}
+                ActKind::Commit
+                | ActKind::Rollback
+                | ActKind::Forget
+                | ActKind::ReleaseLock
+                | ActKind::MoveServiceGroups
+                | ActKind::CancelMove => {}
             },
             // Of what a restore brought nothing is known here: whoever leads is led anew.
-            TxEffect::BranchRegistered { .. } | TxEffect::Restored | TxEffect::Reply { .. } => {}
+            TxEffect::BranchRegistered { .. }
+            | TxEffect::ServiceGroups { .. }
+            | TxEffect::Restored
+            | TxEffect::Reply { .. } => {}
         }
     }
 

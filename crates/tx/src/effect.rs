@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::{AuditRecord, BranchId, BranchStatus, Ended, GlobalStatus, ReqId, Tid, TxError};
+use crate::{AuditRecord, BranchId, BranchStatus, Ended, GlobalStatus, ReqId, Stage, Tid, TxError};
 
 /// What applying a command makes known. Per command: first what changed, then the reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +33,10 @@ pub enum TxEffect {
     Operated {
         tid: Tid,
         record: Arc<AuditRecord>,
+    },
+    /// Where service groups begin, or how this group stands to one, has changed or was said to; with the act if it was one.
+    ServiceGroups {
+        record: Option<Arc<AuditRecord>>,
     },
     /// The last part of a backup was taken in: there are transactions that no effect told of.
     Restored,
@@ -73,5 +77,16 @@ pub enum Reply {
     Restored {
         parts: u64,
         is_done: bool,
+    },
+    /// The move of service groups that is under way, and whether the act changed anything.
+    Moving {
+        epoch: u64,
+        acted: bool,
+    },
+    /// How the group stands to a move after a step: `None` when a later one has overtaken it, or none was told before. And
+    /// the open transactions that were left before it.
+    Stepped {
+        stage: Option<Stage>,
+        left: u64,
     },
 }

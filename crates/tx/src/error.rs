@@ -79,6 +79,39 @@ pub enum TxError {
          its service group, and each reports on branches of its own"
     )]
     OfAnother { tid: Tid },
+    /// The gate asks where it begins now, and holds the request meanwhile.
+    #[error("service group `{service_group}` is moving to group {to}: nothing of it begins here by move {epoch}")]
+    ServiceGroupClosed {
+        service_group: Arc<str>,
+        epoch: u64,
+        to: u8,
+    },
+    #[error("service group `{service_group}` is moving already")]
+    ServiceGroupMoving { service_group: Arc<str> },
+    #[error(
+        "service group `{service_group}` is in group {group} and `{first}` in group {first_group}: what moves together is \
+         in one"
+    )]
+    ServiceGroupsApart {
+        service_group: Arc<str>,
+        group: u8,
+        first: Arc<str>,
+        first_group: u8,
+    },
+    #[error("no more than {limit} service groups can have been moved")]
+    TooManyServiceGroups { limit: u64 },
+    #[error("service group `{service_group}` is not moving")]
+    NotMoving { service_group: Arc<str> },
+    #[error(
+        "the move of service group `{service_group}` within its group makes sure that nothing of it is open elsewhere, and is not cancelled"
+    )]
+    NotCancellable { service_group: Arc<str> },
+    #[error("this needs cluster version {needed}, and {in_force} is in force")]
+    VersionTooLow { needed: u32, in_force: u32 },
+    #[error(
+        "a group that was told of a move of service groups takes no backup any more: the first group is restored last"
+    )]
+    ToldOfMoves,
     #[error("the request is too old to be told whether it was done")]
     RequestExpired,
 }
@@ -118,6 +151,14 @@ impl TxError {
             TxError::NotNew { .. } => (19, No, 0),
             TxError::BadPart { .. } => (20, No, 0),
             TxError::OfAnother { .. } => (21, No, 10),
+            TxError::ServiceGroupClosed { .. } => (22, Yes, 1),
+            TxError::ServiceGroupMoving { .. } => (23, No, 0),
+            TxError::ServiceGroupsApart { .. } => (24, No, 0),
+            TxError::TooManyServiceGroups { .. } => (25, No, 0),
+            TxError::NotMoving { .. } => (26, No, 0),
+            TxError::NotCancellable { .. } => (27, No, 0),
+            TxError::VersionTooLow { .. } => (28, No, 0),
+            TxError::ToldOfMoves => (29, No, 0),
         };
         Refusal {
             code: ErrorCode::new("TX", number),

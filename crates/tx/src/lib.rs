@@ -12,8 +12,10 @@
 /// What applying does, and the formats of commands and snapshots. It goes up with every change to any of them, and the
 /// machine then does it from that [`EntryMeta::version`](settle_machine::EntryMeta) on, and the old before.
 ///
-/// 1 to 3 were never released, and nothing does them any more: version 4 is applied whatever is in force.
-pub const APPLY_VERSION: u32 = 4;
+/// 1 to 3 were never released, and nothing does them any more: version 4 is applied whatever lower one is in force. Version
+/// 5 moves service groups between transaction groups; where none has ever been moved, all formats are those of version 4, so
+/// that a build of that version can read them as long as it may be there.
+pub const APPLY_VERSION: u32 = 5;
 
 mod audit;
 mod caller;
@@ -37,6 +39,7 @@ mod operator;
 mod outcome;
 mod restore;
 mod saga;
+mod service_groups;
 mod snapshot;
 mod status;
 mod transitions;
@@ -59,4 +62,7 @@ pub use names::Name;
 pub use operator::{ActKind, OperatorAct, ROWS_CHARS_MAX, Signed};
 pub use outcome::Outcome;
 pub use restore::RESTORE_PART_MAX;
+pub use service_groups::{
+    MOVE_NAMES_MAX, MOVES_SINCE, Mark, Move, MoveStep, Place, SERVICE_GROUP_BYTES_MAX, SERVICE_GROUPS_MAX, Stage,
+};
 pub use status::{BranchStatus, BranchType, Direction, GlobalStatus, UnknownCode};

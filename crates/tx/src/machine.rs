@@ -14,6 +14,7 @@ use crate::{
     names::Names,
     outcome::Outcomes,
     restore::{self, Restore},
+    service_groups::ServiceGroups,
     snapshot::{self, Loader},
 };
 
@@ -132,8 +133,11 @@ pub struct TxMachine {
     pub(crate) dedup: Dedup,
     pub(crate) audit: Audit,
     pub(crate) restore: Restore,
+    pub(crate) service_groups: ServiceGroups,
     /// Ids that a restore passed over.
     pub(crate) skipped: u64,
+    /// The cluster version of the entry that is applied. No part of the state.
+    pub(crate) version: u32,
     loading: Option<Box<Loader>>,
 }
 
@@ -159,7 +163,9 @@ impl TxMachine {
             dedup: Dedup::default(),
             audit: Audit::default(),
             restore: Restore::default(),
+            service_groups: ServiceGroups::default(),
             skipped: 0,
+            version: 0,
             loading: None,
         }
     }
@@ -330,6 +336,8 @@ impl TxMachine {
         self.outcomes.check();
         self.dedup.check();
         self.audit.check();
+        self.service_groups
+            .check(self.globals.values().map(|global| &global.service_group));
     }
 
     fn apply_command(&mut self, command: Command<&str>, effects: &mut Vec<TxEffect>) {
@@ -378,6 +386,7 @@ impl StateMachine for TxMachine {
         let commands = decode_batch(command).map_err(|error| unreadable(entry.index, &error))?;
         self.index = entry.index;
         self.time = entry.time;
+        self.version = entry.version;
         self.outcomes.evict(
             self.time,
             self.config.outcome_retention_ms,

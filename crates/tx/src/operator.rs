@@ -59,6 +59,9 @@ pub enum ActKind {
     ResumeRetry = 4,
     Forget = 5,
     ReleaseLock = 6,
+    /// Not on a transaction, as the next one: see [`MoveStep`](crate::MoveStep).
+    MoveServiceGroups = 7,
+    CancelMove = 8,
 }
 
 impl ActKind {
@@ -69,7 +72,13 @@ impl ActKind {
         ActKind::ResumeRetry,
         ActKind::Forget,
         ActKind::ReleaseLock,
+        ActKind::MoveServiceGroups,
+        ActKind::CancelMove,
     ];
+
+    pub const fn is_on_service_groups(self) -> bool {
+        matches!(self, ActKind::MoveServiceGroups | ActKind::CancelMove)
+    }
 
     pub const fn as_u8(self) -> u8 {
         self as u8
@@ -98,6 +107,8 @@ impl fmt::Display for ActKind {
             ActKind::ResumeRetry => "resume-retry",
             ActKind::Forget => "forget",
             ActKind::ReleaseLock => "release-lock",
+            ActKind::MoveServiceGroups => "service-groups move",
+            ActKind::CancelMove => "service-groups cancel",
         })
     }
 }
@@ -138,7 +149,7 @@ impl TxMachine {
                 number: self.audit.next_number(),
                 at: self.time,
                 at_ms: signed.at_ms,
-                tid,
+                tid: Some(tid),
                 act: act.kind(),
                 subject: match act {
                     OperatorAct::ReleaseLock { branch, rows } => AuditRecord::subject(*branch, rows),

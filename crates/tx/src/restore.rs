@@ -13,7 +13,8 @@
 //! - What gates had asked (origins and their results) is left out: their processes are gone.
 //!
 //! A part: its number from 0 and the fingerprint of the header, then items, each a kind and its fields. The first item of part 0 is the header; the last item
-//! of all is the end with the number of items before it.
+//! of all is the end with the number of items before it. Format 2 has an item of service groups besides: of a group that
+//! was told of [moves](crate::MoveStep).
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use settle_base::{GroupTime, fingerprint};
 
 use crate::{
-    DecodeError, Global, Reply, Tid, TxEffect, TxError, TxMachine,
+    DecodeError, Global, MOVES_SINCE, Reply, Tid, TxEffect, TxError, TxMachine,
     audit::{get_record, put_record},
     command::{get_tid, put_tid},
     encoding::{Reader, get_option, put_option, put_u64},
@@ -40,12 +41,14 @@ pub const RESTORE_PART_MAX: usize = 20 << 20;
 const PART_BYTES: usize = 256 << 10;
 
 const FORMAT: u8 = 1;
+const FORMAT_OF_MOVES: u8 = 2;
 const HEADER: u8 = 1;
 const GLOBAL: u8 = 2;
 const BRANCHES: u8 = 3;
 const OUTCOMES: u8 = 4;
 const ACT: u8 = 5;
 const END: u8 = 6;
+const SERVICE_GROUPS: u8 = 7;
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -114,7 +117,9 @@ pub(crate) fn get_restore(reader: &mut Reader<'_>) -> Result<Restore, DecodeErro
 
 /// The parts of a backup as of the last entry applied: shared with the machine, and encoded as they are asked for.
 pub(crate) fn parts(machine: &TxMachine) -> Box<dyn Iterator<Item = Bytes> + Send> {
-    let mut header = vec![HEADER, FORMAT, machine.config.group];
+    let has_moves = !machine.service_groups.is_unused();
+    let format = if has_moves { FORMAT_OF_MOVES } else { FORMAT };
+    let mut header = vec![HEADER, format, machine.config.group];
     for n in [
         machine.config.first_sequence,
         machine.next_tid,
@@ -141,8 +146,14 @@ pub(crate) fn parts(machine: &TxMachine) -> Box<dyn Iterator<Item = Bytes> + Sen
         put_record(&mut out, &record);
         out
     });
+    let service_groups = has_moves.then(|| {
+        let mut out = vec![SERVICE_GROUPS];
+        machine.service_groups.put(&mut out);
+        out
+    });
     let id = fingerprint(&header);
     let items = std::iter::once(header).chain(globals).chain(outcomes).chain(acts);
+    let items = items.chain(service_groups);
     Box::new(Parts {
         items,
         id,
@@ -255,6 +266,9 @@ impl TxMachine {
                     begun: self.stats().begun_total,
                 });
             }
+            if !self.service_groups.is_unused() {
+                return Err(TxError::ToldOfMoves);
+            }
         } else if id != self.restore.id {
             return Err(bad(reader.error("a part of another backup")));
         }
@@ -312,12 +326,20 @@ impl TxMachine {
                     return Err(reader.error("an act is out of order"));
                 }
             }
+            SERVICE_GROUPS => {
+                self.check_last(reader)?;
+                self.service_groups.get(reader)?;
+                if !self.service_groups.is_possible() {
+                    return Err(reader.error("a service group is drained and has open transactions"));
+                }
+            }
             END => {
                 self.check_last(reader)?;
                 if reader.u64()? != open.items {
                     return Err(reader.error("something is missing"));
                 }
                 self.restore.open = None;
+                self.service_groups_restored();
                 effects.push(TxEffect::Restored);
                 return Ok(());
             }
@@ -329,8 +351,11 @@ impl TxMachine {
     }
 
     fn restore_header(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-        if reader.u8()? != FORMAT {
-            return Err(reader.error("an unknown format of backups"));
+        match reader.u8()? {
+            FORMAT => {}
+            // As a build of the version before says it, which may be another replica of this group.
+            FORMAT_OF_MOVES if self.version >= MOVES_SINCE => {}
+            _ => return Err(reader.error("an unknown format of backups")),
         }
         if reader.u8()? != self.config.group {
             return Err(reader.error("a backup of another group"));

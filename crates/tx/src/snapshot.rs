@@ -1,6 +1,6 @@
 //! The machine's snapshot: frames, each a length (u64, little endian) and that many bytes, of which the first is the
 //! kind. One header, the open transactions in id order, the origins in order, the outcome chunks in order, the acts of
-//! operators in order, one end.
+//! operators in order, in format 5 the service groups, one end.
 //! Locks are not written: they follow from the branches. The state hash covers the same.
 
 use std::sync::Arc;
@@ -22,13 +22,17 @@ use crate::{
     restore::{get_restore, put_restore},
 };
 
+/// Of a group that knows nothing of moved service groups; a build of version 4 reads it.
 const FORMAT: u8 = 4;
+/// The same with a frame of service groups.
+const FORMAT_OF_MOVES: u8 = 5;
 const HEADER: u8 = 1;
 const GLOBAL: u8 = 2;
 const ORIGIN: u8 = 3;
 const OUTCOMES: u8 = 4;
 const END: u8 = 5;
 const ACT: u8 = 6;
+const SERVICE_GROUPS: u8 = 7;
 
 /// In place of a branch's last failure; no branch status.
 const NO_FAILURE: u8 = 0xff;
@@ -58,11 +62,17 @@ pub(crate) fn chunks(machine: &TxMachine) -> SnapshotChunks {
         put_record(&mut out, &record);
         out
     });
+    let service_groups = (!machine.service_groups.is_unused()).then(|| {
+        let mut out = vec![SERVICE_GROUPS];
+        machine.service_groups.put(&mut out);
+        out
+    });
     let frames = std::iter::once(header)
         .chain(globals)
         .chain(origins)
         .chain(outcomes)
         .chain(acts)
+        .chain(service_groups)
         .chain(std::iter::once(vec![END]));
     Box::new(Gathered { frames })
 }
@@ -97,7 +107,11 @@ pub(crate) fn hash(machine: &TxMachine) -> u64 {
         machine.outcomes.digest(),
         machine.audit.digest(),
     ];
-    fingerprint(parts.map(u64::to_le_bytes).as_flattened())
+    let hash = fingerprint(parts.map(u64::to_le_bytes).as_flattened());
+    match machine.service_groups.digest() {
+        0 => hash,
+        moved => fingerprint([hash, moved].map(u64::to_le_bytes).as_flattened()),
+    }
 }
 
 /// Takes a snapshot in chunks of any size and makes a machine of it, frame by frame.
@@ -108,6 +122,8 @@ pub(crate) struct Loader {
     machine: Option<TxMachine>,
     /// The number of the last act that is to come.
     last_act: u64,
+    /// Service groups are to come.
+    has_moves: bool,
     has_ended: bool,
 }
 
@@ -150,6 +166,9 @@ impl Loader {
         {
             return Err(broken("a transaction is open and has ended"));
         }
+        if !machine.service_groups.is_possible() {
+            return Err(broken("a service group is drained and has open transactions"));
+        }
         Ok(machine)
     }
 
@@ -158,8 +177,8 @@ impl Loader {
             return Err(broken("there is more after its end"));
         }
         let Some(machine) = &mut self.machine else {
-            let (machine, last_act) = read(frame, HEADER, get_header)?;
-            (self.machine, self.last_act) = (Some(machine), last_act);
+            let (machine, last_act, has_moves) = read(frame, HEADER, get_header)?;
+            (self.machine, self.last_act, self.has_moves) = (Some(machine), last_act, has_moves);
             return Ok(());
         };
         match frame.first() {
@@ -194,7 +213,14 @@ impl Loader {
                     return Err(broken("an operator's act is out of order"));
                 }
             }
+            Some(&SERVICE_GROUPS) if self.has_moves => {
+                read(frame, SERVICE_GROUPS, |reader| machine.service_groups.get(reader))?;
+                self.has_moves = false;
+            }
             Some(&END) => {
+                if self.has_moves {
+                    return Err(broken("the service groups are missing"));
+                }
                 if machine.audit.last_number() != self.last_act {
                     return Err(broken("an operator's act is missing"));
                 }
@@ -251,7 +277,11 @@ fn get_outcomes<'a>(reader: &mut Reader<'a>) -> Result<(u64, u64, &'a [u8; CHUNK
 }
 
 fn put_header(out: &mut Vec<u8>, machine: &TxMachine) {
-    out.extend_from_slice(&[HEADER, FORMAT, machine.config.group]);
+    let format = match machine.service_groups.is_unused() {
+        true => FORMAT,
+        false => FORMAT_OF_MOVES,
+    };
+    out.extend_from_slice(&[HEADER, format, machine.config.group]);
     for n in [
         machine.config.sessions_max,
         u64::from(machine.config.branches_max),
@@ -273,11 +303,13 @@ fn put_header(out: &mut Vec<u8>, machine: &TxMachine) {
     put_restore(out, &machine.restore);
 }
 
-/// The machine, and the number of the last act that is to come.
-fn get_header(reader: &mut Reader<'_>) -> Result<(TxMachine, u64), DecodeError> {
-    if reader.u8()? != FORMAT {
-        return Err(reader.error("an unknown snapshot format"));
-    }
+/// The machine, the number of the last act that is to come, and whether service groups are.
+fn get_header(reader: &mut Reader<'_>) -> Result<(TxMachine, u64, bool), DecodeError> {
+    let has_moves = match reader.u8()? {
+        FORMAT => false,
+        FORMAT_OF_MOVES => true,
+        _ => return Err(reader.error("an unknown snapshot format")),
+    };
     let group = reader.u8()?;
     if group == 0 {
         return Err(reader.error("group 0 has no transactions"));
@@ -314,7 +346,7 @@ fn get_header(reader: &mut Reader<'_>) -> Result<(TxMachine, u64), DecodeError> 
         return Err(reader.error("more ids skipped than there were"));
     }
     machine.restore = get_restore(reader)?;
-    Ok((machine, last_act))
+    Ok((machine, last_act, has_moves))
 }
 
 fn put_global(out: &mut Vec<u8>, global: &Global) {
@@ -469,6 +501,7 @@ pub(crate) fn add_global(machine: &mut TxMachine, mut global: Global) -> Result<
     global.name = machine.names.take(&global.name);
     global.xid = Xid::new(machine.names.take(global.xid.prefix()), tid);
     machine.open_digest.add(&mut global);
+    machine.service_groups.count_begun(&global.service_group);
     machine.globals.insert(tid, Arc::new(global));
     for branch in branches {
         add_branch(machine, tid, branch)?;

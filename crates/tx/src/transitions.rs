@@ -10,6 +10,7 @@ use crate::{
     global::Moment,
     locks::{LockRefusal, LockTable, auto_commit},
     names::LocalNumber,
+    service_groups::MoveAct,
 };
 
 /// A conflict's row is kept among the results of requests, so it is cut to so many bytes.
@@ -73,6 +74,26 @@ impl TxMachine {
             }
             CommandBody::Operate { tid, act, signed } => self.operate(tid, &act, &signed, effects),
             CommandBody::Restore { part } => self.restore_part(&part, effects),
+            CommandBody::MoveServiceGroups {
+                names,
+                to,
+                above,
+                is_repair,
+                signed,
+            } => {
+                let (names, signed) = (&names[..], &signed);
+                let act = MoveAct {
+                    names,
+                    to,
+                    above,
+                    is_repair,
+                    signed,
+                };
+                self.move_service_groups(&act, effects)
+            }
+            CommandBody::CancelMove { name, signed } => self.cancel_move(name, &signed, effects),
+            CommandBody::FinishMove { epoch, has_moved } => self.finish_move(epoch, has_moved, effects),
+            CommandBody::StepOfMove { names, epoch, step } => self.step_of_move(&names, epoch, step, effects),
         }
     }
 
@@ -85,6 +106,7 @@ impl TxMachine {
         timeout_ms: u32,
         effects: &mut Vec<TxEffect>,
     ) -> Result<Reply, TxError> {
+        self.may_begin(service_group)?;
         if self.open_count() >= self.config.sessions_max {
             return Err(TxError::TooManyTransactions {
                 open: self.open_count(),
@@ -111,6 +133,7 @@ impl TxMachine {
             counted: 0,
         };
         self.open_digest.count(&mut global);
+        self.service_groups.count_begun(&global.service_group);
         let earlier = self.globals.insert(tid, Arc::new(global));
         assert!(earlier.is_none(), "transaction id {tid} was given twice");
         effects.push(TxEffect::Begun { tid });
@@ -402,6 +425,7 @@ impl TxMachine {
             self.names.release(&branch.client);
         }
         self.names.release(&global.application);
+        self.service_groups.count_ended(&global.service_group);
         self.names.release(&global.service_group);
         self.names.release(&global.name);
         self.names.release(global.xid.prefix());

@@ -93,7 +93,7 @@ pub const KEYS: &[Key] = &[
     key("wal.segment", Kind::Size, "\"64MiB\"", "The size of one file of the log."),
     key("tx.advertise", Kind::Text, "\"\"", "The `host:port` written into new xids; empty: the address of `listen.tx`. A name that clients resolve keeps xids good over a change of address."),
     key("tx.groups", Kind::Integer, "1", "Transaction groups, 1 to 64, each with a log and a leader of its own, so that the load spreads over the servers. The same on every server, and fixed when the cluster is founded."),
-    key("tx.service-groups", Kind::List, "[]", "Which group begins the transactions of a service group, as `name=number`; one that is not listed uses the first group. The same on every server. Row locks are kept by group: applications that change the same tables in AT mode belong in one."),
+    key("tx.service-groups", Kind::List, "[]", "Which group begins the transactions of a service group, as `name=number`; one that is not listed uses the first group. The same on every server. Not asked for one that `settle ctl tx service-groups` has moved. Row locks are kept by group: applications that change the same tables in AT mode belong in one."),
     key("tx.reply-hold-rm", Kind::Duration, "\"12s\"", "How long a resource manager's request is held while nothing can be decided, then dropped unanswered. Below the client's 15s."),
     key("tx.reply-hold-tm", Kind::Duration, "\"25s\"", "The same for a transaction manager. Below the client's 30s."),
     key("tx.call-timeout", Kind::Duration, "\"15s\"", "How long a phase-two call may stay unanswered before it is made again."),

@@ -13,6 +13,7 @@ use settle_tx::GlobalStatus;
 
 use super::{
     Server,
+    service_groups::ServiceGroupsCommand,
     table::{duration, print_table, rows, short, text, utc},
 };
 use crate::config::parse_duration;
@@ -111,6 +112,11 @@ pub(super) enum TxCommand {
         /// Where to; else to standard output.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+    },
+    /// Where service groups begin their transactions, and moves of them between the transaction groups.
+    ServiceGroups {
+        #[command(subcommand)]
+        command: Option<ServiceGroupsCommand>,
     },
     /// What operators did, newest first.
     Audit {
@@ -243,6 +249,7 @@ pub(super) fn run(server: &Server, json: bool, command: &TxCommand) -> anyhow::R
                 print_acts(rows(&answer["acts"]), "No operator has acted yet.")
             });
         }
+        TxCommand::ServiceGroups { command } => super::service_groups::run(server, command.as_ref(), &show)?,
         TxCommand::Commit(act) => act.post(server, "commit", json!({}), &show)?,
         TxCommand::Rollback(act) => act.post(server, "rollback", json!({}), &show)?,
         TxCommand::StopRetry(act) => act.post(server, "stop-retry", json!({}), &show)?,
@@ -266,7 +273,7 @@ pub(super) fn run(server: &Server, json: bool, command: &TxCommand) -> anyhow::R
 }
 
 /// Shows an answer, as JSON or by its printer.
-type Show<'a> = dyn Fn(&Value, &dyn Fn(&Value)) + 'a;
+pub(super) type Show<'a> = dyn Fn(&Value, &dyn Fn(&Value)) + 'a;
 
 impl Filter {
     fn query(&self) -> Vec<(&'static str, String)> {
@@ -360,11 +367,11 @@ fn export(server: &Server, search: &Search, out: Option<&Path>) -> anyhow::Resul
     Ok(())
 }
 
-fn get(server: &Server, url: &str) -> anyhow::Result<Value> {
+pub(super) fn get(server: &Server, url: &str) -> anyhow::Result<Value> {
     parsed(&server.get(url)?)
 }
 
-fn parsed(answer: &str) -> anyhow::Result<Value> {
+pub(super) fn parsed(answer: &str) -> anyhow::Result<Value> {
     serde_json::from_str(answer).context("the server's answer is no JSON")
 }
 

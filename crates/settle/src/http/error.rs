@@ -113,9 +113,12 @@ fn status_of(error: &GateError) -> StatusCode {
             GateError::TextTooLong { .. }
             | GateError::NotSigned { .. }
             | GateError::NotClaimed { .. }
+            | GateError::NameTooLong { .. }
+            | GateError::ServiceGroupCount { .. }
             | GateError::PartTooLarge { .. },
             _,
         ) => StatusCode::BAD_REQUEST,
+        (GateError::VersionTooLow { .. }, _) => StatusCode::CONFLICT,
         _ => StatusCode::NOT_FOUND,
     }
 }

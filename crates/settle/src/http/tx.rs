@@ -144,13 +144,15 @@ struct ActJson {
     number: u64,
     /// Milliseconds since 1970, by the clock of the server that was asked.
     at_ms: u64,
+    /// The transaction; empty when it was no act on one.
     id: String,
     act: String,
-    /// Of a release of locks: the branch, and the rows when some were named.
+    /// Of a release of locks: the branch, and the rows when some were named. Of a move of service groups: from where, to where,
+    /// and which.
     subject: String,
     operator: String,
     reason: String,
-    /// How the transaction stood afterwards.
+    /// How the transaction stood afterwards; empty without one.
     status: String,
 }
 
@@ -186,12 +188,12 @@ fn act_json(record: AuditRecord) -> ActJson {
     ActJson {
         number: record.number,
         at_ms: record.at_ms,
-        id: record.tid.to_string(),
+        id: record.tid.map(|tid| tid.to_string()).unwrap_or_default(),
         act: record.act.to_string(),
         subject: record.subject.into(),
         operator: record.operator.into(),
         reason: record.reason.into(),
-        status: record.status.to_string(),
+        status: record.tid.map(|_| record.status.to_string()).unwrap_or_default(),
     }
 }
 
@@ -400,7 +402,7 @@ pub(super) struct AuditJson {
     acts: Vec<ActJson>,
 }
 
-/// What operators did to transactions. A group keeps its last 1,024 acts.
+/// What operators did to transactions, and in the first group to service groups. A group keeps its last 1,024 acts.
 #[utoipa::path(get, path = "/v1/tx/audit", tag = "transactions", params(AuditQuery),
     responses((status = 200, body = AuditJson), ApiError))]
 pub(super) async fn audit(

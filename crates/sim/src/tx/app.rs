@@ -54,6 +54,8 @@ pub(super) enum Ask {
     Registration,
     /// What is not its business. Nobody waits for the answer.
     Theft,
+    /// Whether rows are free, from outside a transaction. Nobody waits for the answer.
+    Peek,
     Begin,
     /// `SELECT … FOR UPDATE` asks whether rows are free.
     Lock {

@@ -9,13 +9,14 @@ use std::{
 use settle_base::{GroupId, Index, Mono, NodeId, Prng};
 use settle_host::{ClusterId, Host};
 use settle_storage::MemDisk;
-use settle_tx::{BranchType, DriverConfig, MachineConfig, Tid, TxMachine};
+use settle_tx::{APPLY_VERSION, BranchType, DriverConfig, MachineConfig, Tid, TxMachine};
 use settle_tx_gate::{ClientAnswer, ClientRequest, ConnId, GateConfig, GateRequest, GateResponse, RequestKey, TxGate};
 
 use super::{
     app::{App, Ask, Frame, Question, Role},
     bank::Bank,
-    invariants::{Judge, money_is_conserved, only_the_leader_drives},
+    invariants::{Judge, money_is_conserved, only_the_leader_drives, service_groups_begin_somewhere},
+    movers::Movers,
     operators::Operators,
     transfer::{Habits, Journal},
 };
@@ -32,7 +33,7 @@ pub(crate) struct Apps {
     pub(super) journal: Journal,
     pub(super) habits: Habits,
     pub(super) next_transfer: u64,
-    config: GateConfig,
+    pub(super) config: GateConfig,
     /// How long a transaction may take.
     pub(super) timeout_ms: u64,
     pub(super) tm_timeout_us: u64,
@@ -52,6 +53,7 @@ pub(crate) struct Apps {
     pub(super) never_begun: BTreeSet<String>,
     pub(super) counts: Counts,
     pub(super) operators: Operators,
+    pub(super) movers: Movers,
     /// What the doors say that every application is granted, in a world where they know who asks.
     pub(super) granted: Option<Arc<[String]>>,
 }
@@ -75,6 +77,7 @@ pub(super) struct Counts {
     pub(super) answers_lost: u64,
     pub(super) answered_twice: u64,
     pub(super) groups_used: u64,
+    pub(super) peeks: u64,
     /// By type of branch.
     pub(super) branches: [u64; 5],
 }
@@ -110,6 +113,7 @@ pub(super) enum Timer {
         app: usize,
     },
     Operators,
+    Movers,
 }
 
 impl Timer {
@@ -126,6 +130,7 @@ impl Timer {
             Timer::Notice { app, node, conn } => (4, app, node, conn),
             Timer::Back { app } => (5, app, 0, 0),
             Timer::Operators => (6, 0, 0, 0),
+            Timer::Movers => (7, 0, 0, 0),
         };
         kind << 60 | (app as u64) << 52 | (middle as u64) << 44 | low
     }
@@ -148,7 +153,8 @@ impl Timer {
                 conn: low,
             },
             5 => Timer::Back { app },
-            _ => Timer::Operators,
+            6 => Timer::Operators,
+            _ => Timer::Movers,
         }
     }
 }
@@ -206,12 +212,9 @@ impl Apps {
             never_begun: BTreeSet::new(),
             counts: Counts::default(),
             operators: Operators::default(),
+            movers: Movers::new(prng),
             granted: prng.percent(70).then(|| Arc::from(["tx-group-*".to_owned()])),
         }
-    }
-
-    pub(super) fn group_of(&self, i: usize) -> GroupId {
-        self.config.group_of(&service_group(self.apps[i].service_group))
     }
 
     pub(super) fn ident(&self, i: usize) -> settle_tx_gate::Ident {
@@ -365,8 +368,11 @@ impl Apps {
                 }
                 Ok(())
             }
-            (Ask::Lock { .. }, ClientAnswer::Lockable { lockable }) => {
-                self.counts.lock_queries += 1;
+            (Ask::Lock { .. } | Ask::Peek, ClientAnswer::Lockable { lockable }) => {
+                match question.ask {
+                    Ask::Peek => self.counts.peeks += 1,
+                    _ => self.counts.lock_queries += 1,
+                }
                 if *lockable {
                     self.judge.is_free(&question.holders)
                 } else {
@@ -397,6 +403,9 @@ impl Apps {
             return Ok(());
         }
         self.judge(&question, &answer)?;
+        if question.ask == Ask::Peek {
+            return Ok(());
+        }
         let i = question.app;
         let Some(channel) = self.apps[i].channel(node, conn).filter(|c| !c.is_dead) else {
             return Ok(());
@@ -429,7 +438,7 @@ fn prefix(node: usize) -> String {
     format!("10.0.0.{}:8091", node + 1)
 }
 
-fn service_group(number: u64) -> String {
+pub(super) fn service_group(number: u64) -> String {
     format!("tx-group-{number}")
 }
 
@@ -443,6 +452,14 @@ impl Workload for Apps {
             ..self.config.clone()
         };
         TxGate::new(config, run << 8 | u64::from(node.0))
+    }
+
+    fn builds(&self) -> (u32, u32) {
+        (APPLY_VERSION - 1, APPLY_VERSION)
+    }
+
+    fn is_always_raised(&self) -> bool {
+        true
     }
 
     fn make_machine(&self, _build: u32) -> Box<dyn Fn(GroupId, ClusterId) -> TxMachine + Send> {
@@ -468,6 +485,7 @@ impl Workload for Apps {
             io.wake_in(1_000, Timer::Chores { app: i }.encode());
         }
         io.wake_in(1_000_000, Timer::Operators.encode());
+        io.wake_in(1_000_000, Timer::Movers.encode());
     }
 
     fn wake(&mut self, timer: u64, io: &mut Io<GateRequest>) -> Checked {
@@ -504,6 +522,7 @@ impl Workload for Apps {
                 self.operators_look(io);
                 self.thieves_look(io);
             }
+            Timer::Movers => self.movers_look(io),
         }
         Ok(())
     }
@@ -543,6 +562,7 @@ impl Workload for Apps {
                 Ok(())
             }
             GateResponse::Admin { key, result } => {
+                self.movers_hear(key, &result)?;
                 self.operated(key, result.ok());
                 Ok(())
             }
@@ -569,13 +589,15 @@ impl Workload for Apps {
 
     fn is_idle(&self, machines: &Machines<TxMachine>) -> bool {
         let is_over = |machine: &TxMachine| machine.open_count() == 0 && machine.lock_count() == 0;
-        machines.iter().all(|(_, machine)| is_over(machine)) && self.apps.iter().all(App::is_idle)
+        let is_moving = machines.iter().any(|(_, machine)| machine.moves().next().is_some());
+        machines.iter().all(|(_, machine)| is_over(machine)) && !is_moving && self.apps.iter().all(App::is_idle)
     }
 
     fn check_machine(&mut self, group: GroupId, applied: Index, machine: &TxMachine) -> Checked {
         if applied.is_multiple_of(64) {
             machine.check_invariants();
         }
+        self.judge.moves(group, machine)?;
         self.judge.applied(group, machine, &self.bank)
     }
 
@@ -584,6 +606,7 @@ impl Workload for Apps {
     }
 
     fn finish(&mut self, machines: &Machines<TxMachine>) -> Checked {
+        service_groups_begin_somewhere(machines)?;
         for (_, machine) in machines {
             machine.check_invariants();
             self.judge.stands(machine)?;
@@ -629,6 +652,12 @@ impl Workload for Apps {
         coverage.tx_acts_refused += self.operators.refused;
         coverage.tx_thefts_refused += counts.thefts_refused;
         coverage.tx_groups += counts.groups_used;
+        coverage.tx_peeks += counts.peeks;
+        let moves = self.judge.moves_seen();
+        coverage.tx_moves_begun += moves.begun;
+        coverage.tx_moves_finished += moves.finished;
+        coverage.tx_moves_cancelled += moves.cancelled;
+        coverage.tx_moves_refused += self.movers.refused;
     }
 
     fn count_service(&mut self, _: &TxGate) {}
@@ -654,6 +683,9 @@ impl Workload for Apps {
 
     fn describe_machine(&self, machine: &TxMachine) -> String {
         let open: Vec<_> = machine.globals().take(20).collect();
-        format!(" open {open:?}")
+        let moves: Vec<_> = machine.moves().collect();
+        let marks: Vec<_> = machine.marks().collect();
+        let places: Vec<_> = machine.places().collect();
+        format!(" moves {moves:?} marks {marks:?} places {places:?} open {open:?}")
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! `apps.rs` is the world of clients and what they hear, `app.rs` one process of it, `threads.rs` and `transfer.rs` the
 //! transactions that it runs (AT, TCC with and without a fence table, XA, Saga), `process.rs` what happens to it and what
-//! it is called for, `operators.rs` who interferes, `thieves.rs` who wants to, `bank.rs` the databases; `invariants/` judges what was told, asked and logged.
+//! it is called for, `operators.rs` who interferes, `movers.rs` who moves service groups about, `thieves.rs` who wants what is not his, `bank.rs` the databases; `invariants/` judges what was told, asked and logged.
 //!
 //! What they do as Java does (versions 1.5 to 2.2): a connection of each manager to every server, or one address for all;
 //! the server that the xid names is preferred; the resource manager gathers messages into one frame, whose answers come in
@@ -14,6 +14,7 @@ mod app;
 mod apps;
 mod bank;
 mod invariants;
+mod movers;
 mod operators;
 mod process;
 mod thieves;

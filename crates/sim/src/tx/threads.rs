@@ -157,9 +157,10 @@ impl Apps {
             if next.is_none() && self.is_stopped {
                 return;
             }
-            let group = self.group_of(i);
+            // Its rows stay its own, wherever it begins.
+            let group = self.apps[i].service_group;
             let number = self.next_transfer;
-            let transfer = next.unwrap_or_else(|| self.habits.draw(number, group.0, io.prng));
+            let transfer = next.unwrap_or_else(|| self.habits.draw(number, group, io.prng));
             self.next_transfer += 1;
             self.apps[i].threads[t].transfer = Some(transfer);
         }
@@ -402,8 +403,14 @@ fn first_of_leg(transfer: &Transfer, leg: usize) -> Step {
 
 fn query(transfer: &Transfer, leg: usize) -> ClientRequest {
     let account = transfer.legs[leg].account;
+    // It has no rows yet, so that it may ask like anybody (`@GlobalLock`).
+    let is_outside = leg == 0 && transfer.number.is_multiple_of(2);
     ClientRequest::LockQuery {
-        xid: transfer.xid.clone(),
+        xid: if is_outside {
+            String::new()
+        } else {
+            transfer.xid.clone()
+        },
         resource: account.resource(),
         lock_keys: format!("account:{}", account.number),
     }

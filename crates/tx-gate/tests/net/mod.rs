@@ -488,6 +488,7 @@ impl Net {
                 machine,
                 peer: PeerId(n as u64 + 1),
                 role,
+                version: settle_tx::APPLY_VERSION,
                 time,
                 log: &NoLog,
             })

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use settle_base::GroupTime;
 use settle_machine::{EntryMeta, StateMachine};
 use settle_tx::{
-    BranchId, BranchStatus, BranchType, CommandBody, Decision, Expect, MachineConfig, OperatorAct, OwnedCommand,
-    OwnedCommandBody, Reply, ReqId, Signed, Tid, TxEffect, TxError, TxMachine, encode_batch,
+    APPLY_VERSION, BranchId, BranchStatus, BranchType, CommandBody, Decision, Expect, MachineConfig, OperatorAct,
+    OwnedCommand, OwnedCommandBody, Reply, ReqId, Signed, Tid, TxEffect, TxError, TxMachine, encode_batch,
 };
 
 pub struct Rig {
@@ -14,6 +14,8 @@ pub struct Rig {
     pub index: u64,
     pub time: GroupTime,
     pub seq: u64,
+    /// The cluster version that the entries are applied by.
+    pub version: u32,
     /// The effects of the last entry.
     pub effects: Vec<TxEffect>,
 }
@@ -25,6 +27,7 @@ impl Rig {
             index: 0,
             time: GroupTime(1_000),
             seq: 0,
+            version: APPLY_VERSION,
             effects: Vec::new(),
         }
     }
@@ -37,7 +40,7 @@ impl Rig {
             index: self.index,
             term: 1,
             time: self.time,
-            version: 1,
+            version: self.version,
         };
         self.machine
             .apply(entry, &encode_batch(commands), &mut self.effects)

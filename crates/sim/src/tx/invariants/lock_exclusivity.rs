@@ -19,14 +19,18 @@ pub(super) struct LockExclusivity {
 }
 
 impl LockExclusivity {
-    pub(super) fn check(&mut self, machine: &TxMachine) -> Checked {
+    /// Gives the rows that were not seen taken before.
+    pub(super) fn check(&mut self, machine: &TxMachine) -> Result<Vec<(String, Tid)>, Broken> {
+        let mut taken = Vec::new();
         for global in machine.globals() {
             for branch in global.branches().iter().filter(|branch| !branch.lock_keys.is_empty()) {
                 let Entry::Vacant(entry) = self.rows.entry(branch.id) else {
                     continue;
                 };
                 for row in entry.insert(rows(&branch.resource, &branch.lock_keys)) {
-                    self.takers.entry(row.clone()).or_default().insert(global.tid);
+                    if self.takers.entry(row.clone()).or_default().insert(global.tid) {
+                        taken.push((row.clone(), global.tid));
+                    }
                 }
             }
         }
@@ -48,11 +52,32 @@ impl LockExclusivity {
                 }
             }
         }
-        Ok(())
+        Ok(taken)
     }
 }
 
 impl Judge {
+    /// The same where two groups have the row: who took it first has ended by what any replica has shown, or is committed,
+    /// before a replica of the other group shows it taken there. A group lets nobody in before the old one is drained, and
+    /// that was applied somewhere before it could be told.
+    pub(super) fn no_row_is_in_two_groups(&self, taken: &[(String, Tid)]) -> Checked {
+        for (row, tid) in taken {
+            let others = self.locks.takers.get(row).into_iter().flatten();
+            let holds = |other: &&Tid| {
+                other.group() != tid.group()
+                    && self.open.contains(other)
+                    && self.decided(**other) != Some(Direction::Commit)
+            };
+            if self.open.contains(tid)
+                && let Some(other) = others.copied().collect::<Vec<_>>().iter().find(holds)
+            {
+                let what = format!("row {row} is changed by {other} and by {tid}, which another group let in");
+                return Err(Broken::new("lock exclusivity", what));
+            }
+        }
+        Ok(())
+    }
+
     /// Undecided transactions that have one of the rows, for a lock query to be judged by.
     pub(in crate::tx) fn holders(&self, resource: &str, lock_keys: &str, asker: &str) -> Vec<Tid> {
         let asker = Tid::from_xid(asker);

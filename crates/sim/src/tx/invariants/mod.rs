@@ -10,6 +10,7 @@ mod leader_drives;
 mod lock_exclusivity;
 mod money_conserved;
 mod one_decision;
+mod service_groups;
 mod timeouts_in_time;
 mod told_outcome;
 
@@ -25,6 +26,7 @@ use self::lock_exclusivity::LockExclusivity;
 pub(super) use self::{
     leader_drives::check as only_the_leader_drives,
     money_conserved::check as money_is_conserved,
+    service_groups::check as service_groups_begin_somewhere,
     told_outcome::{Asked, Told},
 };
 
@@ -39,6 +41,7 @@ pub(super) struct Judge {
     /// The latest time of each group.
     now: BTreeMap<GroupId, GroupTime>,
     locks: LockExclusivity,
+    moves: service_groups::Moves,
     told: Told,
 }
 
@@ -87,7 +90,8 @@ impl Judge {
                 Outcome::Evicted => return one_decision::forgotten(tid),
             }
         }
-        self.locks.check(machine)
+        let taken = self.locks.check(machine)?;
+        self.no_row_is_in_two_groups(&taken)
     }
 
     fn seen_open(&mut self, global: &Global) -> Checked {

@@ -1,0 +1,469 @@
+//! Service groups that move, seen by one gate whose groups apply what is proposed at once.
+
+use std::collections::BTreeMap;
+
+use settle_base::{GroupId, GroupTime, Mono, NodeId, PeerId, Term};
+use settle_machine::{
+    Action, Context, EntryMeta, Event, GroupLog, GroupRole, GroupView, LogEntry, LogMarks, Service, StateMachine,
+};
+use settle_tx::{
+    APPLY_VERSION, MachineConfig, MoveStep, OwnedCommand, OwnedCommandBody, ReqId, Signed, Tid, TxMachine, encode_batch,
+};
+use settle_tx_gate::{
+    AdminAnswer, AdminRequest, ClientAnswer, ClientRequest, ConnId, GateConfig, GateError, GateRequest, GateResponse,
+    Ident, MoveWaits, RefusalError, RequestKey, TxGate,
+};
+
+const NODE: NodeId = NodeId(1);
+const CONN: ConnId = ConnId(1);
+const NAME: &str = "orders";
+
+struct NoLog;
+
+impl GroupLog for NoLog {
+    fn marks(&self) -> LogMarks {
+        LogMarks::default()
+    }
+
+    fn entries(&self, _: u64, _: u64) -> Option<(Term, Vec<LogEntry>)> {
+        None
+    }
+}
+
+/// A group on this node.
+struct Replica {
+    machine: TxMachine,
+    version: u32,
+    leads: bool,
+    /// The node has it.
+    is_here: bool,
+    index: u64,
+}
+
+struct Rig {
+    gate: TxGate,
+    groups: BTreeMap<GroupId, Replica>,
+    now_ms: u64,
+    /// Nothing that is proposed to this group is applied.
+    silent: Option<GroupId>,
+    told: BTreeMap<RequestKey, ClientAnswer>,
+    admin: BTreeMap<RequestKey, Result<AdminAnswer, RefusalError>>,
+    keys: u64,
+}
+
+impl Rig {
+    fn new(groups: u64) -> Rig {
+        let ids: Vec<GroupId> = (1..=groups).map(GroupId).collect();
+        let replica = |id: &GroupId| Replica {
+            machine: TxMachine::new(MachineConfig::new(id.0 as u8)),
+            version: APPLY_VERSION,
+            leads: true,
+            is_here: true,
+            index: 0,
+        };
+        let mut rig = Rig {
+            groups: ids.iter().map(|id| (*id, replica(id))).collect(),
+            gate: TxGate::new(
+                GateConfig {
+                    groups: ids.clone(),
+                    ..GateConfig::default()
+                },
+                7,
+            ),
+            now_ms: 0,
+            silent: None,
+            told: BTreeMap::new(),
+            admin: BTreeMap::new(),
+            keys: 0,
+        };
+        for id in ids {
+            rig.tell_role(id);
+        }
+        let ip = "10.0.0.1".to_owned();
+        rig.request(GateRequest::Open {
+            conn: CONN,
+            ip,
+            port: 5060,
+        });
+        let ident = Ident {
+            application: "shop".to_owned(),
+            service_group: NAME.to_owned(),
+            version: "2.0.0".to_owned(),
+        };
+        rig.call(ClientRequest::RegisterTm { ident });
+        rig
+    }
+
+    fn role(leads: bool) -> GroupRole {
+        GroupRole {
+            leader: Some(if leads { NODE } else { NodeId(2) }),
+            term: 1,
+            is_ready_leader: leads,
+        }
+    }
+
+    fn tell_role(&mut self, group: GroupId) {
+        let role = Rig::role(self.groups[&group].leads);
+        self.feed(Event::Role { group, role });
+    }
+
+    fn request(&mut self, request: GateRequest) {
+        self.feed(Event::Request(request));
+        self.feed(Event::Flush);
+    }
+
+    fn call(&mut self, body: ClientRequest) -> RequestKey {
+        self.keys += 1;
+        let (conn, key, granted) = (CONN, RequestKey(self.keys), None);
+        self.request(GateRequest::Call {
+            conn,
+            key,
+            granted,
+            body,
+        });
+        key
+    }
+
+    fn begin(&mut self) -> RequestKey {
+        let (timeout_ms, name) = (60_000, "t".to_owned());
+        self.call(ClientRequest::Begin { timeout_ms, name })
+    }
+
+    /// The group that a begin was answered from.
+    fn begun_in(&self, key: RequestKey) -> Option<u64> {
+        match self.told.get(&key)? {
+            ClientAnswer::Begun { xid } => Tid::from_xid(xid).map(|tid| tid.group().0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn query(&mut self) -> RequestKey {
+        let xid = String::new();
+        let (resource, lock_keys) = ("db".to_owned(), "t:1".to_owned());
+        self.call(ClientRequest::LockQuery {
+            xid,
+            resource,
+            lock_keys,
+        })
+    }
+
+    fn operate(&mut self, body: AdminRequest) -> RequestKey {
+        self.keys += 1;
+        let key = RequestKey(self.keys);
+        self.request(GateRequest::Admin { key, body });
+        key
+    }
+
+    fn move_to(&mut self, to: u64) -> RequestKey {
+        let (names, to) = (vec![NAME.to_owned()], GroupId(to));
+        self.operate(AdminRequest::MoveServiceGroups {
+            names,
+            to,
+            signed: signed(),
+        })
+    }
+
+    fn list(&mut self) -> AdminAnswer {
+        let key = self.operate(AdminRequest::ServiceGroups);
+        self.admin[&key].clone().expect("it is answered")
+    }
+
+    fn waits(&mut self) -> Option<MoveWaits> {
+        match self.list() {
+            AdminAnswer::ServiceGroups { moves, .. } => moves.first().map(|row| row.waits),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn place(&self) -> Option<u8> {
+        self.groups[&GroupId(1)].machine.place_of(NAME).map(|place| place.group)
+    }
+
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms / 50 {
+            self.now_ms += 50;
+            self.feed(Event::Tick);
+            self.feed(Event::Flush);
+        }
+    }
+
+    /// What another node has brought into the group's log.
+    fn apply(&mut self, group: u64, body: OwnedCommandBody) {
+        self.keys += 1;
+        let command = OwnedCommand {
+            req: ReqId {
+                origin: 99,
+                seq: self.keys,
+            },
+            settled_below: 0,
+            body,
+        };
+        self.commit(GroupId(group), &encode_batch(&[command]));
+    }
+
+    fn commit(&mut self, group: GroupId, command: &bytes::Bytes) {
+        let time = GroupTime(self.now_ms);
+        let replica = self.groups.get_mut(&group).expect("it is one of these");
+        replica.index += 1;
+        let entry = EntryMeta {
+            index: replica.index,
+            term: 1,
+            time,
+            version: replica.version,
+        };
+        let mut effects = Vec::new();
+        replica
+            .machine
+            .apply(entry, command, &mut effects)
+            .expect("it can be read");
+        self.feed(Event::Applied {
+            group,
+            effects: &mut effects,
+        });
+    }
+
+    fn feed(&mut self, event: Event<'_, settle_tx::TxEffect, GateRequest>) {
+        let mut actions = Vec::new();
+        let time = GroupTime(self.now_ms);
+        let groups = &self.groups;
+        let group = |id: GroupId| {
+            let replica = groups.get(&id).filter(|replica| replica.is_here)?;
+            Some(GroupView {
+                machine: &replica.machine,
+                peer: PeerId(1),
+                role: Rig::role(replica.leads),
+                version: replica.version,
+                time,
+                log: &NoLog,
+            })
+        };
+        let mut context = Context {
+            now: Mono::from_millis(self.now_ms),
+            node: NODE,
+            group: &group,
+            actions: &mut actions,
+        };
+        self.gate.step(event, &mut context);
+        for action in actions {
+            match action {
+                Action::Propose { group, command, .. } if self.silent != Some(group) => self.commit(group, &command),
+                Action::Read { group, token } => self.feed(Event::ReadReady { group, token }),
+                Action::Respond(GateResponse::Answer { key, answer, .. }) => drop(self.told.insert(key, answer)),
+                Action::Respond(GateResponse::Admin { key, result }) => drop(self.admin.insert(key, result)),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn signed() -> Signed<String> {
+    Signed {
+        operator: "ada".into(),
+        reason: "ticket 7".into(),
+        at_ms: 0,
+    }
+}
+
+fn cancel(name: &str) -> AdminRequest {
+    let name = name.to_owned();
+    AdminRequest::CancelMove { name, signed: signed() }
+}
+
+#[test]
+fn a_move_waits_for_what_is_open_and_begins_wait_for_the_move() {
+    let mut rig = Rig::new(3);
+    let open = rig.begin();
+    assert_eq!(rig.begun_in(open), Some(1));
+    let ClientAnswer::Begun { xid } = rig.told[&open].clone() else {
+        unreachable!("it was begun")
+    };
+    rig.move_to(2);
+    rig.pass(1_000);
+    assert_eq!(rig.waits(), Some(MoveWaits::Transactions));
+    let (held, asked) = (rig.begin(), rig.query());
+    rig.pass(1_000);
+    assert_eq!(rig.begun_in(held), None, "it waits");
+    assert_eq!(
+        rig.told[&asked],
+        ClientAnswer::Lockable { lockable: true },
+        "the old group still knows"
+    );
+    rig.call(ClientRequest::Rollback { xid });
+    rig.pass(2_000);
+    assert_eq!((rig.waits(), rig.place()), (None, Some(2)));
+    assert_eq!(rig.begun_in(held), Some(2));
+    let next = rig.begin();
+    assert_eq!(rig.begun_in(next), Some(2));
+    // It is there: asked once more, nothing is done.
+    let again = rig.move_to(2);
+    assert!(matches!(
+        rig.admin[&again],
+        Ok(AdminAnswer::Moving { acted: false, .. })
+    ));
+}
+
+#[test]
+fn who_has_waited_as_long_as_may_be_is_told_that_nothing_was_begun() {
+    let mut rig = Rig::new(2);
+    rig.begin();
+    rig.move_to(2);
+    rig.pass(1_000);
+    let held = rig.begin();
+    rig.pass(26_000);
+    let ClientAnswer::Refused(refusal) = &rig.told[&held] else {
+        panic!("{:?}", rig.told[&held])
+    };
+    assert_eq!(refusal.error.code().to_string(), "TX0022");
+    assert_eq!(rig.gate.stats().waiting_for_service_groups, 0);
+}
+
+#[test]
+fn a_cancelled_move_leaves_everything_where_it_was() {
+    let mut rig = Rig::new(2);
+    rig.begin();
+    rig.move_to(2);
+    rig.pass(1_000);
+    let held = rig.begin();
+    let key = rig.operate(cancel(NAME));
+    assert!(matches!(rig.admin[&key], Ok(AdminAnswer::Moving { acted: true, .. })));
+    rig.pass(1_000);
+    assert_eq!((rig.waits(), rig.place(), rig.begun_in(held)), (None, Some(1), Some(1)));
+    let again = rig.operate(cancel(NAME));
+    assert!(matches!(&rig.admin[&again], Err(RefusalError::Tx(error)) if error.code().to_string() == "TX0026"));
+    // And it can move afterwards, there and back.
+    for _ in 0..2 {
+        for to in [2, 1] {
+            let open: Vec<Tid> = rig
+                .groups
+                .values()
+                .flat_map(|of| of.machine.globals().map(|global| global.tid))
+                .collect();
+            for tid in open {
+                let (decision, expect) = (settle_tx::Decision::Rollback, settle_tx::Expect::Begin);
+                rig.apply(
+                    tid.group().0,
+                    OwnedCommandBody::Decide {
+                        tid,
+                        decision,
+                        expect,
+                        by: None,
+                    },
+                );
+            }
+            rig.move_to(to);
+            rig.pass(2_000);
+            let begun = rig.begin();
+            assert_eq!((rig.place(), rig.begun_in(begun)), (Some(to as u8), Some(to)));
+        }
+    }
+}
+
+#[test]
+fn another_leader_goes_on_where_the_one_before_left_off() {
+    let mut rig = Rig::new(2);
+    rig.silent = Some(GroupId(2));
+    rig.move_to(2);
+    rig.pass(1_000);
+    assert_eq!(rig.waits(), Some(MoveWaits::Step));
+    rig.groups.get_mut(&GroupId(1)).expect("it is there").leads = false;
+    rig.tell_role(GroupId(1));
+    rig.silent = None;
+    rig.pass(6_000);
+    assert_eq!(rig.place(), Some(1), "who does not lead asks for nothing");
+    rig.groups.get_mut(&GroupId(1)).expect("it is there").leads = true;
+    rig.tell_role(GroupId(1));
+    rig.pass(3_000);
+    assert_eq!((rig.waits(), rig.place()), (None, Some(2)));
+}
+
+#[test]
+fn a_group_that_knows_of_a_move_which_the_table_does_not_keeps_begins_away_until_it_is_put_somewhere() {
+    let mut rig = Rig::new(3);
+    let names = vec![NAME.to_owned()];
+    let step = MoveStep::Close { to: 3 };
+    rig.apply(
+        3,
+        OwnedCommandBody::StepOfMove {
+            names: names.clone(),
+            epoch: 9,
+            step,
+        },
+    );
+    let (epoch, step) = (9, MoveStep::Open);
+    rig.apply(3, OwnedCommandBody::StepOfMove { names, epoch, step });
+    let held = rig.begin();
+    rig.pass(1_000);
+    assert_eq!(rig.begun_in(held), None);
+    rig.move_to(1);
+    rig.pass(3_000);
+    assert_eq!((rig.begun_in(held), rig.place()), (Some(1), Some(1)));
+    let refused = rig.groups[&GroupId(3)].machine.may_begin(NAME);
+    assert!(refused.is_err(), "it is closed where it was");
+}
+
+#[test]
+fn who_is_not_placed_is_told_so_when_its_hold_is_over() {
+    let mut rig = Rig::new(2);
+    let names = vec![NAME.to_owned()];
+    let step = MoveStep::Close { to: 2 };
+    rig.apply(2, OwnedCommandBody::StepOfMove { names, epoch: 9, step });
+    let (begin, query) = (rig.begin(), rig.query());
+    rig.pass(26_000);
+    for key in [begin, query] {
+        let ClientAnswer::Refused(refusal) = &rig.told[&key] else {
+            panic!("{:?}", rig.told[&key])
+        };
+        assert_eq!(refusal.error.code().to_string(), "TG0027");
+    }
+}
+
+#[test]
+fn a_node_without_the_first_group_goes_by_what_refusals_say() {
+    let mut rig = Rig::new(2);
+    rig.move_to(2);
+    rig.pass(2_000);
+    assert_eq!(rig.place(), Some(2));
+    rig.groups.get_mut(&GroupId(1)).expect("it is there").is_here = false;
+    // It asks the group of the configuration, which is not here either, and waits.
+    let held = rig.begin();
+    rig.pass(1_000);
+    assert_eq!(rig.begun_in(held), None);
+}
+
+#[test]
+fn an_act_that_cannot_be_is_refused_before_it_comes_to_the_log() {
+    let mut rig = Rig::new(2);
+    let many: Vec<String> = (0..65).map(|n| n.to_string()).collect();
+    for (names, to, code) in [
+        (vec![], 2, "TG0029"),
+        (vec![String::new()], 2, "TG0029"),
+        (many, 2, "TG0029"),
+        (vec!["x".repeat(257)], 2, "TG0011"),
+        (vec![NAME.to_owned()], 3, "TG0024"),
+    ] {
+        let to = GroupId(to);
+        let key = rig.operate(AdminRequest::MoveServiceGroups {
+            names,
+            to,
+            signed: signed(),
+        });
+        assert!(matches!(&rig.admin[&key], Err(RefusalError::Gate(error)) if error.code().to_string() == code));
+    }
+    for name in ["", &"x".repeat(257)] {
+        let key = rig.operate(cancel(name));
+        assert!(matches!(rig.admin[&key], Err(RefusalError::Gate(_))));
+    }
+    // A build of before could not read it.
+    rig.groups.get_mut(&GroupId(2)).expect("it is there").version = APPLY_VERSION - 1;
+    let key = rig.move_to(2);
+    let low = RefusalError::Gate(GateError::VersionTooLow {
+        group: GroupId(2),
+        needed: APPLY_VERSION,
+        in_force: APPLY_VERSION - 1,
+    });
+    assert_eq!(rig.admin[&key], Err(low));
+    assert!(
+        rig.groups.values().all(|replica| replica.index == 0),
+        "nothing came to a log"
+    );
+}
