@@ -91,7 +91,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
 
 /// Bytes of a request's body, at most. The largest that means something is a move of service groups with all texts at their
 /// limits.
-const BODY_MAX: usize = 128 << 10;
+const BODY_MAX: usize = 256 << 10;
 
 pub fn router(api: Arc<Api>) -> Router {
     let (router, _) = routes().split_for_parts();
@@ -198,11 +198,7 @@ mod tests {
             let body = format!(
                 r#"{{"operator":"{}","reason":"{reason}","to":1,"service_groups":[{}]}}"#,
                 escaped(settle_tx::OPERATOR_CHARS_MAX),
-                vec![
-                    format!("\"{}\"", r"\u0001".repeat(settle_tx::SERVICE_GROUP_BYTES_MAX));
-                    settle_tx::MOVE_NAMES_MAX
-                ]
-                .join(",")
+                vec![format!("\"{}\"", escaped(service_groups::NAME_CHARS_MAX)); settle_tx::MOVE_NAMES_MAX].join(",")
             );
             let request = axum::http::Request::post("/")
                 .header("content-type", "application/json")

@@ -69,7 +69,7 @@ fn next_steps(a_move: &Move, config: &GateConfig, cx: &Cx<'_>) -> Result<Vec<(Gr
     };
     if a_move.is_cancelled {
         let old = view(from)?.machine;
-        if old.is_reopened(a_move) {
+        if old.is_reopened(a_move) || old.has_overtaken(a_move) {
             return Ok(vec![(first, Kind::Finish { has_moved: false })]);
         }
         if old.stage_of(a_move) != Some(Stage::Drained) {

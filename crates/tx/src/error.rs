@@ -103,7 +103,7 @@ pub enum TxError {
     #[error("service group `{service_group}` is not moving")]
     NotMoving { service_group: Arc<str> },
     #[error(
-        "the move of service group `{service_group}` within its group makes sure that nothing of it is open elsewhere, and is not cancelled"
+        "the move of service group `{service_group}` makes sure that nothing of it is open elsewhere, and is not cancelled"
     )]
     NotCancellable { service_group: Arc<str> },
     #[error("this needs cluster version {needed}, and {in_force} is in force")]

@@ -326,7 +326,7 @@ impl TxMachine {
                     return Err(reader.error("an act is out of order"));
                 }
             }
-            SERVICE_GROUPS => {
+            SERVICE_GROUPS if self.version >= MOVES_SINCE => {
                 self.check_last(reader)?;
                 self.service_groups.get(reader)?;
                 if !self.service_groups.is_possible() {

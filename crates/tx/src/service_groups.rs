@@ -34,7 +34,7 @@
 //! disagree. A first group that is restored with places therefore moves every name to where it is, at epochs above all that
 //! the old cluster can have given: steps 2 to 5 close it everywhere and end what is open elsewhere before it begins again.
 //! What is in a group whose marks the table does not account for (its backup was taken later) cannot be told: servers refuse
-//! to begin it ([`Place::accounts_for`]) until an operator moves it to a group of his choice. A group that was told of moves
+//! to begin it ([`Place::accounts_for`]) until an operator moves it to a group of his choice, which is not cancelled. A group that was told of moves
 //! takes no backup any more, so that the first group is restored last.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -56,8 +56,8 @@ const MARKS_MAX: usize = 4 * SERVICE_GROUPS_MAX;
 const MARKS_READ_MAX: usize = 2 * MARKS_MAX;
 /// Service groups of one move, at most.
 pub const MOVE_NAMES_MAX: usize = 64;
-/// Bytes of the name of a service group that is moved, at most.
-pub const SERVICE_GROUP_BYTES_MAX: usize = 256;
+/// Bytes of the name of a service group that is moved, at most: 256 characters of any kind.
+pub const SERVICE_GROUP_BYTES_MAX: usize = 1_024;
 /// The cluster version from which on service groups are moved.
 pub const MOVES_SINCE: u32 = 5;
 
@@ -104,6 +104,9 @@ pub struct Move {
     pub names: Vec<Arc<str>>,
     pub from: u8,
     pub to: u8,
+    /// Some group may have transactions of it that the table does not account for, so that it is not cancelled: where it
+    /// was it would begin beside them.
+    pub is_repair: bool,
     /// It is to be cancelled, if it still can.
     pub is_cancelled: bool,
     pub begun_at: GroupTime,
@@ -270,6 +273,7 @@ impl ServiceGroups {
             }
             out.push(a_move.from);
             out.push(a_move.to);
+            out.push(u8::from(a_move.is_repair));
             out.push(u8::from(a_move.is_cancelled));
             put_u64(out, a_move.begun_at.0);
         }
@@ -305,6 +309,7 @@ impl ServiceGroups {
                 names,
                 from: get_group(reader)?,
                 to: get_group(reader)?,
+                is_repair: reader.bool()?,
                 is_cancelled: reader.bool()?,
                 begun_at: GroupTime(reader.u64()?),
             };
@@ -359,13 +364,20 @@ impl ServiceGroups {
         }
         for (group, names) in by_group {
             for names in names.chunks(MOVE_NAMES_MAX) {
-                self.begin_move(names.to_vec(), group, group, 0, now);
+                self.begin_move(names.to_vec(), (group, group), 0, true, now);
             }
         }
         self.changed();
     }
 
-    fn begin_move(&mut self, names: Vec<Arc<str>>, from: u8, to: u8, above: u64, now: GroupTime) -> u64 {
+    fn begin_move(
+        &mut self,
+        names: Vec<Arc<str>>,
+        (from, to): (u8, u8),
+        above: u64,
+        is_repair: bool,
+        now: GroupTime,
+    ) -> u64 {
         let epoch = self.last_epoch.max(above.min(EPOCH_MAX / 2)) + 1;
         self.last_epoch = epoch + 1;
         for name in &names {
@@ -386,6 +398,7 @@ impl ServiceGroups {
             names,
             from,
             to,
+            is_repair,
             is_cancelled: false,
             begun_at: now,
         };
@@ -486,6 +499,13 @@ impl TxMachine {
         self.service_groups.stage_at(&names, a_move.epoch + 1) == Some(Stage::Open)
     }
 
+    /// The group was told of a later move of them: of a cluster whose backup this one took in. The move cannot go on.
+    pub fn has_overtaken(&self, a_move: &Move) -> bool {
+        let mark = |name: &Arc<str>| self.service_groups.marks.get(name);
+        let mut marks = a_move.names.iter().filter_map(mark);
+        marks.any(|mark| mark.epoch > a_move.epoch + 1)
+    }
+
     /// Open transactions of these service groups.
     pub fn open_of<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> u64 {
         match settle_base::mutant!("move_without_drain") {
@@ -575,8 +595,10 @@ impl TxMachine {
             });
         }
         let names: Vec<Arc<str>> = act.names.iter().map(|(name, _)| Arc::from(*name)).collect();
-        let (to, above, now) = (act.to, act.above, self.time);
-        let epoch = self.service_groups.begin_move(names, from, to, above, now);
+        let ways = (from, act.to);
+        let epoch = self
+            .service_groups
+            .begin_move(names, ways, act.above, act.is_repair, self.time);
         self.service_groups.changed();
         self.record_move(ActKind::MoveServiceGroups, epoch, act.signed, effects);
         Ok(Reply::Moving { epoch, acted: true })
@@ -600,8 +622,7 @@ impl TxMachine {
             .moves
             .get_mut(&epoch)
             .expect("a name moves by a move that is there");
-        // Where it goes to its own group, cancelling would let it begin there beside what is open elsewhere.
-        if a_move.from == a_move.to {
+        if a_move.is_repair {
             return Err(TxError::NotCancellable {
                 service_group: service_group(),
             });

@@ -6,11 +6,25 @@ use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use settle_base::GroupId;
 use settle_telemetry::Clock;
-use settle_tx::{Signed, Stage};
+use settle_tx::{MOVE_NAMES_MAX, SERVICE_GROUP_BYTES_MAX, Signed, Stage};
 use settle_tx_gate::{AdminAnswer, AdminRequest, MoveRow, MoveWaits, ServiceGroupRow};
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{
+        ObjectBuilder,
+        schema::{Array, ArrayBuilder, Type},
+    },
+};
 
-use super::{Api, ApiError, access::Asker, extract::Body};
+use super::{
+    Api, ApiError,
+    access::Asker,
+    extract::{Body, Whole},
+};
+
+/// Characters of a service group's name, at most.
+pub(super) const NAME_CHARS_MAX: usize = 256;
+const _: () = assert!(4 * NAME_CHARS_MAX == SERVICE_GROUP_BYTES_MAX);
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct ServiceGroupsJson {
@@ -59,12 +73,11 @@ pub(super) struct MoveBody {
     operator: String,
     #[schema(max_length = 512, pattern = "[^\\u0000-\\u0020\\u007f-\\u00a0]")]
     reason: String,
-    /// They move together. Applications that change the same tables belong in one move.
-    #[schema(min_items = 1, max_items = 64)]
+    #[schema(schema_with = names_schema)]
     service_groups: Vec<String>,
     /// The transaction group to which they go.
-    #[schema(minimum = 1, maximum = 255)]
-    to: u64,
+    #[schema(value_type = u64, minimum = 1, maximum = 255)]
+    to: Whole,
 }
 
 /// Who takes a move back, and why.
@@ -76,6 +89,7 @@ pub(super) struct CancelBody {
     #[schema(max_length = 512, pattern = "[^\\u0000-\\u0020\\u007f-\\u00a0]")]
     reason: String,
     /// One that is on the move.
+    #[schema(min_length = 1, max_length = 256)]
     service_group: String,
 }
 
@@ -108,12 +122,14 @@ pub(super) async fn move_to(
     asker: Asker,
     Body(body): Body<MoveBody>,
 ) -> Result<Json<MovingJson>, ApiError> {
-    if !(1..=255).contains(&body.to) {
-        return Err(ApiError::bad_request(format!("to={} is not one of 1 to 255", body.to)));
+    let to = body.to.up_to("to", 255)?;
+    if to == 0 {
+        return Err(ApiError::bad_request("to=0 is not one of 1 to 255".to_owned()));
     }
+    body.service_groups.iter().try_for_each(|name| check_name(name))?;
     let request = AdminRequest::MoveServiceGroups {
         names: body.service_groups,
-        to: GroupId(body.to),
+        to: GroupId(to),
         signed: signed(asker, body.operator, body.reason),
     };
     act(&api, request).await
@@ -127,11 +143,36 @@ pub(super) async fn cancel(
     asker: Asker,
     Body(body): Body<CancelBody>,
 ) -> Result<Json<MovingJson>, ApiError> {
+    check_name(&body.service_group)?;
     let request = AdminRequest::CancelMove {
         name: body.service_group,
         signed: signed(asker, body.operator, body.reason),
     };
     act(&api, request).await
+}
+
+fn names_schema() -> Array {
+    let name = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(NAME_CHARS_MAX));
+    ArrayBuilder::new()
+        .items(name)
+        .description(Some(
+            "They move together. Applications that change the same tables belong in one move.",
+        ))
+        .min_items(Some(1))
+        .max_items(Some(MOVE_NAMES_MAX))
+        .build()
+}
+
+fn check_name(name: &str) -> Result<(), ApiError> {
+    match name.chars().count() {
+        chars if chars > NAME_CHARS_MAX => Err(ApiError::bad_request(format!(
+            "a service group has no more than {NAME_CHARS_MAX} characters"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 async fn act(api: &Api, request: AdminRequest) -> Result<Json<MovingJson>, ApiError> {
