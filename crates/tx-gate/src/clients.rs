@@ -1,6 +1,6 @@
 //! What clients ask, from admission to the command or query that answers it.
 
-use std::ops::Bound;
+use std::{collections::BTreeMap, ops::Bound};
 
 use settle_base::GroupId;
 use settle_tx::{
@@ -12,7 +12,7 @@ use crate::{
     RequestKey, ShowFilter, admin,
     door::{Cx, Waiter},
     gate::TxGate,
-    group::{Purpose, Query},
+    group::{Purpose, Query, TxGroup},
     replies::{self, Due, RequestKind, Standing},
     service_groups::{Entry, Parked, Wants, place},
     session::check_name,
@@ -265,7 +265,8 @@ impl TxGate {
         cx: &mut Cx<'_>,
     ) -> Result<(), GateError> {
         let config = &self.door.config;
-        let group = match place(config, &service_group, Wants::Begin, last, cx) {
+        let told = told_of_moves(&self.groups);
+        let group = match place(config, told, &service_group, Wants::Begin, last, cx) {
             Ok(group) => group,
             Err(error) => {
                 let body = Parked::Begin { timeout_ms, name };
@@ -299,7 +300,8 @@ impl TxGate {
         last: Option<&RefusalError>,
         cx: &mut Cx<'_>,
     ) {
-        match place(&self.door.config, &service_group, Wants::Locks, last, cx) {
+        let told = told_of_moves(&self.groups);
+        match place(&self.door.config, told, &service_group, Wants::Locks, last, cx) {
             Ok(group) => {
                 let query = Query::Lock {
                     waiter,
@@ -548,6 +550,11 @@ impl TxGate {
         let ident = session.ident.as_ref().expect("the session is registered");
         ident.service_group.clone()
     }
+}
+
+fn told_of_moves(groups: &BTreeMap<GroupId, TxGroup>) -> impl Iterator<Item = GroupId> {
+    let told = groups.values().filter(|group| group.knows_moves);
+    told.map(|group| group.id)
 }
 
 enum Registration {

@@ -81,6 +81,8 @@ pub(crate) struct TxGroup {
     /// The node that each call of the driver was sent to, and its attempt. Only calls to other nodes.
     pub sent: BTreeMap<(Tid, BranchId), (NodeId, u32)>,
     pub alerts: Alerts,
+    /// This node's replica was told of moves of service groups. So that a begin asks no group that was not.
+    pub knows_moves: bool,
 }
 
 impl TxGroup {
@@ -97,7 +99,15 @@ impl TxGroup {
             driver_actions: Vec::new(),
             sent: BTreeMap::new(),
             alerts: Alerts::default(),
+            // Until it has looked.
+            knows_moves: true,
         }
+    }
+
+    fn look_for_moves(&mut self, cx: &Cx<'_>) {
+        self.knows_moves = cx
+            .group(self.id)
+            .is_some_and(|view| view.machine.marks().next().is_some());
     }
 
     pub fn waiting(&self) -> usize {
@@ -169,6 +179,7 @@ impl TxGroup {
                     continue;
                 }
                 TxEffect::ServiceGroups { record } => {
+                    self.look_for_moves(cx);
                     if let Some(record) = record.filter(|_| self.leading.is_some()) {
                         door.note(GateNote::Operated { record }, cx);
                     }
@@ -214,6 +225,7 @@ impl TxGroup {
 
     /// A snapshot took the place of effects: what they would have told is asked of the new state.
     pub fn on_reloaded(&mut self, door: &mut Door, cx: &mut Cx<'_>) {
+        self.look_for_moves(cx);
         self.pending.queue_all();
         let waiting: Vec<Tid> = self.waits.keys().copied().collect();
         for tid in waiting {
@@ -418,6 +430,7 @@ impl TxGroup {
     /// Ends what has waited long enough, and queues again what seems lost.
     pub fn tick(&mut self, door: &mut Door, cx: &mut Cx<'_>) {
         let now = cx.now;
+        self.look_for_moves(cx);
         let mut over = Vec::new();
         self.pending.forget(
             now,

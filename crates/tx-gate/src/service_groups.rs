@@ -71,12 +71,14 @@ pub(crate) enum Wants {
     Locks,
 }
 
-/// The group that requests of the service group go to, as far as this node knows. `last` is why it was refused before.
+/// The group that requests of the service group go to, as far as this node knows. `told` are the groups that were told of
+/// moves, in their order; `last` is why it was refused before.
 ///
 /// # Errors
 /// When no group would take it now, or none can be told.
 pub(crate) fn place(
     config: &GateConfig,
+    told: impl Iterator<Item = GroupId>,
     service_group: &str,
     wants: Wants,
     last: Option<&RefusalError>,
@@ -85,15 +87,14 @@ pub(crate) fn place(
     let group = match cx.group(config.groups[0]) {
         Some(first) => {
             let place = first.machine.place_of(service_group);
-            // In order of groups, so that all nodes find the same.
-            for group in &config.groups {
+            for group in told {
                 let mark = cx
-                    .group(*group)
+                    .group(group)
                     .and_then(|view| view.machine.mark_of(service_group).copied());
                 if mark.is_some_and(|mark| !Place::accounts_for(place, mark.epoch)) {
                     return Err(RefusalError::Gate(GateError::ServiceGroupUnplaced {
                         service_group: service_group.to_owned(),
-                        group: *group,
+                        group,
                     }));
                 }
             }
