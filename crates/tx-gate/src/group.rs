@@ -107,7 +107,7 @@ impl TxGroup {
     fn look_for_moves(&mut self, cx: &Cx<'_>) {
         self.knows_moves = cx
             .group(self.id)
-            .is_some_and(|view| view.machine.marks().next().is_some());
+            .is_none_or(|view| view.machine.marks().next().is_some());
     }
 
     pub fn waiting(&self) -> usize {

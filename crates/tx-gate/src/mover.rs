@@ -25,6 +25,7 @@ enum Kind {
     Open,
     Reopen,
     Finish { has_moved: bool },
+    Raise { above: u64 },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +58,8 @@ fn next_steps(a_move: &Move, config: &GateConfig, cx: &Cx<'_>) -> Result<Vec<(Gr
     let first = config.groups[0];
     let (from, to) = (GroupId(u64::from(a_move.from)), GroupId(u64::from(a_move.to)));
     // Of a cluster with more groups, whose backup came here.
-    if let Some(unknown) = [from, to].into_iter().find(|group| !config.groups.contains(group)) {
+    let needed = if a_move.is_repair { [to, to] } else { [from, to] };
+    if let Some(unknown) = needed.into_iter().find(|group| !config.groups.contains(group)) {
         return Err(MoveWaits::Replica(unknown));
     }
     let view = |group: GroupId| {
@@ -69,7 +71,7 @@ fn next_steps(a_move: &Move, config: &GateConfig, cx: &Cx<'_>) -> Result<Vec<(Gr
     };
     if a_move.is_cancelled {
         let old = view(from)?.machine;
-        if old.is_reopened(a_move) || old.has_overtaken(a_move) {
+        if old.is_reopened(a_move) {
             return Ok(vec![(first, Kind::Finish { has_moved: false })]);
         }
         if old.stage_of(a_move) != Some(Stage::Drained) {
@@ -80,6 +82,9 @@ fn next_steps(a_move: &Move, config: &GateConfig, cx: &Cx<'_>) -> Result<Vec<(Gr
     let (mut to_close, mut to_drain, mut are_left) = (Vec::new(), Vec::new(), false);
     for group in &config.groups {
         let machine = view(*group)?.machine;
+        if let Some(above) = machine.overtakes(a_move) {
+            return Ok(vec![(first, Kind::Raise { above })]);
+        }
         let names = a_move.names.iter().map(|name| &**name);
         match machine.stage_of(a_move) {
             None => to_close.push((*group, Kind::Close)),
@@ -94,6 +99,10 @@ fn next_steps(a_move: &Move, config: &GateConfig, cx: &Cx<'_>) -> Result<Vec<(Gr
     // The old group last: until then the move can be cancelled.
     if to_drain.len() > 1 || are_left {
         to_drain.retain(|(group, _)| *group != from);
+    }
+    // The new group first: a refusal of another one may send a begin there.
+    if to_close.iter().any(|(group, _)| *group == to) {
+        to_close.retain(|(group, _)| *group == to);
     }
     match () {
         () if !to_close.is_empty() => Ok(to_close),
@@ -157,7 +166,16 @@ impl TxGate {
         asked.again_at = cx.now + asked.pause;
         asked.pause = (asked.pause * 2).min(PAUSE_MAX);
         let step = match kind {
-            Kind::Close => MoveStep::Close { to: a_move.to },
+            // Of a repair nobody knows where it was.
+            Kind::Close => MoveStep::Close {
+                from: if a_move.is_repair { a_move.to } else { a_move.from },
+                to: a_move.to,
+            },
+            Kind::Raise { above } => {
+                let epoch = a_move.epoch;
+                let body = OwnedCommandBody::RaiseMove { epoch, above };
+                return of.submit(body, Purpose::Move, &self.door.config, cx.now);
+            }
             Kind::Drain => MoveStep::Drain,
             Kind::Open => MoveStep::Open,
             Kind::Reopen => MoveStep::Reopen,

@@ -116,29 +116,16 @@ impl TxGate {
             _ => return Err(GateError::UnknownGroup { group: to }),
         };
         self.check_versions(cx)?;
-        let first = cx.group(config.groups[0]);
-        let (mut above, mut is_repair) = (0, false);
-        for name in &names {
-            let place = first.as_ref().and_then(|view| view.machine.place_of(name));
-            for group in &config.groups {
-                let mark = cx.group(*group).and_then(|view| view.machine.mark_of(name).copied());
-                let Some(mark) = mark else { continue };
-                above = above.max(mark.epoch);
-                is_repair |= !Place::accounts_for(place, mark.epoch);
-            }
-        }
-        let configured = |name: &String| {
-            let group = config.group_of(name).0;
-            u8::try_from(group).expect("a group of transactions has a number of 8 bits")
+        let of_name = |name: String| {
+            let told = config.groups.iter().filter_map(|group| cx.group(*group));
+            let marks = told.filter_map(|view| view.machine.mark_of(&name).map(|mark| mark.epoch));
+            let above = marks.max().unwrap_or_default();
+            let group = u8::try_from(config.group_of(&name).0).expect("a group of transactions has a number of 8 bits");
+            (name, group, above)
         };
         Ok(OwnedCommandBody::MoveServiceGroups {
-            names: names
-                .into_iter()
-                .map(|name| (name.clone(), configured(&name)))
-                .collect(),
+            names: names.into_iter().map(of_name).collect(),
             to,
-            above,
-            is_repair,
             signed,
         })
     }

@@ -295,12 +295,14 @@ fn body_bytes(body: &OwnedCommandBody) -> u64 {
         }
         OwnedCommandBody::Restore { part } => part.len(),
         OwnedCommandBody::MoveServiceGroups { names, signed, .. } => {
-            let names: usize = names.iter().map(|(name, _)| name.len() + 24).sum();
+            let names: usize = names.iter().map(|(name, ..)| name.len() + 40).sum();
             names + signed.operator.len() + signed.reason.len()
         }
         OwnedCommandBody::CancelMove { name, signed } => name.len() + signed.operator.len() + signed.reason.len(),
         OwnedCommandBody::StepOfMove { names, .. } => names.iter().map(|name| name.len() + 24).sum(),
-        OwnedCommandBody::FinishMove { .. } | OwnedCommandBody::BranchDone { .. } => 0,
+        OwnedCommandBody::FinishMove { .. }
+        | OwnedCommandBody::RaiseMove { .. }
+        | OwnedCommandBody::BranchDone { .. } => 0,
     };
     64 + texts as u64
 }

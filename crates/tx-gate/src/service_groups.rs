@@ -87,6 +87,14 @@ pub(crate) fn place(
     let group = match cx.group(config.groups[0]) {
         Some(first) => {
             let place = first.machine.place_of(service_group);
+            // What the table has is not to be trusted before this has ended.
+            if let Some(repair) = first.machine.repair_of(service_group) {
+                return Err(RefusalError::Tx(TxError::ServiceGroupClosed {
+                    service_group: service_group.into(),
+                    epoch: repair.epoch,
+                    to: repair.to,
+                }));
+            }
             for group in told {
                 let mark = cx
                     .group(group)

@@ -49,6 +49,9 @@ struct Rig {
     told: BTreeMap<RequestKey, ClientAnswer>,
     admin: BTreeMap<RequestKey, Result<AdminAnswer, RefusalError>>,
     keys: u64,
+    /// Reads are answered when the test says so.
+    holds_reads: bool,
+    reads: Vec<(GroupId, u64)>,
 }
 
 impl Rig {
@@ -75,6 +78,8 @@ impl Rig {
             told: BTreeMap::new(),
             admin: BTreeMap::new(),
             keys: 0,
+            holds_reads: false,
+            reads: Vec::new(),
         };
         for id in ids {
             rig.tell_role(id);
@@ -247,6 +252,7 @@ impl Rig {
         for action in actions {
             match action {
                 Action::Propose { group, command, .. } if self.silent != Some(group) => self.commit(group, &command),
+                Action::Read { group, token } if self.holds_reads => self.reads.push((group, token)),
                 Action::Read { group, token } => self.feed(Event::ReadReady { group, token }),
                 Action::Respond(GateResponse::Answer { key, answer, .. }) => drop(self.told.insert(key, answer)),
                 Action::Respond(GateResponse::Admin { key, result }) => drop(self.admin.insert(key, result)),
@@ -380,7 +386,7 @@ fn another_leader_goes_on_where_the_one_before_left_off() {
 fn a_group_that_knows_of_a_move_which_the_table_does_not_keeps_begins_away_until_it_is_put_somewhere() {
     let mut rig = Rig::new(3);
     let names = vec![NAME.to_owned()];
-    let step = MoveStep::Close { to: 3 };
+    let step = MoveStep::Close { from: 1, to: 3 };
     rig.apply(
         3,
         OwnedCommandBody::StepOfMove {
@@ -405,42 +411,149 @@ fn a_group_that_knows_of_a_move_which_the_table_does_not_keeps_begins_away_until
 
 /// Only a cluster that took in backups of another one has such a group, and an operator who was asked of a server that lagged.
 #[test]
-fn a_move_that_a_group_has_overtaken_can_be_taken_back() {
-    let mut rig = Rig::new(2);
-    let names = vec![(NAME.to_owned(), 1)];
-    let (to, above, is_repair, signed) = (2, 0, false, signed());
+fn a_move_that_a_group_has_overtaken_goes_on_above_it() {
+    for (told, by) in [(9, MoveStep::Open), (1, MoveStep::Open), (7, MoveStep::Drain)] {
+        for old in [1, 3] {
+            let mut rig = Rig::new(3);
+            rig.apply(old, close(told, 1, 3));
+            let names = vec![NAME.to_owned()];
+            rig.apply(
+                old,
+                OwnedCommandBody::StepOfMove {
+                    names,
+                    epoch: told,
+                    step: by,
+                },
+            );
+            if by == MoveStep::Open {
+                rig.apply(old, begin_of_another_server());
+            }
+            let signed = signed();
+            let names = vec![(NAME.to_owned(), 1, 0)];
+            rig.apply(1, OwnedCommandBody::MoveServiceGroups { names, to: 2, signed });
+            rig.pass(10_000);
+            let open = rig.groups[&GroupId(old)].machine.open_of([NAME]);
+            assert_eq!(
+                rig.place() == Some(2),
+                open == 0,
+                "{open} are open in {old}, and it is in {:?}",
+                rig.place()
+            );
+            let all = rig
+                .groups
+                .values()
+                .flat_map(|of| of.machine.globals().map(|global| global.tid));
+            for tid in all.collect::<Vec<_>>() {
+                let (decision, expect) = (settle_tx::Decision::Rollback, settle_tx::Expect::Begin);
+                rig.apply(
+                    tid.group().0,
+                    OwnedCommandBody::Decide {
+                        tid,
+                        decision,
+                        expect,
+                        by: None,
+                    },
+                );
+            }
+            rig.pass(10_000);
+            let begun = rig.begin();
+            assert_eq!(
+                (rig.waits(), rig.place(), rig.begun_in(begun)),
+                (None, Some(2), Some(2))
+            );
+        }
+    }
+}
+
+fn close(epoch: u64, from: u8, to: u8) -> OwnedCommandBody {
+    let (names, step) = (vec![NAME.to_owned()], MoveStep::Close { from, to });
+    OwnedCommandBody::StepOfMove { names, epoch, step }
+}
+
+fn begin_of_another_server() -> OwnedCommandBody {
+    OwnedCommandBody::Begin {
+        xid_prefix: "10.0.0.9:8091".to_owned(),
+        application: "shop".to_owned(),
+        service_group: NAME.to_owned(),
+        name: "t".to_owned(),
+        timeout_ms: 60_000,
+    }
+}
+
+/// A server without a replica of the first group goes where a refusal says.
+#[test]
+fn the_new_group_is_closed_before_any_other_says_where_it_goes() {
+    let mut rig = Rig::new(3);
+    let open = rig.begin();
+    assert_eq!(rig.begun_in(open), Some(1));
+    rig.silent = Some(GroupId(2));
+    rig.move_to(2);
+    rig.pass(5_000);
+    for group in [1, 3] {
+        assert_eq!(rig.groups[&GroupId(group)].machine.mark_of(NAME), None, "group {group}");
+    }
+    rig.silent = None;
+    rig.pass(6_000);
+    assert_eq!(rig.waits(), Some(MoveWaits::Transactions));
+}
+
+/// The question went by the table of before; the replica that answers it is newer.
+#[test]
+fn a_question_for_locks_is_not_answered_by_a_group_that_was_left_two_moves_ago() {
+    let mut rig = Rig::new(4);
+    rig.holds_reads = true;
+    let asked = rig.query();
+    rig.apply(1, close(1, 1, 3));
+    let (names, step) = (vec![NAME.to_owned()], MoveStep::Drain);
+    rig.apply(1, OwnedCommandBody::StepOfMove { names, epoch: 1, step });
+    rig.apply(1, close(3, 3, 4));
+    for (group, token) in std::mem::take(&mut rig.reads) {
+        rig.feed(Event::ReadReady { group, token });
+    }
+    assert_eq!(rig.told.get(&asked), None, "group 1 knows nothing of its locks");
+}
+
+#[test]
+fn during_a_repair_nothing_begins_anywhere() {
+    let mut rig = Rig::new(3);
     rig.groups.get_mut(&GroupId(1)).expect("it is there").leads = false;
     rig.tell_role(GroupId(1));
-    rig.apply(
-        1,
-        OwnedCommandBody::MoveServiceGroups {
-            names,
-            to,
-            above,
-            is_repair,
-            signed,
-        },
-    );
-    let (names, step) = (vec![NAME.to_owned()], MoveStep::Close { to: 2 });
-    rig.apply(1, OwnedCommandBody::StepOfMove { names, epoch: 9, step });
+    rig.apply(3, close(9, 3, 3));
+    let (names, step) = (vec![NAME.to_owned()], MoveStep::Open);
+    rig.apply(3, OwnedCommandBody::StepOfMove { names, epoch: 9, step });
+    rig.apply(3, begin_of_another_server());
+    let (held, asked) = (rig.begin(), rig.query());
+    rig.move_to(3);
+    rig.pass(2_000);
+    assert_eq!((rig.begun_in(held), rig.told.get(&asked)), (None, None));
     rig.groups.get_mut(&GroupId(1)).expect("it is there").leads = true;
     rig.tell_role(GroupId(1));
     rig.pass(2_000);
-    assert_eq!(rig.waits(), Some(MoveWaits::Step));
+    assert_eq!((rig.begun_in(held), rig.place()), (Some(3), Some(3)));
+    assert!(rig.told.contains_key(&asked));
+}
+
+#[test]
+fn a_cancelled_move_opens_every_service_group_that_nobody_has_overtaken() {
+    let mut rig = Rig::new(2);
+    let (names, step) = (vec!["another".to_owned()], MoveStep::Close { from: 1, to: 2 });
+    rig.apply(1, OwnedCommandBody::StepOfMove { names, epoch: 9, step });
+    let names = vec![("another".to_owned(), 1, 0), (NAME.to_owned(), 1, 0)];
+    let signed = signed();
+    rig.apply(1, OwnedCommandBody::MoveServiceGroups { names, to: 2, signed });
+    rig.apply(2, close(1, 1, 2));
     rig.operate(cancel(NAME));
     rig.pass(2_000);
-    assert_eq!(rig.waits(), None);
-    rig.move_to(2);
-    rig.pass(2_000);
     let begun = rig.begin();
-    assert_eq!((rig.place(), rig.begun_in(begun)), (Some(2), Some(2)));
+    rig.pass(2_000);
+    assert_eq!((rig.waits(), rig.begun_in(begun)), (None, Some(1)));
 }
 
 #[test]
 fn who_is_not_placed_is_told_so_when_its_hold_is_over() {
     let mut rig = Rig::new(2);
     let names = vec![NAME.to_owned()];
-    let step = MoveStep::Close { to: 2 };
+    let step = MoveStep::Close { from: 1, to: 2 };
     rig.apply(2, OwnedCommandBody::StepOfMove { names, epoch: 9, step });
     let (begin, query) = (rig.begin(), rig.query());
     rig.pass(26_000);

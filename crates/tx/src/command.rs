@@ -99,19 +99,18 @@ pub enum CommandBody<S> {
     Restore { part: Bytes },
     /// An operator moves service groups to another transaction group. For the first group, which keeps the table.
     MoveServiceGroups {
-        /// Sorted, 1 to [`MOVE_NAMES_MAX`](crate::MOVE_NAMES_MAX), each with the group where the configuration has it.
-        names: Vec<(S, u8)>,
+        /// Sorted, 1 to [`MOVE_NAMES_MAX`](crate::MOVE_NAMES_MAX), each with the group where the configuration has it and
+        /// the highest epoch of which some group has a mark, or 0.
+        names: Vec<(S, u8, u64)>,
         to: u8,
-        /// The move's epoch is to be above this one, which some group has a mark of.
-        above: u64,
-        /// Also when the table has them there: some group has a mark that the table does not account for.
-        is_repair: bool,
         signed: Signed<S>,
     },
     /// An operator takes back the move that this service group is on, if it still can be.
     CancelMove { name: S, signed: Signed<S> },
     /// A move has come to its end. For the first group.
     FinishMove { epoch: u64, has_moved: bool },
+    /// A move goes on by an epoch above this one, which some group has a mark of. For the first group.
+    RaiseMove { epoch: u64, above: u64 },
     /// A step of a move, for any group. See [`service_groups`](crate::MoveStep).
     StepOfMove {
         /// As in `MoveServiceGroups`.
@@ -281,22 +280,17 @@ fn put_command<S: AsRef<str>>(out: &mut Vec<u8>, command: &Command<S>) {
             put_u64(out, part.len() as u64);
             out.extend_from_slice(part);
         }
-        CommandBody::MoveServiceGroups {
-            names,
-            to,
-            above,
-            is_repair,
-            signed,
-        } => {
+        CommandBody::MoveServiceGroups { names, to, signed } => {
             out.push(9);
             put_u64(out, names.len() as u64);
-            for (name, _) in names {
+            for (name, ..) in names {
                 put_str(out, name.as_ref());
             }
-            out.extend(names.iter().map(|(_, group)| *group));
+            for (_, group, above) in names {
+                out.push(*group);
+                put_u64(out, *above);
+            }
             out.push(*to);
-            put_u64(out, *above);
-            out.push(u8::from(*is_repair));
             put_signed(out, signed);
         }
         CommandBody::CancelMove { name, signed } => {
@@ -309,6 +303,11 @@ fn put_command<S: AsRef<str>>(out: &mut Vec<u8>, command: &Command<S>) {
             put_u64(out, *epoch);
             out.push(u8::from(*has_moved));
         }
+        CommandBody::RaiseMove { epoch, above } => {
+            out.push(13);
+            put_u64(out, *epoch);
+            put_u64(out, *above);
+        }
         CommandBody::StepOfMove { names, epoch, step } => {
             out.push(12);
             put_u64(out, names.len() as u64);
@@ -317,7 +316,7 @@ fn put_command<S: AsRef<str>>(out: &mut Vec<u8>, command: &Command<S>) {
             }
             put_u64(out, *epoch);
             match step {
-                MoveStep::Close { to } => out.extend([1, *to]),
+                MoveStep::Close { from, to } => out.extend([1, *from, *to]),
                 MoveStep::Drain => out.push(2),
                 MoveStep::Open => out.push(3),
                 MoveStep::Reopen => out.push(4),
@@ -347,6 +346,7 @@ impl<S> CommandBody<S> {
             CommandBody::MoveServiceGroups { .. }
             | CommandBody::CancelMove { .. }
             | CommandBody::FinishMove { .. }
+            | CommandBody::RaiseMove { .. }
             | CommandBody::StepOfMove { .. } => true,
             CommandBody::Begin { .. }
             | CommandBody::RegisterBranch { .. }
@@ -444,13 +444,13 @@ fn get_command<'a>(reader: &mut Reader<'a>) -> Result<Command<&'a str>, DecodeEr
         }
         9 => {
             let names = get_names(reader)?;
-            let groups = names.iter().map(|_| get_group(reader));
-            let groups = groups.collect::<Result<Vec<u8>, _>>()?;
+            let of_name = |name| Ok((name, get_group(reader)?, get_epoch(reader)?));
             CommandBody::MoveServiceGroups {
-                names: names.into_iter().zip(groups).collect(),
+                names: names
+                    .into_iter()
+                    .map(of_name)
+                    .collect::<Result<Vec<_>, DecodeError>>()?,
                 to: get_group(reader)?,
-                above: get_epoch(reader)?,
-                is_repair: reader.bool()?,
                 signed: get_signed(reader)?,
             }
         }
@@ -466,12 +466,19 @@ fn get_command<'a>(reader: &mut Reader<'a>) -> Result<Command<&'a str>, DecodeEr
             names: get_names(reader)?,
             epoch: get_epoch(reader)?,
             step: match reader.u8()? {
-                1 => MoveStep::Close { to: get_group(reader)? },
+                1 => MoveStep::Close {
+                    from: get_group(reader)?,
+                    to: get_group(reader)?,
+                },
                 2 => MoveStep::Drain,
                 3 => MoveStep::Open,
                 4 => MoveStep::Reopen,
                 _ => return Err(reader.error("an unknown step of a move")),
             },
+        },
+        13 => CommandBody::RaiseMove {
+            epoch: get_epoch(reader)?,
+            above: get_epoch(reader)?,
         },
         _ => return Err(reader.error("an unknown command")),
     };

@@ -33,6 +33,7 @@ mod id;
 mod lock_key;
 mod locks;
 mod machine;
+mod moves;
 mod names;
 mod once;
 mod operator;

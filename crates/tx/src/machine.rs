@@ -138,6 +138,8 @@ pub struct TxMachine {
     pub(crate) skipped: u64,
     /// The cluster version of the entry that is applied. No part of the state.
     pub(crate) version: u32,
+    /// No part of the state either.
+    pub(crate) moves_refused: u64,
     loading: Option<Box<Loader>>,
 }
 
@@ -166,6 +168,7 @@ impl TxMachine {
             service_groups: ServiceGroups::default(),
             skipped: 0,
             version: 0,
+            moves_refused: 0,
             loading: None,
         }
     }

@@ -6,7 +6,7 @@
 //! a name without a mark is open. A move takes an epoch `e` that is above all before, and `e + 1` for its cancellation.
 //!
 //! 1. **The act**, in the first group. From here on the move is in its log, and whoever leads it goes on with it.
-//! 2. **Close**(e) in *every* group: from its apply on nothing begins there for these names. In every group and not only in
+//! 2. **Close**(e) in *every* group, the new one first, so that no refusal sends anybody to a group that still lets begin: from its apply on nothing begins there for these names. In every group and not only in
 //!    the old one, since one that was restored from a backup, or a server with another configuration, may have begun them
 //!    where nobody expects it. What is open goes on: branches, decisions, second phases, and in the old group also the
 //!    questions for locks, since its transactions are the only ones that can hold them.
@@ -35,15 +35,16 @@
 //! the old cluster can have given: steps 2 to 5 close it everywhere and end what is open elsewhere before it begins again.
 //! What is in a group whose marks the table does not account for (its backup was taken later) cannot be told: servers refuse
 //! to begin it ([`Place::accounts_for`]) until an operator moves it to a group of his choice, which is not cancelled. A group that was told of moves
-//! takes no backup any more, so that the first group is restored last.
+//! takes no backup any more, so that the first group is restored last. During such a repairing move ([`Move::is_repair`]) nothing
+//! begins anywhere, and nobody answers for locks: the place in the table is no more than what somebody once knew. A mark that is
+//! at or above the epoch of a move without being its own raises the move above it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use settle_base::{FixedMap, GroupTime, fingerprint};
 
 use crate::{
-    ActKind, AuditRecord, DecodeError, GlobalStatus, Reply, Signed, TxEffect, TxError, TxMachine,
-    audit::cut,
+    DecodeError,
     command::get_code,
     encoding::{Reader, put_str, put_u64},
 };
@@ -51,7 +52,7 @@ use crate::{
 /// Names that have a place, at most. So a cluster gives a group marks for so many names.
 pub const SERVICE_GROUPS_MAX: usize = 1_024;
 /// Marks with which a group is told of no move of further names: only backups of other clusters bring so many.
-const MARKS_MAX: usize = 4 * SERVICE_GROUPS_MAX;
+pub(crate) const MARKS_MAX: usize = 4 * SERVICE_GROUPS_MAX;
 /// Marks that are read: with those that a move needs to be ended although there were too many to begin it.
 const MARKS_READ_MAX: usize = 2 * MARKS_MAX;
 /// Service groups of one move, at most.
@@ -82,7 +83,8 @@ pub enum Stage {
 pub struct Mark {
     pub epoch: u64,
     pub stage: Stage,
-    /// The group that it moves to by this epoch.
+    /// The groups that it moves from and to by this epoch; the same when it is not known where it is.
+    pub from: u8,
     pub to: u8,
 }
 
@@ -115,7 +117,7 @@ pub struct Move {
 /// What a group is told of a move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MoveStep {
-    Close { to: u8 },
+    Close { from: u8, to: u8 },
     Drain,
     Open,
     Reopen,
@@ -146,10 +148,10 @@ impl Place {
 /// A group's part in moves, and in the first group the table.
 #[derive(Default)]
 pub(crate) struct ServiceGroups {
-    places: BTreeMap<Arc<str>, Place>,
-    moves: BTreeMap<u64, Move>,
-    last_epoch: u64,
-    marks: BTreeMap<Arc<str>, Mark>,
+    pub places: BTreeMap<Arc<str>, Place>,
+    pub moves: BTreeMap<u64, Move>,
+    pub last_epoch: u64,
+    pub marks: BTreeMap<Arc<str>, Mark>,
     /// Of the four above; 0 when there was never a move.
     digest: u64,
     /// Open transactions of each service group. Not written: they follow from the transactions.
@@ -178,11 +180,11 @@ impl ServiceGroups {
         }
     }
 
-    fn open_of<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> u64 {
+    pub fn open_of<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> u64 {
         names.into_iter().filter_map(|name| self.open.get(name)).sum()
     }
 
-    fn changed(&mut self) {
+    pub fn changed(&mut self) {
         let mut bytes = Vec::new();
         self.put(&mut bytes);
         self.digest = match self.is_unused() {
@@ -192,22 +194,26 @@ impl ServiceGroups {
     }
 
     /// Sets the marks of names that are below the epoch, or of it where `is_next` says so.
-    fn set(&mut self, names: &[&str], mark: Mark, is_next: impl Fn(Stage) -> bool) {
+    pub fn set(&mut self, names: &[&str], mark: Mark, is_next: impl Fn(Stage) -> bool) {
+        let mut is_set = false;
         for name in names {
             let is_late = settle_base::mutant!("late_step_of_a_move");
             match self.marks.get_mut(*name) {
                 Some(old) if old.epoch < mark.epoch || is_late || (old.epoch == mark.epoch && is_next(old.stage)) => {
                     *old = mark;
                 }
-                Some(_) => {}
+                Some(_) => continue,
                 None => drop(self.marks.insert(Arc::from(*name), mark)),
             }
+            is_set = true;
         }
-        self.changed();
+        if is_set {
+            self.changed();
+        }
     }
 
     /// How all of the names stand by this epoch, if they do.
-    fn stage_at(&self, names: &[&str], epoch: u64) -> Option<Stage> {
+    pub fn stage_at(&self, names: &[&str], epoch: u64) -> Option<Stage> {
         let stage = |name: &&str| {
             self.marks
                 .get(*name)
@@ -281,8 +287,7 @@ impl ServiceGroups {
         for (name, mark) in &self.marks {
             put_str(out, name);
             put_u64(out, mark.epoch);
-            out.push(mark.stage as u8);
-            out.push(mark.to);
+            out.extend([mark.stage as u8, mark.from, mark.to]);
         }
     }
 
@@ -331,6 +336,7 @@ impl ServiceGroups {
             let mark = Mark {
                 epoch: get_epoch(reader)?,
                 stage: get_code(reader)?,
+                from: get_group(reader)?,
                 to: get_group(reader)?,
             };
             if read.marks.last_key_value().is_some_and(|(last, _)| *last >= name) {
@@ -351,7 +357,7 @@ impl ServiceGroups {
     }
 
     /// A backup was taken in: see the module's head.
-    fn restored(&mut self, now: GroupTime) {
+    pub fn restored(&mut self, now: GroupTime) {
         let places: Vec<(Arc<str>, Place)> = std::mem::take(&mut self.places).into_iter().collect();
         self.moves.clear();
         if self.last_epoch > 0 {
@@ -370,7 +376,21 @@ impl ServiceGroups {
         self.changed();
     }
 
-    fn begin_move(
+    /// The name is on no move any more; its place stays.
+    pub fn leave_move(&mut self, name: &str) {
+        let Some(place) = self.places.get_mut(name) else { return };
+        let Some(epoch) = place.moving.take() else { return };
+        let a_move = self
+            .moves
+            .get_mut(&epoch)
+            .expect("a name moves by a move that is there");
+        a_move.names.retain(|other| **other != *name);
+        if a_move.names.is_empty() {
+            self.moves.remove(&epoch);
+        }
+    }
+
+    pub fn begin_move(
         &mut self,
         names: Vec<Arc<str>>,
         (from, to): (u8, u8),
@@ -450,308 +470,5 @@ fn get_count(reader: &mut Reader<'_>, most: usize) -> Result<usize, DecodeError>
     match reader.u64()? {
         count if count <= most as u64 => Ok(count as usize),
         _ => Err(reader.error("too many service groups")),
-    }
-}
-
-/// What an operator asks, as [`CommandBody::MoveServiceGroups`](crate::CommandBody::MoveServiceGroups) has it.
-pub(crate) struct MoveAct<'a> {
-    pub names: &'a [(&'a str, u8)],
-    pub to: u8,
-    pub above: u64,
-    pub is_repair: bool,
-    pub signed: &'a Signed<&'a str>,
-}
-
-impl TxMachine {
-    /// Where the table has the service group. Of the first group alone.
-    pub fn place_of(&self, name: &str) -> Option<&Place> {
-        self.service_groups.places.get(name)
-    }
-
-    /// The table, by name.
-    pub fn places(&self) -> impl Iterator<Item = (&Arc<str>, &Place)> {
-        self.service_groups.places.iter()
-    }
-
-    /// Moves that have not ended, oldest first.
-    pub fn moves(&self) -> impl Iterator<Item = &Move> {
-        self.service_groups.moves.values()
-    }
-
-    /// What this group was told last of a service group.
-    pub fn mark_of(&self, name: &str) -> Option<&Mark> {
-        self.service_groups.marks.get(name)
-    }
-
-    pub fn marks(&self) -> impl Iterator<Item = (&Arc<str>, &Mark)> {
-        self.service_groups.marks.iter()
-    }
-
-    /// How this group stands to a move: `None` while it was not told of it, or when a later one has overtaken it.
-    pub fn stage_of(&self, a_move: &Move) -> Option<Stage> {
-        let names: Vec<&str> = a_move.names.iter().map(|name| &**name).collect();
-        self.service_groups.stage_at(&names, a_move.epoch)
-    }
-
-    /// Whether the old group of a move was opened again.
-    pub fn is_reopened(&self, a_move: &Move) -> bool {
-        let names: Vec<&str> = a_move.names.iter().map(|name| &**name).collect();
-        self.service_groups.stage_at(&names, a_move.epoch + 1) == Some(Stage::Open)
-    }
-
-    /// The group was told of a later move of them: of a cluster whose backup this one took in. The move cannot go on.
-    pub fn has_overtaken(&self, a_move: &Move) -> bool {
-        let mark = |name: &Arc<str>| self.service_groups.marks.get(name);
-        let mut marks = a_move.names.iter().filter_map(mark);
-        marks.any(|mark| mark.epoch > a_move.epoch + 1)
-    }
-
-    /// Open transactions of these service groups.
-    pub fn open_of<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> u64 {
-        match settle_base::mutant!("move_without_drain") {
-            true => 0,
-            false => self.service_groups.open_of(names),
-        }
-    }
-
-    /// # Errors
-    /// [`TxError::ServiceGroupClosed`] when nothing of the service group begins here.
-    pub fn may_begin(&self, name: &str) -> Result<(), TxError> {
-        match self.service_groups.marks.get_key_value(name) {
-            Some((name, mark)) if mark.stage != Stage::Open && !settle_base::mutant!("begins_where_it_is_closed") => {
-                Err(closed(name, mark))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether who has no transaction may be told here what rows of the service group are locked.
-    ///
-    /// # Errors
-    /// [`TxError::ServiceGroupClosed`] when such transactions may be, or may soon be, in another group.
-    pub fn knows_locks_of(&self, name: &str) -> Result<(), TxError> {
-        let Some((name, mark)) = self.service_groups.marks.get_key_value(name) else {
-            return Ok(());
-        };
-        let is_known = match mark.stage {
-            Stage::Open => true,
-            Stage::Closed => mark.to != self.config.group,
-            Stage::Drained => settle_base::mutant!("lock_query_of_a_drained_group"),
-        };
-        if is_known { Ok(()) } else { Err(closed(name, mark)) }
-    }
-
-    fn check_version(&self) -> Result<(), TxError> {
-        match self.version < MOVES_SINCE {
-            true => Err(TxError::VersionTooLow {
-                needed: MOVES_SINCE,
-                in_force: self.version,
-            }),
-            false => Ok(()),
-        }
-    }
-
-    pub(crate) fn move_service_groups(
-        &mut self,
-        act: &MoveAct<'_>,
-        effects: &mut Vec<TxEffect>,
-    ) -> Result<Reply, TxError> {
-        self.check_version()?;
-        let table = &self.service_groups;
-        let placed = |name: &str, configured: u8| table.places.get(name).map_or(configured, |place| place.group);
-        let (first, configured) = act.names[0];
-        let from = placed(first, configured);
-        if let Some(epoch) = table.places.get(first).and_then(|place| place.moving) {
-            let a_move = &table.moves[&epoch];
-            let names = act.names.iter().map(|(name, _)| *name);
-            if a_move.to == act.to && !a_move.is_cancelled && a_move.names.iter().map(|name| &**name).eq(names) {
-                return Ok(Reply::Moving { epoch, acted: false });
-            }
-        }
-        for (name, configured) in act.names {
-            let group = placed(name, *configured);
-            if table.places.get(*name).is_some_and(|place| place.moving.is_some()) {
-                return Err(TxError::ServiceGroupMoving {
-                    service_group: Arc::from(*name),
-                });
-            }
-            if group != from {
-                return Err(TxError::ServiceGroupsApart {
-                    service_group: Arc::from(*name),
-                    group,
-                    first: Arc::from(first),
-                    first_group: from,
-                });
-            }
-        }
-        if from == act.to && !act.is_repair {
-            let epoch = table.last_epoch;
-            return Ok(Reply::Moving { epoch, acted: false });
-        }
-        let new = act.names.iter().filter(|(name, _)| !table.places.contains_key(*name));
-        if table.places.len() + new.count() > SERVICE_GROUPS_MAX {
-            return Err(TxError::TooManyServiceGroups {
-                limit: SERVICE_GROUPS_MAX as u64,
-            });
-        }
-        let names: Vec<Arc<str>> = act.names.iter().map(|(name, _)| Arc::from(*name)).collect();
-        let ways = (from, act.to);
-        let epoch = self
-            .service_groups
-            .begin_move(names, ways, act.above, act.is_repair, self.time);
-        self.service_groups.changed();
-        self.record_move(ActKind::MoveServiceGroups, epoch, act.signed, effects);
-        Ok(Reply::Moving { epoch, acted: true })
-    }
-
-    pub(crate) fn cancel_move(
-        &mut self,
-        name: &str,
-        signed: &Signed<&str>,
-        effects: &mut Vec<TxEffect>,
-    ) -> Result<Reply, TxError> {
-        self.check_version()?;
-        let service_group = || Arc::from(name);
-        let Some(epoch) = self.service_groups.places.get(name).and_then(|place| place.moving) else {
-            return Err(TxError::NotMoving {
-                service_group: service_group(),
-            });
-        };
-        let a_move = self
-            .service_groups
-            .moves
-            .get_mut(&epoch)
-            .expect("a name moves by a move that is there");
-        if a_move.is_repair {
-            return Err(TxError::NotCancellable {
-                service_group: service_group(),
-            });
-        }
-        if std::mem::replace(&mut a_move.is_cancelled, true) {
-            return Ok(Reply::Moving { epoch, acted: false });
-        }
-        self.service_groups.changed();
-        self.record_move(ActKind::CancelMove, epoch, signed, effects);
-        Ok(Reply::Moving { epoch, acted: true })
-    }
-
-    fn record_move(&mut self, act: ActKind, epoch: u64, signed: &Signed<&str>, effects: &mut Vec<TxEffect>) {
-        let a_move = &self.service_groups.moves[&epoch];
-        let subject = format!("{} -> {}: {}", a_move.from, a_move.to, a_move.names.join(", "));
-        let record = Arc::new(AuditRecord {
-            number: self.audit.next_number(),
-            at: self.time,
-            at_ms: signed.at_ms,
-            tid: None,
-            act,
-            subject: cut(&subject, crate::audit::SUBJECT_CHARS_MAX),
-            operator: cut(signed.operator, crate::OPERATOR_CHARS_MAX),
-            reason: cut(signed.reason, crate::REASON_CHARS_MAX),
-            status: GlobalStatus::UnKnown,
-        });
-        self.audit.add(Arc::clone(&record));
-        effects.push(TxEffect::ServiceGroups { record: Some(record) });
-    }
-
-    pub(crate) fn finish_move(
-        &mut self,
-        epoch: u64,
-        has_moved: bool,
-        effects: &mut Vec<TxEffect>,
-    ) -> Result<Reply, TxError> {
-        self.check_version()?;
-        let table = &mut self.service_groups;
-        let is_meant = |a_move: &Move| has_moved || a_move.is_cancelled;
-        if !table.moves.get(&epoch).is_some_and(is_meant) {
-            return Ok(Reply::Done);
-        }
-        let a_move = table.moves.remove(&epoch).expect("it was just found");
-        for name in &a_move.names {
-            let place = match has_moved {
-                true => Place {
-                    group: a_move.to,
-                    epoch,
-                    moving: None,
-                },
-                false => Place {
-                    group: a_move.from,
-                    epoch: epoch + 1,
-                    moving: None,
-                },
-            };
-            table.places.insert(Arc::clone(name), place);
-        }
-        table.changed();
-        effects.push(TxEffect::ServiceGroups { record: None });
-        Ok(Reply::Done)
-    }
-
-    pub(crate) fn step_of_move(
-        &mut self,
-        names: &[&str],
-        epoch: u64,
-        step: MoveStep,
-        effects: &mut Vec<TxEffect>,
-    ) -> Result<Reply, TxError> {
-        self.check_version()?;
-        let left = self.open_of(names.iter().copied());
-        let groups = &mut self.service_groups;
-        let new = names.iter().filter(|name| !groups.marks.contains_key(**name)).count();
-        let to = |groups: &ServiceGroups| groups.marks.get(names[0]).map_or(self.config.group, |mark| mark.to);
-        let told = match step {
-            MoveStep::Close { to } => {
-                if groups.marks.len() + new > MARKS_MAX {
-                    return Err(TxError::TooManyServiceGroups {
-                        limit: MARKS_MAX as u64,
-                    });
-                }
-                let stage = Stage::Closed;
-                groups.set(names, Mark { epoch, stage, to }, |_| false);
-                epoch
-            }
-            MoveStep::Drain => {
-                let is_closed = groups.stage_at(names, epoch) == Some(Stage::Closed);
-                if left == 0 && (is_closed || settle_base::mutant!("late_step_of_a_move")) {
-                    let (to, stage) = (to(groups), Stage::Drained);
-                    groups.set(names, Mark { epoch, stage, to }, |stage| stage == Stage::Closed);
-                }
-                epoch
-            }
-            MoveStep::Open => {
-                let (to, stage) = (self.config.group, Stage::Open);
-                groups.set(names, Mark { epoch, stage, to }, |stage| stage == Stage::Closed);
-                epoch
-            }
-            MoveStep::Reopen if groups.stage_at(names, epoch) == Some(Stage::Drained) => epoch,
-            MoveStep::Reopen => {
-                let (to, stage) = (self.config.group, Stage::Open);
-                groups.set(
-                    names,
-                    Mark {
-                        epoch: epoch + 1,
-                        stage,
-                        to,
-                    },
-                    |_| false,
-                );
-                epoch + 1
-            }
-        };
-        effects.push(TxEffect::ServiceGroups { record: None });
-        let stage = groups.stage_at(names, told);
-        Ok(Reply::Stepped { stage, left })
-    }
-
-    /// The last part of a backup was taken in.
-    pub(crate) fn service_groups_restored(&mut self) {
-        self.service_groups.restored(self.time);
-    }
-}
-
-fn closed(name: &Arc<str>, mark: &Mark) -> TxError {
-    TxError::ServiceGroupClosed {
-        service_group: Arc::clone(name),
-        epoch: mark.epoch,
-        to: mark.to,
     }
 }

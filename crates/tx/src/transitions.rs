@@ -9,8 +9,8 @@ use crate::{
     Outcome, Reply, Tid, TxEffect, TxError, TxMachine, Xid,
     global::Moment,
     locks::{LockRefusal, LockTable, auto_commit},
+    moves::MoveAct,
     names::LocalNumber,
-    service_groups::MoveAct,
 };
 
 /// A conflict's row is kept among the results of requests, so it is cut to so many bytes.
@@ -74,23 +74,11 @@ impl TxMachine {
             }
             CommandBody::Operate { tid, act, signed } => self.operate(tid, &act, &signed, effects),
             CommandBody::Restore { part } => self.restore_part(&part, effects),
-            CommandBody::MoveServiceGroups {
-                names,
-                to,
-                above,
-                is_repair,
-                signed,
-            } => {
+            CommandBody::MoveServiceGroups { names, to, signed } => {
                 let (names, signed) = (&names[..], &signed);
-                let act = MoveAct {
-                    names,
-                    to,
-                    above,
-                    is_repair,
-                    signed,
-                };
-                self.move_service_groups(&act, effects)
+                self.move_service_groups(&MoveAct { names, to, signed }, effects)
             }
+            CommandBody::RaiseMove { epoch, above } => self.raise_move(epoch, above, effects),
             CommandBody::CancelMove { name, signed } => self.cancel_move(name, &signed, effects),
             CommandBody::FinishMove { epoch, has_moved } => self.finish_move(epoch, has_moved, effects),
             CommandBody::StepOfMove { names, epoch, step } => self.step_of_move(&names, epoch, step, effects),

@@ -96,11 +96,9 @@ fn commands_answers_states_and_snapshots_are_those_of_this_version() {
         at_ms: 1_700_000_000_000,
     };
     let name = || "default_tx_group".to_owned();
-    let to_another = |names: Vec<(String, u8)>, to, above, is_repair| CommandBody::MoveServiceGroups {
+    let to_another = |names: Vec<(String, u8, u64)>, to| CommandBody::MoveServiceGroups {
         names,
         to,
-        above,
-        is_repair,
         signed: signed.clone(),
     };
     let step = |epoch, step| CommandBody::StepOfMove {
@@ -108,18 +106,10 @@ fn commands_answers_states_and_snapshots_are_those_of_this_version() {
         epoch,
         step,
     };
-    script.ask(to_another(vec![("another".into(), 3), (name(), 3)], 1, 0, false));
-    script.ask(to_another(vec![("another".into(), 3)], 2, 0, false));
-    script.ask(to_another(
-        vec![("a third".into(), 2), ("a fourth".into(), 1)]
-            .into_iter()
-            .rev()
-            .collect(),
-        2,
-        0,
-        false,
-    ));
-    script.ask(step(1, MoveStep::Close { to: 1 }));
+    script.ask(to_another(vec![("another".into(), 3, 0), (name(), 3, 0)], 1));
+    script.ask(to_another(vec![("another".into(), 3, 0)], 2));
+    script.ask(to_another(vec![("a fourth".into(), 1, 0), ("a third".into(), 2, 0)], 2));
+    script.ask(step(1, MoveStep::Close { from: 3, to: 1 }));
     script.ask(begin(60_000));
     script.ask(step(1, MoveStep::Drain));
     let cancel = |name: String| CommandBody::CancelMove {
@@ -133,13 +123,14 @@ fn commands_answers_states_and_snapshots_are_those_of_this_version() {
         epoch: 1,
         has_moved: false,
     });
-    script.ask(to_another(vec![("a third".into(), 2)], 2, 40, true));
+    script.ask(to_another(vec![("a third".into(), 2, 40)], 2));
     script.ask(cancel("a third".into()));
-    script.ask(to_another(vec![("a fourth".into(), 2)], 3, 0, false));
-    script.ask(step(43, MoveStep::Close { to: 3 }));
-    script.ask(step(43, MoveStep::Open));
+    script.ask(CommandBody::RaiseMove { epoch: 41, above: 50 });
+    script.ask(to_another(vec![("a fourth".into(), 2, 0)], 3));
+    script.ask(step(53, MoveStep::Close { from: 2, to: 3 }));
+    script.ask(step(53, MoveStep::Open));
     script.ask(CommandBody::FinishMove {
-        epoch: 43,
+        epoch: 53,
         has_moved: true,
     });
     let mut text = std::mem::take(&mut script.text);

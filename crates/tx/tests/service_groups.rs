@@ -32,10 +32,8 @@ fn signed() -> Signed<String> {
 /// All of them are in group 1 by the configuration.
 fn move_to(names: &[&str], to: u8) -> OwnedCommandBody {
     CommandBody::MoveServiceGroups {
-        names: names.iter().map(|name| (name.to_string(), 1)).collect(),
+        names: names.iter().map(|name| (name.to_string(), 1, 0)).collect(),
         to,
-        above: 0,
-        is_repair: false,
         signed: signed(),
     }
 }
@@ -75,10 +73,10 @@ fn at(stage: &str) -> Rig {
     let mut rig = rig(1);
     let steps: &[MoveStep] = match stage {
         "untold" => &[],
-        "closed" | "closed, one open" => &[MoveStep::Close { to: 2 }],
-        "drained" => &[MoveStep::Close { to: 2 }, MoveStep::Drain],
-        "open" => &[MoveStep::Close { to: 1 }, MoveStep::Open],
-        "reopened" => &[MoveStep::Close { to: 2 }, MoveStep::Reopen],
+        "closed" | "closed, one open" => &[MoveStep::Close { from: 1, to: 2 }],
+        "drained" => &[MoveStep::Close { from: 1, to: 2 }, MoveStep::Drain],
+        "open" => &[MoveStep::Close { from: 1, to: 1 }, MoveStep::Open],
+        "reopened" => &[MoveStep::Close { from: 1, to: 2 }, MoveStep::Reopen],
         other => panic!("{other}"),
     };
     if stage == "closed, one open" {
@@ -95,7 +93,7 @@ fn every_step_at_every_stage_does_what_the_table_says_and_done_again_changes_not
     let mut table = String::new();
     for stage in ["untold", "closed", "closed, one open", "drained", "open", "reopened"] {
         for (name, one) in [
-            ("close", MoveStep::Close { to: 2 }),
+            ("close", MoveStep::Close { from: 1, to: 2 }),
             ("drain", MoveStep::Drain),
             ("open", MoveStep::Open),
             ("reopen", MoveStep::Reopen),
@@ -159,7 +157,8 @@ fn a_service_group_is_drained_when_its_last_transaction_has_ended_and_no_other_c
         timeout_ms: 60_000,
     })
     .expect("it is not moved");
-    rig.ask(step(1, MoveStep::Close { to: 2 })).expect("it can be told");
+    rig.ask(step(1, MoveStep::Close { from: 1, to: 2 }))
+        .expect("it can be told");
     let refused = rig.ask(begin(60_000));
     assert!(
         matches!(refused, Err(TxError::ServiceGroupClosed { epoch: 1, to: 2, .. })),
@@ -201,7 +200,8 @@ fn a_begin_that_comes_again_after_the_close_gets_its_first_answer() {
     };
     rig.apply(std::slice::from_ref(&command));
     let first = rig.effects.last().cloned();
-    rig.ask(step(1, MoveStep::Close { to: 2 })).expect("it can be told");
+    rig.ask(step(1, MoveStep::Close { from: 1, to: 2 }))
+        .expect("it can be told");
     rig.apply(&[command]);
     assert_eq!(rig.effects.last().cloned(), first);
     assert_eq!(rig.machine.open_count(), 1);
@@ -279,7 +279,7 @@ fn the_table_follows_moves_to_their_end_and_back() {
     assert_eq!(
         acts,
         [
-            (ActKind::MoveServiceGroups, None, "1 -> 2: a, b"),
+            (ActKind::MoveServiceGroups, None, "1 -> 2: 2 service groups: a, b"),
             (ActKind::MoveServiceGroups, None, "2 -> 1: a"),
             (ActKind::CancelMove, None, "2 -> 1: a"),
         ]
@@ -312,7 +312,8 @@ fn whichever_of_drain_and_cancellation_is_first_stands() {
 fn the_new_group_tells_no_locks_before_it_is_open() {
     let mut new = rig(2);
     assert!(new.machine.knows_locks_of(NAME).is_ok());
-    new.ask(step(5, MoveStep::Close { to: 2 })).expect("it can be told");
+    new.ask(step(5, MoveStep::Close { from: 1, to: 2 }))
+        .expect("it can be told");
     assert!(new.machine.knows_locks_of(NAME).is_err());
     new.ask(step(5, MoveStep::Open)).expect("it can be told");
     assert!(new.machine.knows_locks_of(NAME).is_ok());
@@ -391,7 +392,9 @@ fn a_snapshot_carries_moves_and_without_any_is_that_of_the_version_before() {
     first.begin();
     assert_eq!(first.snapshot()[9], 4, "a build of version 4 reads it");
     first.ask(move_to(&["a", NAME], 2)).expect("nothing speaks against it");
-    first.ask(step(1, MoveStep::Close { to: 2 })).expect("it can be told");
+    first
+        .ask(step(1, MoveStep::Close { from: 1, to: 2 }))
+        .expect("it can be told");
     let bytes = first.snapshot();
     assert_eq!(bytes[9], 5);
     let loaded = load(MachineConfig::new(1), &bytes, 7).expect("it is a snapshot");
@@ -439,7 +442,8 @@ fn a_restored_first_group_moves_every_name_to_where_it_is() {
 #[test]
 fn marks_of_a_later_backup_are_not_accounted_for_and_a_repair_goes_above_them() {
     let mut old = rig(2);
-    old.ask(step(9, MoveStep::Close { to: 2 })).expect("it can be told");
+    old.ask(step(9, MoveStep::Close { from: 1, to: 2 }))
+        .expect("it can be told");
     old.ask(step(9, MoveStep::Open)).expect("it can be told");
     old.begin();
     let parts: Vec<Bytes> = old.machine.begin_backup().collect();
@@ -447,24 +451,27 @@ fn marks_of_a_later_backup_are_not_accounted_for_and_a_repair_goes_above_them() 
     let mark = Mark {
         epoch: 9,
         stage: Stage::Open,
+        from: 2,
         to: 2,
     };
     assert_eq!(second.machine.mark_of(NAME), Some(&mark));
     let mut first = rig(1);
     assert!(!Place::accounts_for(first.machine.place_of(NAME), mark.epoch));
     let repair = CommandBody::MoveServiceGroups {
-        names: vec![(NAME.into(), 1)],
+        names: vec![(NAME.into(), 1, mark.epoch)],
         to: 1,
-        above: mark.epoch,
-        is_repair: true,
         signed: signed(),
     };
     assert_eq!(moving(&first.ask(repair)), (10, true));
     assert!(Place::accounts_for(first.machine.place_of(NAME), mark.epoch));
     // A group that was told of moves takes no backup any more.
-    first.ask(step(10, MoveStep::Close { to: 1 })).expect("it can be told");
+    first
+        .ask(step(10, MoveStep::Close { from: 1, to: 1 }))
+        .expect("it can be told");
     let mut third = rig(2);
-    third.ask(step(10, MoveStep::Close { to: 1 })).expect("it can be told");
+    third
+        .ask(step(10, MoveStep::Close { from: 1, to: 1 }))
+        .expect("it can be told");
     let refused = third.ask(CommandBody::Restore { part: parts[0].clone() });
     assert_eq!(refused, Err(TxError::ToldOfMoves));
 }
@@ -479,4 +486,61 @@ fn ends_of_service_groups_are_counted_whatever_ends_the_transaction() {
     rig.ask(decide(two, Decision::Commit)).expect("it is open");
     assert_eq!(rig.machine.open_of([NAME]), 0);
     rig.machine.check_invariants();
+}
+
+#[test]
+fn a_group_that_was_left_before_answers_for_no_locks_when_a_later_move_closes_it() {
+    let mut left = rig(1);
+    left.ask(step(1, MoveStep::Close { from: 1, to: 2 }))
+        .expect("it can be told");
+    left.ask(step(1, MoveStep::Drain)).expect("it can be told");
+    // The next move is from 2 to 3, and group 1 is told of it too.
+    left.ask(step(3, MoveStep::Close { from: 2, to: 3 }))
+        .expect("it can be told");
+    assert!(
+        left.machine.knows_locks_of(NAME).is_err(),
+        "{:?}",
+        left.machine.mark_of(NAME)
+    );
+    // Of one that nobody knows the place of, nobody knows the locks.
+    let mut unknown = rig(1);
+    unknown
+        .ask(step(1, MoveStep::Close { from: 1, to: 1 }))
+        .expect("it can be told");
+    assert!(unknown.machine.knows_locks_of(NAME).is_err());
+}
+
+#[test]
+fn a_repair_is_judged_by_the_table_as_it_is_and_another_one_takes_its_place() {
+    let asks = |to, above| CommandBody::MoveServiceGroups {
+        names: vec![(NAME.into(), 1, above)],
+        to,
+        signed: signed(),
+    };
+    let mut first = rig(1);
+    first.ask(move_to(&[NAME], 2)).expect("nothing speaks against it");
+    first.ask(finish(1, true)).expect("it moved");
+    // The asked server's replica of the table lagged, and this one knows of move 1.
+    assert_eq!(moving(&first.ask(asks(2, 1))), (2, false));
+    assert_eq!(moving(&first.ask(asks(1, 1))), (3, true));
+    assert!(first.machine.moves().all(|a_move| !a_move.is_repair));
+    first.ask(cancel(NAME)).expect("it is no repair");
+    first.ask(finish(3, false)).expect("it was taken back");
+    assert_eq!(moving(&first.ask(asks(9, 7))), (8, true));
+    assert!(first.machine.repair_of(NAME).is_some());
+    // Group 9 is not there: it goes elsewhere.
+    assert_eq!(moving(&first.ask(asks(2, 8))), (10, true));
+    assert_eq!(first.machine.moves().count(), 1);
+    // And above what another cluster has given.
+    for _ in 0..2 {
+        let body = CommandBody::RaiseMove { epoch: 10, above: 30 };
+        first.ask(body).expect("once is enough");
+        let epochs: Vec<_> = first
+            .machine
+            .moves()
+            .map(|a_move| (a_move.epoch, a_move.is_repair))
+            .collect();
+        assert_eq!(epochs, [(31, true)]);
+    }
+    first.machine.check_invariants();
 }

@@ -562,7 +562,7 @@ impl Workload for Apps {
                 Ok(())
             }
             GateResponse::Admin { key, result } => {
-                self.movers_hear(key, &result)?;
+                self.movers_hear(key, &result);
                 self.operated(key, result.ok());
                 Ok(())
             }

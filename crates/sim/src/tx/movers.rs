@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use settle_base::{GroupId, Prng};
-use settle_tx::{Signed, TxError};
+use settle_tx::Signed;
 use settle_tx_gate::{AdminAnswer, AdminRequest, ClientRequest, GateRequest, RefusalError, RequestKey};
 
 use super::{
@@ -12,10 +12,7 @@ use super::{
     apps::{Apps, Timer, service_group},
     transfer::Transfer,
 };
-use crate::{
-    invariants::{Broken, Checked},
-    workload::Io,
-};
+use crate::workload::Io;
 
 /// Their requests are numbered from here, apart from those of the other operators.
 const FIRST_KEY: u64 = 1 << 40;
@@ -83,20 +80,8 @@ impl Apps {
         }
     }
 
-    /// The gates ask every group's cluster version before they propose, so that no machine has to refuse.
-    pub(super) fn movers_hear(&mut self, key: RequestKey, result: &Result<AdminAnswer, RefusalError>) -> Checked {
-        if !self.movers.asked.contains(&key) {
-            return Ok(());
-        }
-        match result {
-            Err(RefusalError::Tx(TxError::VersionTooLow { .. })) => {
-                let what = "a move is in a log whose group goes by an older version".to_owned();
-                return Err(Broken::new("moves wait for their cluster version", what));
-            }
-            Err(_) => self.movers.refused += 1,
-            Ok(_) => {}
-        }
-        Ok(())
+    pub(super) fn movers_hear(&mut self, key: RequestKey, result: &Result<AdminAnswer, RefusalError>) {
+        self.movers.refused += u64::from(self.movers.asked.contains(&key) && result.is_err());
     }
 
     /// Somebody of a service group asks for rows that a transaction of the same one has, or had.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use settle_base::{GroupId, Index};
-use settle_tx::{Stage, TxMachine};
+use settle_tx::{Mark, Stage, TxMachine};
 
 use super::Judge;
 use crate::{
@@ -34,6 +34,12 @@ pub(in crate::tx) fn check(machines: &Machines<TxMachine>) -> Checked {
             }
         }
     }
+    for (group, machine) in machines {
+        if let Some((name, mark)) = machine.marks().find(|(name, _)| first.place_of(name).is_none()) {
+            let what = format!("{name} has no place, and group {group} stands to it by {mark:?}");
+            return Err(Broken::new(NAME, what));
+        }
+    }
     Ok(())
 }
 
@@ -42,8 +48,8 @@ pub(in crate::tx) fn check(machines: &Machines<TxMachine>) -> Checked {
 pub(in crate::tx) struct Moves {
     known: BTreeSet<u64>,
     ended: BTreeSet<u64>,
-    /// The latest mark of each group for each service group: the entry, the move, and whether it is more than closed.
-    marks: BTreeMap<(GroupId, String), (Index, u64, bool)>,
+    /// The latest mark of each group for each service group, and its entry.
+    marks: BTreeMap<(GroupId, String), (Index, Mark)>,
     pub(in crate::tx) begun: u64,
     pub(in crate::tx) finished: u64,
     pub(in crate::tx) cancelled: u64,
@@ -52,13 +58,19 @@ pub(in crate::tx) struct Moves {
 impl Judge {
     pub(in crate::tx) fn moves(&mut self, group: GroupId, machine: &TxMachine) -> Checked {
         let moves = &mut self.moves;
+        if machine.moves_refused_by_version() > 0 {
+            let what = "a command of a move is in a log whose group goes by an older version".to_owned();
+            return Err(Broken::new("moves wait for their cluster version", what));
+        }
         for (name, mark) in machine.marks() {
-            let now = (machine.index(), mark.epoch, mark.stage != Stage::Closed);
+            let now = (machine.index(), *mark);
             let last = moves.marks.entry((group, name.to_string())).or_insert(now);
             if now.0 < last.0 {
                 continue;
             }
-            if (now.1, now.2) < (last.1, last.2) {
+            // By one move a group is closed, and then drained or open, whichever was first.
+            let is_next = mark.epoch > last.1.epoch || (mark.epoch == last.1.epoch && last.1.stage == Stage::Closed);
+            if !is_next && *mark != last.1 {
                 let what = format!("group {group} stands to {name} by {mark:?}, and was at {last:?} before");
                 return Err(Broken::new(NAME, what));
             }
