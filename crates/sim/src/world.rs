@@ -276,7 +276,7 @@ impl<W: Workload> World<W> {
         config.hibernate_after_ticks = [2, 20, 200][prng.below(3) as usize];
         config.wal.segment_bytes = [8 << 10, 64 << 10, 1 << 20][prng.below(3) as usize];
         config.state_hash_every = [0, 3, 10, 40][later.below(4) as usize];
-        let mut pace = Prng::from_parts(&[seed, 0x0d]);
+        let mut pace = Prng::from_parts(&[seed, 0x0e]);
         config.snapshot_write_bytes_per_second = [2_000, 1 << 20, 128 << 20][pace.below(3) as usize];
         let may_slip = [3, 10].contains(&config.state_hash_every) && later.percent(60);
         let mut weather = Weather::draw(&mut prng);

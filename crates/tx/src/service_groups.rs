@@ -44,7 +44,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use settle_base::{FixedMap, GroupTime, fingerprint};
 
 use crate::{
-    DecodeError,
+    DecodeError, Name,
     command::get_code,
     encoding::{Reader, put_str, put_u64},
 };
@@ -155,7 +155,7 @@ pub(crate) struct ServiceGroups {
     /// Of the four above; 0 when there was never a move.
     digest: u64,
     /// Open transactions of each service group. Not written: they follow from the transactions.
-    open: FixedMap<Arc<str>, u64>,
+    open: FixedMap<Name, u64>,
 }
 
 impl ServiceGroups {
@@ -168,8 +168,8 @@ impl ServiceGroups {
         self.digest
     }
 
-    pub fn count_begun(&mut self, name: &Arc<str>) {
-        *self.open.entry(Arc::clone(name)).or_insert(0) += 1;
+    pub fn count_begun(&mut self, name: &Name) {
+        *self.open.entry(name.clone()).or_insert(0) += 1;
     }
 
     pub fn count_ended(&mut self, name: &str) {
@@ -226,10 +226,10 @@ impl ServiceGroups {
 
     /// # Panics
     /// When it contradicts itself, or the transactions that are open.
-    pub fn check<'a>(&self, open: impl Iterator<Item = &'a Arc<str>>) {
-        let mut counted: FixedMap<Arc<str>, u64> = FixedMap::default();
+    pub fn check<'a>(&self, open: impl Iterator<Item = &'a Name>) {
+        let mut counted: FixedMap<Name, u64> = FixedMap::default();
         for name in open {
-            *counted.entry(Arc::clone(name)).or_insert(0) += 1;
+            *counted.entry(name.clone()).or_insert(0) += 1;
         }
         assert!(counted == self.open, "open transactions by service group");
         assert!(self.places.len() <= SERVICE_GROUPS_MAX && self.marks.len() <= MARKS_READ_MAX);
@@ -246,7 +246,7 @@ impl ServiceGroups {
             }
         }
         for (name, mark) in &self.marks {
-            let open = self.open.get(name).copied().unwrap_or_default();
+            let open = self.open.get(&**name).copied().unwrap_or_default();
             let is_empty = mark.stage != Stage::Drained || open == 0;
             assert!(
                 is_empty || settle_base::mutant!("move_without_drain"),
@@ -352,7 +352,8 @@ impl ServiceGroups {
 
     /// What was drained in a snapshot has nothing open.
     pub fn is_possible(&self) -> bool {
-        let is_empty = |(name, mark): (&Arc<str>, &Mark)| mark.stage != Stage::Drained || !self.open.contains_key(name);
+        let is_empty =
+            |(name, mark): (&Arc<str>, &Mark)| mark.stage != Stage::Drained || !self.open.contains_key(&**name);
         self.marks.iter().all(is_empty)
     }
 

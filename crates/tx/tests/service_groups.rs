@@ -178,7 +178,7 @@ fn a_service_group_is_drained_when_its_last_transaction_has_ended_and_no_other_c
         );
         assert_eq!(rig.machine.knows_locks_of(NAME).is_ok(), left > 0);
         match left {
-            2 if rig.machine.global(first).expect("it is open").decided_at.is_none() => {
+            2 if rig.machine.global(first).expect("it is open").decided_at().is_none() => {
                 // Decided is not ended: a branch is still to be called.
                 rig.decide(first, Decision::Commit).expect("it is open");
             }

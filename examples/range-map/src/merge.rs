@@ -106,6 +106,7 @@ mod tests {
                 role,
                 time: settle_base::GroupTime(0),
                 log: &Snapshotted,
+                version: 1,
             })
         };
         let mut actions = Vec::new();
