@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use settle_base::{GroupId, GroupTime, Index, Mono, PeerId, Term, mutant};
+use settle_base::{GroupId, GroupTime, Index, Mono, NodeId, PeerId, Term, mutant};
 use settle_machine::{GroupRole, GroupView, StateMachine};
 use settle_raft::{PeerStatus, ProgressState, Raft, Role, SnapshotMeta};
 use settle_storage::FileName;
@@ -55,6 +55,8 @@ pub(crate) struct Group<M: StateMachine> {
     /// The log says so durably.
     pub(crate) snapshot_index: Index,
     pub(crate) hashes: Hashes,
+    /// At a leader: permissions to replace a node that are on their way into the log, by the term and index of each.
+    pub(crate) allowing: Vec<(NodeId, Term, Index)>,
     /// Most groups never have any.
     pub(crate) surgery: Option<Box<Surgery>>,
     pub(crate) line: Line,
@@ -130,6 +132,7 @@ impl<M: StateMachine> Group<M> {
             received: None,
             snapshot_index: meta.index,
             hashes: Hashes::default(),
+            allowing: Vec::new(),
             surgery: None,
             line: Line::default(),
         };

@@ -160,8 +160,9 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         }
     }
 
-    /// The same for the groups that are led here; how many of them did not take it. One that is in force for long enough
-    /// is not given again: an operator who asks often does not fill the log.
+    /// The same for the groups that are led here; how many of them did not take it. One that is in force for long enough, or
+    /// on its way into the log, is not given again: who asks often does not fill the log, least of all of a group that
+    /// commits nothing.
     pub(crate) fn allow_replace_here(&mut self, node: NodeId, by: NodeId, at_ms: u64, now: Mono) -> usize {
         let valid = self.config.replace_permission;
         let command = HostCommand::AllowReplace {
@@ -174,9 +175,20 @@ impl<S: Service, D: Disk + DiskRead> Host<S, D> {
         for id in self.groups.led_by(self.identity.incarnation) {
             let group = self.groups.get(&id).expect("only groups that are here are filed");
             let time = group.time(now);
-            if group.book.knows_node(node) && !group.book.may_replace(node, time + valid / 2) {
-                let group = self.groups.get_mut(&id).expect("it was just asked");
-                not_taken += usize::from(group.raft.propose_host(command.encode(), time, None).is_err());
+            if !group.book.knows_node(node) || group.book.may_replace(node, time + valid / 2) {
+                continue;
+            }
+            let group = self.groups.get_mut(&id).expect("it was just asked");
+            let (own_term, applied) = (group.raft.term(), group.applied.index);
+            group
+                .allowing
+                .retain(|(_, term, index)| *term == own_term && *index > applied);
+            if group.allowing.iter().any(|(allowed, ..)| *allowed == node) {
+                continue;
+            }
+            match group.raft.propose_host(command.encode(), time, None) {
+                Ok((term, index)) => group.allowing.push((node, term, index)),
+                Err(_) => not_taken += 1,
             }
         }
         not_taken

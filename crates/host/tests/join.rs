@@ -514,3 +514,17 @@ fn a_permission_that_nobody_used_in_time_is_over_and_one_that_reaches_no_leader_
         Err(OperatorError::NotTaken { node, groups: 1 })
     );
 }
+
+#[test]
+fn a_permission_on_its_way_into_the_log_is_not_given_again() {
+    let mut cluster = strict(3);
+    let leader = cluster.leader().expect("just seen");
+    let lost = leader % 3 + 1;
+    (1..=3).for_each(|other| cluster.disconnect(leader, other));
+    let last = |c: &Cluster| c.hosts[&leader].raft(GROUP).expect("a member").last_index();
+    let before = last(&cluster);
+    for _ in 0..50 {
+        assert_eq!(outcome(&mut cluster, leader, lost), Ok(OperatorDone::Begun));
+    }
+    assert_eq!(last(&cluster), before + 1, "nothing is committed, and one is asked for");
+}

@@ -103,7 +103,7 @@ impl Scenario {
     pub fn once_failed(self) -> &'static [u64] {
         match self {
             Scenario::Raft => &[386, 446, 601, 673, 1271, 2096, 2657],
-            Scenario::Tx => &[],
+            Scenario::Tx => &[1379],
             Scenario::Range => &[322, 468],
             Scenario::Kv => &[],
         }
