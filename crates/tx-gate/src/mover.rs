@@ -78,11 +78,12 @@ fn next_steps(a_move: &Move, config: &GateConfig, cx: &Cx<'_>) -> Result<Vec<(Gr
             return Ok(vec![(from, Kind::Reopen)]);
         }
     }
+    let table = view(first)?.machine;
     let mut is_open = false;
     let (mut to_close, mut to_drain, mut are_left) = (Vec::new(), Vec::new(), false);
     for group in &config.groups {
         let machine = view(*group)?.machine;
-        if let Some(above) = machine.overtakes(a_move) {
+        if let Some(above) = machine.overtakes(a_move, |name| table.place_of(name)) {
             return Ok(vec![(first, Kind::Raise { above })]);
         }
         let names = a_move.names.iter().map(|name| &**name);

@@ -155,7 +155,8 @@ impl TxGate {
                         in_force,
                     });
                 }
-                None if *group == self.door.config.groups[0] => return Err(GateError::ReadTimedOut),
+                // What it was told of is not to be left out.
+                None => return Err(GateError::ReadTimedOut),
                 _ => {}
             }
         }

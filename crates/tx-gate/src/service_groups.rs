@@ -89,10 +89,9 @@ pub(crate) fn place(
             let place = first.machine.place_of(service_group);
             // What the table has is not to be trusted before this has ended.
             if let Some(repair) = first.machine.repair_of(service_group) {
-                return Err(RefusalError::Tx(TxError::ServiceGroupClosed {
-                    service_group: service_group.into(),
-                    epoch: repair.epoch,
-                    to: repair.to,
+                return Err(RefusalError::Gate(GateError::ServiceGroupUnplaced {
+                    service_group: service_group.to_owned(),
+                    group: GroupId(u64::from(repair.to)),
                 }));
             }
             for group in told {
@@ -111,10 +110,22 @@ pub(crate) fn place(
                 |place| GroupId(u64::from(place.group)),
             )
         }
-        None => match last {
-            Some(RefusalError::Tx(TxError::ServiceGroupClosed { to, .. })) => GroupId(u64::from(*to)),
-            _ => config.group_of(service_group),
-        },
+        None => {
+            let group = match last {
+                Some(RefusalError::Tx(TxError::ServiceGroupClosed { to, .. })) => GroupId(u64::from(*to)),
+                _ => config.group_of(service_group),
+            };
+            let epoch_in = |group| Some(cx.group(group)?.machine.mark_of(service_group)?.epoch);
+            let newest = told.filter_map(|group| Some((epoch_in(group)?, group))).max();
+            // Whoever was told last knows where it is, and nobody here can tell otherwise.
+            if let Some((_, told_last)) = newest.filter(|(epoch, _)| epoch_in(group) != Some(*epoch)) {
+                return Err(RefusalError::Gate(GateError::ServiceGroupUnplaced {
+                    service_group: service_group.to_owned(),
+                    group: told_last,
+                }));
+            }
+            group
+        }
     };
     if !config.groups.contains(&group) {
         return Err(RefusalError::Gate(GateError::UnknownGroup { group }));

@@ -56,6 +56,11 @@ struct Rig {
 
 impl Rig {
     fn new(groups: u64) -> Rig {
+        Rig::configured(groups, 1)
+    }
+
+    /// The service group begins in `own` by the configuration.
+    fn configured(groups: u64, own: u64) -> Rig {
         let ids: Vec<GroupId> = (1..=groups).map(GroupId).collect();
         let replica = |id: &GroupId| Replica {
             machine: TxMachine::new(MachineConfig::new(id.0 as u8)),
@@ -69,6 +74,7 @@ impl Rig {
             gate: TxGate::new(
                 GateConfig {
                     groups: ids.clone(),
+                    service_groups: BTreeMap::from([(NAME.to_owned(), GroupId(own))]),
                     ..GateConfig::default()
                 },
                 7,
@@ -576,6 +582,60 @@ fn a_node_without_the_first_group_goes_by_what_refusals_say() {
     let held = rig.begin();
     rig.pass(1_000);
     assert_eq!(rig.begun_in(held), None);
+}
+
+/// Another cluster's backup brought it there.
+fn open_by_a_backup(rig: &mut Rig, group: u64, epoch: u64) {
+    rig.apply(group, close(epoch, 1, group as u8));
+    let (names, step) = (vec![NAME.to_owned()], MoveStep::Open);
+    rig.apply(group, OwnedCommandBody::StepOfMove { names, epoch, step });
+    rig.apply(group, begin_of_another_server());
+}
+
+#[test]
+fn a_node_without_the_first_group_begins_nothing_where_a_newer_mark_says_that_it_is_elsewhere() {
+    let mut rig = Rig::configured(3, 2);
+    rig.groups.get_mut(&GroupId(1)).expect("it is there").is_here = false;
+    let begun = rig.begin();
+    assert_eq!(rig.begun_in(begun), Some(2), "nothing was ever moved");
+    open_by_a_backup(&mut rig, 3, 9);
+    let held = rig.begin();
+    rig.pass(1_000);
+    assert_eq!(rig.begun_in(held), None);
+}
+
+/// Who began the move had not seen the mark of the backup, and it is below the move's own.
+#[test]
+fn a_mark_below_a_move_that_does_not_know_of_it_keeps_begins_away_and_makes_it_a_repair() {
+    let mut rig = Rig::configured(4, 2);
+    let names = vec![("another".to_owned(), 2, 0)];
+    rig.apply(
+        1,
+        OwnedCommandBody::MoveServiceGroups {
+            names,
+            to: 3,
+            signed: signed(),
+        },
+    );
+    rig.pass(3_000);
+    open_by_a_backup(&mut rig, 3, 1);
+    rig.silent = Some(GroupId(4));
+    let names = vec![(NAME.to_owned(), 2, 0)];
+    rig.apply(
+        1,
+        OwnedCommandBody::MoveServiceGroups {
+            names,
+            to: 4,
+            signed: signed(),
+        },
+    );
+    let held = rig.begin();
+    rig.pass(3_000);
+    assert_eq!(rig.begun_in(held), None);
+    rig.silent = None;
+    rig.pass(10_000);
+    assert_eq!((rig.waits(), rig.begun_in(held)), (Some(MoveWaits::Transactions), None));
+    assert!(rig.groups[&GroupId(1)].machine.repair_of(NAME).is_some());
 }
 
 #[test]

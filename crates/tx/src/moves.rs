@@ -55,18 +55,21 @@ impl TxMachine {
         a_move.names.iter().all(|name| mark(name).is_some_and(is_behind))
     }
 
-    /// The epoch that a move has to go above since this group was told of a later one, or is open by the same: of a cluster
-    /// whose backup it took in.
-    pub fn overtakes(&self, a_move: &Move) -> Option<u64> {
+    /// The epoch that a move has to go above since this group was told of a later one, is open by the same, or was told of
+    /// one that the table does not know: of a cluster whose backup it took in. `place_of` is the table.
+    pub fn overtakes<'a>(&self, a_move: &Move, place_of: impl Fn(&str) -> Option<&'a Place>) -> Option<u64> {
+        let is_foreign = |name: &str, mark: &Mark| {
+            let is_open = mark.stage == Stage::Open && self.config.group != a_move.to;
+            // A repair comes after marks that nobody knows of.
+            let is_unknown = !a_move.is_repair && !Place::accounts_for(place_of(name), mark.epoch);
+            mark.epoch > a_move.epoch || (mark.epoch == a_move.epoch && is_open) || is_unknown
+        };
         let marks = a_move
             .names
             .iter()
-            .filter_map(|name| self.service_groups.marks.get(name));
-        let is_foreign = |mark: &&Mark| {
-            let is_open = mark.stage == Stage::Open && self.config.group != a_move.to;
-            mark.epoch > a_move.epoch || (mark.epoch == a_move.epoch && is_open)
-        };
-        marks.filter(is_foreign).map(|mark| mark.epoch).max()
+            .filter_map(|name| Some((name, self.service_groups.marks.get(name)?)));
+        let foreign = marks.filter(|(name, mark)| is_foreign(name, mark));
+        foreign.map(|(_, mark)| mark.epoch.max(a_move.epoch)).max()
     }
 
     /// The move of a service group of which nobody knows where its transactions are: nothing of it begins before its end.
@@ -140,7 +143,10 @@ impl TxMachine {
         let (first, configured, _) = act.names[0];
         let from = placed(first, configured);
         // Judged by the table as it is now, which whoever asked may not have seen.
-        let is_unknown = |(name, _, above): &(&str, u8, u64)| !Place::accounts_for(table.places.get(*name), *above);
+        let is_unknown = |(name, _, above): &(&str, u8, u64)| match under_way(name) {
+            Some(repair) if repair.is_repair => *above > repair.epoch,
+            _ => !Place::accounts_for(table.places.get(*name), *above),
+        };
         let is_unaccounted = act.names.iter().any(is_unknown);
         if let Some(a_move) = under_way(first) {
             let names = act.names.iter().map(|(name, ..)| *name);
@@ -282,7 +288,8 @@ impl TxMachine {
     pub(crate) fn raise_move(&mut self, epoch: u64, above: u64, effects: &mut Vec<TxEffect>) -> Result<Reply, TxError> {
         self.check_version()?;
         let table = &mut self.service_groups;
-        let is_meant = |a_move: &&Move| !a_move.is_cancelled && above >= epoch;
+        // The cancellation's own mark is above, too: who does not know of it does not undo it.
+        let is_meant = |a_move: &&Move| above >= epoch && (!a_move.is_cancelled || above > epoch + 1);
         let Some(a_move) = table.moves.get(&epoch).filter(is_meant).cloned() else {
             return Ok(Reply::Done);
         };

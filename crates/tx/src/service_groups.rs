@@ -138,10 +138,12 @@ impl TryFrom<u8> for Stage {
 }
 
 impl Place {
-    /// Whether a mark of this epoch is of a move that the table knows of.
+    /// Whether a mark of this epoch is of a move that the table knows of: one that has ended, or the one under way and its
+    /// cancellation. No other lies between.
     pub fn accounts_for(place: Option<&Place>, epoch: u64) -> bool {
-        let known = place.map_or(0, |place| place.moving.map_or(place.epoch, |moving| moving + 1));
-        epoch <= known
+        let Some(place) = place else { return epoch == 0 };
+        let is_under_way = |moving| epoch == moving || epoch == moving + 1;
+        epoch <= place.epoch || place.moving.is_some_and(is_under_way)
     }
 }
 
