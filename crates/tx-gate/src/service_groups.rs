@@ -5,7 +5,8 @@
 //! waits here, is asked for again as soon as replicas show that it would be taken, and is told of the refusal when its hold
 //! is over: unlike in a change of leaders it is certain that nothing was begun.
 //!
-//! A node without a replica of the first group goes by the configuration and by what refusals say.
+//! A node without a replica of the first group goes by the configuration and by what refusals say, and begins nothing where
+//! another of its replicas was told of a later move.
 
 use settle_base::{GroupId, Mono};
 use settle_tx::{Place, TxError};
