@@ -86,6 +86,8 @@ pub(crate) fn place(
     cx: &Cx<'_>,
 ) -> Result<GroupId, RefusalError> {
     let group = match cx.group(config.groups[0]) {
+        // Its table may be among what is still to come.
+        Some(first) if first.machine.is_being_restored() => return Err(RefusalError::Tx(TxError::BeingRestored)),
         Some(first) => {
             let place = first.machine.place_of(service_group);
             // What the table has is not to be trusted before this has ended.

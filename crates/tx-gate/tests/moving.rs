@@ -638,6 +638,28 @@ fn a_mark_below_a_move_that_does_not_know_of_it_keeps_begins_away_and_makes_it_a
     assert!(rig.groups[&GroupId(1)].machine.repair_of(NAME).is_some());
 }
 
+/// The table may be in a part that is still to come.
+#[test]
+fn nothing_begins_while_the_first_group_takes_in_a_backup() {
+    let mut rig = Rig::configured(2, 2);
+    let mut old = Rig::configured(1, 1);
+    for _ in 0..5_000 {
+        old.apply(1, begin_of_another_server());
+    }
+    let parts: Vec<_> = old.groups[&GroupId(1)].machine.begin_backup().collect();
+    let (last, before) = parts.split_last().expect("there are parts");
+    assert!(!before.is_empty());
+    for part in before {
+        rig.apply(1, OwnedCommandBody::Restore { part: part.clone() });
+    }
+    let held = rig.begin();
+    rig.pass(1_000);
+    assert_eq!(rig.begun_in(held), None);
+    rig.apply(1, OwnedCommandBody::Restore { part: last.clone() });
+    rig.pass(1_000);
+    assert_eq!(rig.begun_in(held), Some(2));
+}
+
 #[test]
 fn an_act_that_cannot_be_is_refused_before_it_comes_to_the_log() {
     let mut rig = Rig::new(2);

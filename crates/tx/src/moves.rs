@@ -7,7 +7,7 @@ use crate::{
     ActKind, AuditRecord, GlobalStatus, MOVES_SINCE, Mark, Move, MoveStep, Place, Reply, SERVICE_GROUPS_MAX, Signed,
     Stage, TxEffect, TxError, TxMachine,
     audit::cut,
-    service_groups::{MARKS_MAX, ServiceGroups},
+    service_groups::{MARKS_MAX, ServiceGroups, epochs_above},
 };
 
 /// What an operator asks, as [`CommandBody::MoveServiceGroups`](crate::CommandBody::MoveServiceGroups) has it.
@@ -183,7 +183,9 @@ impl TxMachine {
                 limit: SERVICE_GROUPS_MAX as u64,
             });
         }
-        let above = act.names.iter().map(|(.., above)| *above).max().unwrap_or_default();
+        let told = act.names.iter().map(|(.., above)| *above).max().unwrap_or_default();
+        let is_first = table.last_epoch == 0;
+        let above = told.max(if is_first { epochs_above(self.next_tid) } else { 0 });
         // A repair may be one that cannot end, for a group that is not there: another takes its place.
         for (name, ..) in act.names {
             self.service_groups.leave_move(name);
@@ -365,9 +367,9 @@ impl TxMachine {
         Ok(Reply::Stepped { stage, left })
     }
 
-    /// The last part of a backup was taken in.
+    /// The table, the moves and the marks of a backup were taken in.
     pub(crate) fn service_groups_restored(&mut self) {
-        self.service_groups.restored(self.time);
+        self.service_groups.restored(epochs_above(self.next_tid), self.time);
     }
 }
 

@@ -332,6 +332,10 @@ impl TxMachine {
                 if !self.service_groups.is_possible() {
                     return Err(reader.error("a service group is drained and has open transactions"));
                 }
+                if !self.service_groups.is_below_the_upper_half() {
+                    return Err(reader.error("an epoch that no move has"));
+                }
+                self.service_groups_restored();
             }
             END => {
                 self.check_last(reader)?;
@@ -339,7 +343,6 @@ impl TxMachine {
                     return Err(reader.error("something is missing"));
                 }
                 self.restore.open = None;
-                self.service_groups_restored();
                 effects.push(TxEffect::Restored);
                 return Ok(());
             }

@@ -31,7 +31,8 @@
 //! e + 1, and Closed or Drained at e elsewhere, which the next move finds below its own epoch.
 //!
 //! *Backups* are of one group each and of no common moment, so the table of one and the transactions of another may
-//! disagree. A first group that is restored with places therefore moves every name to where it is, at epochs above all that
+//! disagree. Each cluster therefore counts epochs in a block of its own, as it does ids, and a first group that is restored with
+//! places moves every name to where it is, from the moment on at which it has the table, at epochs above all that
 //! the old cluster can have given: steps 2 to 5 close it everywhere and end what is open elsewhere before it begins again.
 //! What is in a group whose marks the table does not account for (its backup was taken later) cannot be told: servers refuse
 //! to begin it ([`Place::accounts_for`]) until an operator moves it to a group of his choice, which is not cancelled. A group that was told of moves
@@ -47,6 +48,7 @@ use crate::{
     DecodeError, Name,
     command::get_code,
     encoding::{Reader, put_str, put_u64},
+    machine::COUNT_BITS,
 };
 
 /// Names that have a place, at most. So a cluster gives a group marks for so many names.
@@ -62,10 +64,12 @@ pub const SERVICE_GROUP_BYTES_MAX: usize = 1_024;
 /// The cluster version from which on service groups are moved.
 pub const MOVES_SINCE: u32 = 5;
 
-/// Epochs are below; the upper half is for those that a cluster gives when it was told of one that can hardly be.
+/// Epochs are below; the upper half is for those that a cluster gives above one that a backup brought.
 const EPOCH_MAX: u64 = 1 << 62;
 /// How far above a backup's a restored group's epochs go on: the old cluster has not made so many moves since.
 const EPOCHS_OF_A_CLUSTER: u64 = 1 << 32;
+/// Moves that a cluster makes before its epochs are those of another one.
+const MOVE_COUNT_BITS: u32 = 28;
 
 /// How a group stands to a service group.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -359,12 +363,18 @@ impl ServiceGroups {
         self.marks.iter().all(is_empty)
     }
 
-    /// A backup was taken in: see the module's head.
-    pub fn restored(&mut self, now: GroupTime) {
+    /// Whether a group can have been told so by its own cluster: nothing lies in the upper half without a backup that does.
+    pub fn is_below_the_upper_half(&self) -> bool {
+        let told = self.marks.values().map(|mark| mark.epoch);
+        told.chain([self.last_epoch]).all(|epoch| epoch < EPOCH_MAX / 2)
+    }
+
+    /// A backup was taken in: see the module's head. `first` is the first epoch of this cluster.
+    pub fn restored(&mut self, first: u64, now: GroupTime) {
         let places: Vec<(Arc<str>, Place)> = std::mem::take(&mut self.places).into_iter().collect();
         self.moves.clear();
         if self.last_epoch > 0 {
-            self.last_epoch = (self.last_epoch + EPOCHS_OF_A_CLUSTER).min(EPOCH_MAX / 2);
+            self.last_epoch = (self.last_epoch + EPOCHS_OF_A_CLUSTER).max(first).min(EPOCH_MAX / 2);
         }
         let mut by_group: BTreeMap<u8, Vec<Arc<str>>> = BTreeMap::new();
         for (name, place) in places {
@@ -428,6 +438,12 @@ impl ServiceGroups {
         self.moves.insert(epoch, a_move);
         epoch
     }
+}
+
+/// The epoch above which a cluster counts its moves, from the next id that its first group gives: like ids, epochs are in a
+/// block that no earlier cluster had, so that nobody takes a mark of another cluster for one of a move under way.
+pub(crate) fn epochs_above(next_id: u64) -> u64 {
+    (next_id >> COUNT_BITS) << MOVE_COUNT_BITS
 }
 
 pub(crate) fn get_epoch(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {

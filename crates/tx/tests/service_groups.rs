@@ -439,6 +439,77 @@ fn a_restored_first_group_moves_every_name_to_where_it_is() {
     assert_eq!(loaded.state_hash(), new.machine.state_hash());
 }
 
+/// A backup whose table fills a part, so that its end comes in another one.
+#[test]
+fn the_table_of_a_backup_is_trusted_at_no_moment() {
+    let mut old = rig(1);
+    for n in 0..MOVE_NAMES_MAX * 5 {
+        let name = format!("{n:04}{}", "x".repeat(1_000));
+        old.ask(move_to(&[&name], 2)).expect("nothing speaks against it");
+        old.ask(finish(2 * n as u64 + 1, true)).expect("it moved");
+    }
+    let parts: Vec<Bytes> = old.machine.begin_backup().collect();
+    let (last, before) = parts.split_last().expect("there are parts");
+    let mut new = restored(before, 1);
+    assert!(new.machine.is_being_restored());
+    let is_repaired = |rig: &Rig| {
+        rig.machine
+            .places()
+            .all(|(name, _)| rig.machine.repair_of(name).is_some())
+    };
+    assert_eq!(new.machine.places().count(), 5 * MOVE_NAMES_MAX);
+    assert!(is_repaired(&new));
+    let snapshot = new.snapshot();
+    let loaded = load(MachineConfig::new(1), &snapshot, 1_000).expect("it is a snapshot");
+    assert_eq!(loaded.state_hash(), new.machine.state_hash());
+    new.ask(CommandBody::Restore { part: last.clone() })
+        .expect("it is the end");
+    assert!(is_repaired(&new) && !new.machine.is_being_restored());
+    assert_eq!(new.machine.moves().count(), 5);
+    new.machine.check_invariants();
+}
+
+/// A mark that another cluster gave is so never taken for one of a move under way, by whichever server began that.
+#[test]
+fn no_two_clusters_count_the_same_epochs_although_one_has_backups_of_the_other() {
+    let first_epoch = |rig: &mut Rig| moving(&rig.ask(move_to(&[NAME], 2))).0;
+    let of_cluster = |cluster| Rig::new(MachineConfig::for_cluster(1, cluster));
+    let mut old = of_cluster(7);
+    old.begin();
+    let without_table: Vec<Bytes> = old.machine.begin_backup().collect();
+    let given = first_epoch(&mut old);
+    let of_old = given..given + (1 << 28);
+    let with_table: Vec<Bytes> = old.machine.begin_backup().collect();
+    for cluster in 8..40 {
+        let founded = first_epoch(&mut of_cluster(cluster));
+        assert!(!of_old.contains(&founded), "{founded} is of {of_old:?}");
+        for parts in [&without_table, &with_table] {
+            let mut new = of_cluster(cluster);
+            for part in parts {
+                new.ask(CommandBody::Restore { part: part.clone() })
+                    .expect("it is the next");
+            }
+            let name = "another";
+            let epoch = moving(&new.ask(move_to(&[name], 2))).0;
+            assert!(epoch > of_old.end, "{epoch} is of {of_old:?}");
+            new.machine.check_invariants();
+        }
+    }
+}
+
+#[test]
+fn a_backup_brings_no_epoch_that_leaves_none_above_it() {
+    let mut old = rig(2);
+    let close = MoveStep::Close { from: 1, to: 2 };
+    old.ask(step((1 << 61) - 1, close)).expect("it can be told");
+    let parts: Vec<Bytes> = old.machine.begin_backup().collect();
+    assert!(restored(&parts, 2).machine.mark_of(NAME).is_some());
+    old.ask(step(1 << 61, close)).expect("it can be told");
+    let parts: Vec<Bytes> = old.machine.begin_backup().collect();
+    let refused = rig(2).ask(CommandBody::Restore { part: parts[0].clone() });
+    assert!(matches!(refused, Err(TxError::BadPart { .. })), "{refused:?}");
+}
+
 #[test]
 fn marks_of_a_later_backup_are_not_accounted_for_and_a_repair_goes_above_them() {
     let mut old = rig(2);
