@@ -6,7 +6,8 @@
 //!
 //! Commit: AT branches all at once; the others one after another in registration order, where one that failed waits
 //! its back-off without holding up the next. Rollback: strictly the last registered first, the next only when it is
-//! done. Saga branches are not called: a saga gets one call, which any client of its application can take (see `saga`).
+//! done; but an XA branch that failed holds up no other XA branch. Each of these is a transaction of its database's own,
+//! that holds rows there until it is told how it ends, and what another one has done makes no difference to it. Saga branches are not called: a saga gets one call, which any client of its application can take (see `saga`).
 //!
 //! Calls wait in a row per client (application and resource) and rows take turns, each with a limit of its own on the
 //! calls in flight: a client that hangs holds up nobody else.
@@ -482,17 +483,28 @@ impl Driver {
         }
     }
 
-    /// Starts the last open branch. One that failed for good holds up those before it, which an operator must know of.
+    /// Starts the last open branch. One that failed for good holds up those before it, which an operator must know of; an
+    /// XA branch that failed in whatever way is passed, if only XA branches come to their turn so.
     fn drive_rollback(&mut self, global: &Global) {
         let mut open = global
             .open_branches()
             .filter(|branch| branch.branch_type != BranchType::Saga);
-        let last = match settle_base::mutant!("rollback_in_order_of_registration") {
-            true => open.next(),
-            false => open.next_back(),
-        };
-        if let Some(branch) = last.filter(|branch| !branch.status.is_unretryable()) {
-            self.add_call(global.tid, branch, CallKind::Rollback);
+        if settle_base::mutant!("rollback_in_order_of_registration") {
+            if let Some(branch) = open.next().filter(|branch| !branch.status.is_unretryable()) {
+                self.add_call(global.tid, branch, CallKind::Rollback);
+            }
+            return;
+        }
+        let mut has_passed = false;
+        while let Some(branch) = open.next_back() {
+            let is_xa = branch.branch_type == BranchType::Xa;
+            let call = self.calls.get(&(global.tid, branch.id));
+            let has_failed = branch.status.is_unretryable() || call.is_some_and(|call| call.has_failed);
+            match is_xa {
+                true if has_failed => has_passed = true,
+                false if has_passed || branch.status.is_unretryable() => return,
+                _ => return self.add_call(global.tid, branch, CallKind::Rollback),
+            }
         }
     }
 
@@ -522,7 +534,11 @@ impl Driver {
         if self.calls.contains_key(&(tid, branch.id)) {
             return;
         }
-        let holds_up_next = kind == CallKind::Commit && branch.branch_type != BranchType::At;
+        // Whether a failure is enough for the next one to have its turn.
+        let holds_up_next = match kind {
+            CallKind::Commit => branch.branch_type != BranchType::At,
+            CallKind::Rollback => branch.branch_type == BranchType::Xa,
+        };
         let application = branch.client.split(':').next().unwrap_or_default();
         let lane = lane_of(application, &branch.resource);
         self.insert_call(tid, branch.id, kind, lane, holds_up_next, branch.status.is_retryable());
@@ -629,7 +645,7 @@ impl Driver {
         if now.since(trying_since) >= self.config.stuck_after && self.stuck.insert((tid, id)) {
             self.pending.push(DriverAction::Stuck { tid, branch: id });
         }
-        let held_up_next = std::mem::take(&mut call.holds_up_next);
+        let (kind, held_up_next) = (call.kind, std::mem::take(&mut call.holds_up_next));
         self.set_state(
             tid,
             id,
@@ -637,8 +653,12 @@ impl Driver {
                 until: now + Duration::from_millis(wait),
             },
         );
-        if let Some(global) = global.filter(|_| held_up_next) {
-            self.drive_next_in_commit(global);
+        let Some(global) = global.filter(|_| held_up_next) else {
+            return;
+        };
+        match kind {
+            CallKind::Commit => self.drive_next_in_commit(global),
+            CallKind::Rollback => self.drive_rollback(global),
         }
     }
 

@@ -197,6 +197,43 @@ fn a_rollback_goes_backwards_one_at_a_time_and_waits_for_a_branch_that_fails() {
     assert_eq!(stage.rig.machine.open_count(), 0);
 }
 
+/// Its database may not know it any more, with a client that answers nothing to that: the other branches would keep their
+/// rows for ever.
+#[test]
+fn a_branch_of_xa_that_is_not_rolled_back_keeps_no_other_one_prepared() {
+    use BranchType::{Tcc, Xa};
+    let mut stage = Stage::new(DriverConfig::default());
+    let tid = stage.with_branches(&[Xa, Tcc, Xa, Xa, Xa]);
+    stage.decide(tid, Decision::Rollback);
+    stage.run(40_000, |branch, _| match branch {
+        4 => Answer::Fact(BranchStatus::PhaseTwoRollbackFailedUnretryable),
+        5 => Answer::Silent,
+        _ => Answer::Done,
+    });
+    // What is of another kind waits, and with it what is before it.
+    stage.expect(expect![[r#"
+        0      Rollback branch 5 attempt 1
+        17000  Rollback branch 4 attempt 1
+        17000  mark branch 5 PhaseTwoRollbackFailedRetryable
+        17000  Rollback branch 3 attempt 1
+        18106  Rollback branch 5 attempt 2
+        37013  Rollback branch 5 attempt 3
+    "#]]);
+    for branch in [4, 5] {
+        stage.ask(CommandBody::BranchDone {
+            tid,
+            branch: BranchId::new(1, branch),
+            status: BranchStatus::PhaseTwoRollbacked,
+        });
+    }
+    stage.run(41_000, |_, _| Answer::Done);
+    stage.expect(expect![[r#"
+        40000  Rollback branch 2 attempt 1
+        40000  Rollback branch 1 attempt 1
+    "#]]);
+    assert_eq!(stage.rig.machine.open_count(), 0);
+}
+
 #[test]
 fn a_rollback_that_failed_for_good_stops_there_and_goes_on_when_the_fact_changes() {
     let mut stage = Stage::new(DriverConfig::default());

@@ -170,30 +170,7 @@ fn cell(rows: &[Row], client: &Client, mode: Mode, column: Column) -> String {
     if missing > 0 {
         text.push_str(&format!(", {missing} not played"));
     }
-    let hopeless = hopeless(client, mode, column);
-    if hopeless > 0 {
-        text.push_str(&format!(", {hopeless} fails with the original too"));
-    }
     text
-}
-
-/// How many runs are left out because they fail with the original server too.
-fn hopeless(client: &Client, mode: Mode, column: Column) -> usize {
-    let mut found = 0;
-    for case in Case::value_variants().iter().filter(|case| case.mode() == mode) {
-        for scenario in Scenario::value_variants() {
-            for place in [Place::Survivor, Place::Killed] {
-                let plan = Plan {
-                    case: *case,
-                    scenario: *scenario,
-                    place,
-                };
-                let is_here = column.has(*scenario, place.name());
-                found += usize::from(is_here && cases::fails_with_the_original_too(client, plan));
-            }
-        }
-    }
-    found
 }
 
 /// Per client and per mode: how many of its runs passed, in peace and with the leader killed.
@@ -229,7 +206,7 @@ pub fn page(rows: &[Row], clients: &[Client]) -> String {
         what a run is, and what it proves, is in [conformance/seata](../conformance/seata/README.md). *Killed elsewhere*: \
         `kill -9` of the leader, before the decision and in phase two, with the client's transaction on another node; \
         *on the killed node*: on that one, which its client goes on calling. *Not in this version*: the client has no such mode, or its serializer no number for it, or the mode is broken in the \
-        client whatever the server, as told in COMPAT.md. *Fails with the original too*: left out of the count; why is told there. How long clients stall is told in \
+        client whatever the server, as told in COMPAT.md. How long clients stall is told in \
         [COMPAT.md](../COMPAT.md#waits-that-are-the-clients).\n\n\
         | client | serializer/transport/compressor | mode | peace | killed elsewhere | on the killed node |\n\
         |---|---|---|---|---|---|\n"
