@@ -7,7 +7,8 @@ use settle_machine::{
     Action, Context, EntryMeta, Event, GroupLog, GroupRole, GroupView, LogEntry, LogMarks, Service, StateMachine,
 };
 use settle_tx::{
-    APPLY_VERSION, MachineConfig, MoveStep, OwnedCommand, OwnedCommandBody, ReqId, Signed, Tid, TxMachine, encode_batch,
+    APPLY_VERSION, Decision, Expect, MachineConfig, MoveStep, OwnedCommand, OwnedCommandBody, ReqId, Signed, Tid,
+    TxMachine, encode_batch,
 };
 use settle_tx_gate::{
     AdminAnswer, AdminRequest, ClientAnswer, ClientRequest, ConnId, GateConfig, GateError, GateRequest, GateResponse,
@@ -212,6 +213,21 @@ impl Rig {
         self.commit(GroupId(group), &encode_batch(&[command]));
     }
 
+    /// Ends whatever is open anywhere.
+    fn roll_back_all(&mut self) {
+        let of_group = |of: &Replica| of.machine.globals().map(|global| global.tid).collect::<Vec<_>>();
+        let open: Vec<Tid> = self.groups.values().flat_map(of_group).collect();
+        for tid in open {
+            let body = OwnedCommandBody::Decide {
+                tid,
+                decision: Decision::Rollback,
+                expect: Expect::Begin,
+                by: None,
+            };
+            self.apply(tid.group().0, body);
+        }
+    }
+
     fn commit(&mut self, group: GroupId, command: &bytes::Bytes) {
         let time = GroupTime(self.now_ms);
         let replica = self.groups.get_mut(&group).expect("it is one of these");
@@ -345,23 +361,7 @@ fn a_cancelled_move_leaves_everything_where_it_was() {
     // And it can move afterwards, there and back.
     for _ in 0..2 {
         for to in [2, 1] {
-            let open: Vec<Tid> = rig
-                .groups
-                .values()
-                .flat_map(|of| of.machine.globals().map(|global| global.tid))
-                .collect();
-            for tid in open {
-                let (decision, expect) = (settle_tx::Decision::Rollback, settle_tx::Expect::Begin);
-                rig.apply(
-                    tid.group().0,
-                    OwnedCommandBody::Decide {
-                        tid,
-                        decision,
-                        expect,
-                        by: None,
-                    },
-                );
-            }
+            rig.roll_back_all();
             rig.move_to(to);
             rig.pass(2_000);
             let begun = rig.begin();
@@ -445,22 +445,7 @@ fn a_move_that_a_group_has_overtaken_goes_on_above_it() {
                 "{open} are open in {old}, and it is in {:?}",
                 rig.place()
             );
-            let all = rig
-                .groups
-                .values()
-                .flat_map(|of| of.machine.globals().map(|global| global.tid));
-            for tid in all.collect::<Vec<_>>() {
-                let (decision, expect) = (settle_tx::Decision::Rollback, settle_tx::Expect::Begin);
-                rig.apply(
-                    tid.group().0,
-                    OwnedCommandBody::Decide {
-                        tid,
-                        decision,
-                        expect,
-                        by: None,
-                    },
-                );
-            }
+            rig.roll_back_all();
             rig.pass(10_000);
             let begun = rig.begin();
             assert_eq!(
